@@ -1,0 +1,82 @@
+//! What was announced, and when it is to be switched to.
+
+use std::fmt;
+
+use crate::release::{Identity, Release};
+use crate::time::Timestamp;
+
+/// What has to happen before the node may be stopped for an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trigger {
+    /// The wall clock reaches this time; a time that has passed means at once.
+    At(Timestamp),
+    /// An operator says so: the release is prepared and announced, and then waits.
+    OnCommand,
+}
+
+impl Trigger {
+    /// The time at which it fires by itself, if there is one.
+    pub fn due(self) -> Option<Timestamp> {
+        match self {
+            Self::At(time) => Some(time),
+            Self::OnCommand => None,
+        }
+    }
+
+    /// Whether it has fired by itself.
+    pub fn is_due(self, wall: Timestamp) -> bool {
+        self.due().is_some_and(|due| due <= wall)
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(time) => write!(f, "at {time}"),
+            Self::OnCommand => f.write_str("on command"),
+        }
+    }
+}
+
+/// Who announced a release. It decides what may go back: an upstream never, a person if they say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A remote source. Only a version above every one that was ever committed here is followed.
+    Upstream,
+    /// Somebody on this machine. The same version again is a hot-fix; an older one is refused.
+    Local,
+    /// Somebody on this machine who explicitly asked for an older version.
+    LocalDowngrade,
+}
+
+/// Where the executable of a release comes from, if its folder does not hold one already.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// It is downloaded; the digest it must have is the release's.
+    Download {
+        /// An absolute `http` or `https` address.
+        url: String,
+    },
+    /// It cannot be downloaded: an executable must have been placed in the release's folder.
+    Placed {
+        /// Why there is nothing to download, for the error if nothing was placed either.
+        why: String,
+    },
+}
+
+/// A release that somebody wants this node to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Which one.
+    pub release: Release,
+    /// When.
+    pub trigger: Trigger,
+    /// When it was made known, if the announcement says so.
+    pub published: Option<Timestamp>,
+    /// By whom.
+    pub origin: Origin,
+    /// From where.
+    pub source: Source,
+    /// What its executable must say of itself, beyond its version. May be empty.
+    pub expected: Identity,
+}
