@@ -1,0 +1,642 @@
+//! The update agent: events in, effects out. Decides; never acts.
+//!
+//! The shell's whole contract is one order, after every [`Agent::step`]:
+//!
+//! 1. append [`Effects::records`] to the journal and flush it;
+//! 2. make the processes match [`Agent::wanted`];
+//! 3. if [`Effects::cancel`], ask the action in flight to end early; carry out [`Effects::action`]; report how it ended.
+//!
+//! Going on after an event and going on after a crash are one function, so every test of the one tests the other.
+//! At most one action is in flight. What is kept beside the journal (what is announced, what is in flight, how the new node
+//! looks) may be lost at any time: it is told again.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use crate::health::{HealthProbe, Observed, Verdict};
+use crate::journal::{Adoption, CancelReason, Journal, JournalError, Phase, Record};
+use crate::plan::{Failure, FailureKind, Step, Undo, UpgradePlan};
+use crate::release::{Installed, Release};
+use crate::schedule::{Announcement, Origin, Trigger};
+use crate::supervisor::{Exit, LaunchKey, Report, Wanted};
+use crate::time::{Now, Timestamp};
+
+/// How an instance wants its upgrades done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How a new release proves itself.
+    pub probe: HealthProbe,
+    /// Whether the node's data is copied aside before a switch.
+    pub snapshot: bool,
+    /// How long after the first failure that may be gone later the next try is; doubled each time.
+    pub retry: Duration,
+    /// The longest time between two tries.
+    pub retry_most: Duration,
+    /// How long after a failure of the release itself the next try is.
+    pub recheck: Duration,
+    /// How many failures of the release itself are the last, until it is announced differently.
+    pub rechecks: u32,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// These, and no others, are announced now, in the order of the queue.
+    Announced(Vec<Announcement>),
+    /// The action in flight succeeded.
+    Done(Outcome),
+    /// The action in flight failed.
+    Failed(Failure),
+    /// The action in flight ended early, as it was asked to.
+    Cancelled,
+    /// Something happened to the node.
+    Node(Report),
+    /// No process of the node is there, and [`Agent::awaits_down`].
+    NodeDown,
+    /// A time of [`Agent::timeouts`] was reached. Harmless at any time.
+    Timeout,
+    /// The run is to end: stop the node, start nothing.
+    StopRequested,
+    /// No automatic upgrades until further notice.
+    Hold,
+    /// Go on.
+    Resume,
+    /// Switch to this one, although it waits for a person.
+    Approve(Release),
+}
+
+/// What an action found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing but that it is done.
+    Nothing,
+    /// What a preflight proved.
+    Proven(Installed),
+}
+
+/// Something long that the shell is to do. Each can be done twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Get the release's executable into its folder, digest checked.
+    Fetch(UpgradePlan),
+    /// Prove that executable; answers [`Outcome::Proven`].
+    Preflight(UpgradePlan),
+    /// See that it still is what was proven, and that the switch can be done.
+    Arm(UpgradePlan, Installed),
+    /// Copy the node's data aside. No node runs.
+    Snapshot(UpgradePlan),
+    /// Make the new release the one that starts. No node runs.
+    Activate(UpgradePlan, Installed),
+    /// Put the data back. No node runs.
+    Restore(UpgradePlan),
+    /// Make the old release the one that starts. No node runs.
+    Reactivate(UpgradePlan),
+    /// Run the probe's command once.
+    Sample(UpgradePlan),
+}
+
+impl Action {
+    /// The same work for the same plan, whatever else has changed meanwhile.
+    fn is_same(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other) && self.plan().number == other.plan().number
+    }
+
+    /// The upgrade it is for.
+    pub fn plan(&self) -> &UpgradePlan {
+        match self {
+            Self::Fetch(plan)
+            | Self::Preflight(plan)
+            | Self::Arm(plan, _)
+            | Self::Snapshot(plan)
+            | Self::Activate(plan, _)
+            | Self::Restore(plan)
+            | Self::Reactivate(plan)
+            | Self::Sample(plan) => plan,
+        }
+    }
+}
+
+/// The answer to an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// To be on disk before anything else is done.
+    pub records: Vec<Record>,
+    /// Whether the action in flight is to end early.
+    pub cancel: bool,
+    /// To be begun.
+    pub action: Option<Action>,
+}
+
+/// How a run ends that nobody ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// An operator asked for it.
+    Stopped,
+    /// The node ended by itself and well.
+    Finished,
+    /// The node failed and is not started again.
+    GaveUp(Exit),
+}
+
+/// Why an announced release is, or is not, about to be switched to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is what runs, or it ran well here before.
+    Installed,
+    /// It failed here.
+    Denied(String),
+    /// It is not newer than what ran well here (this version).
+    NotNewer(String),
+    /// It failed its checks as often as is tried.
+    Unfit(String),
+    /// It could not be prepared; the next try is then.
+    RetryAt(Timestamp, String),
+    /// It will be switched to when its trigger fires.
+    Waiting,
+    /// It waits for a person: it was already due when this instance was taken over, or it asks for one.
+    WaitsForApproval,
+}
+
+/// When the agent wants to be called with [`Event::Timeout`], at the latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// By the clock that never jumps.
+    pub monotonic: Option<Duration>,
+    /// By the calendar clock.
+    pub wall: Option<Timestamp>,
+}
+
+/// Decides; never acts.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    journal: Journal,
+    policy: Policy,
+    announced: Vec<Announcement>,
+    /// Until something was announced, nobody has withdrawn anything.
+    heard: bool,
+    in_flight: Option<Action>,
+    cancelling: bool,
+    seen: Observed,
+    undo_after: Option<Duration>,
+    ending: Option<Ending>,
+}
+
+enum Call {
+    Write(Record),
+    Act(Action),
+    Wait,
+}
+
+impl Agent {
+    /// Goes on from whatever `records` say was under way.
+    pub fn recover(records: &[Record], policy: Policy, now: Now) -> Result<(Self, Effects), JournalError> {
+        let mut agent = Self {
+            journal: Journal::replay(records)?,
+            policy,
+            announced: Vec::new(),
+            heard: false,
+            in_flight: None,
+            cancelling: false,
+            seen: Observed::default(),
+            undo_after: None,
+            ending: None,
+        };
+        let mut effects = Effects::default();
+        agent.go_on(now, &mut effects);
+        Ok((agent, effects))
+    }
+
+    /// Answers an event.
+    pub fn step(&mut self, now: Now, event: Event) -> Effects {
+        let mut effects = Effects::default();
+        self.take_in(now, event, &mut effects.records);
+        self.go_on(now, &mut effects);
+        effects
+    }
+
+    fn take_in(&mut self, now: Now, event: Event, records: &mut Vec<Record>) {
+        match event {
+            Event::Announced(announced) => {
+                self.announced.clear();
+                for one in announced {
+                    // The same release said twice is one announcement, the first: two would supersede each other for ever.
+                    if self.announced.iter().all(|other| other.release != one.release) {
+                        self.announced.push(one);
+                    }
+                }
+                self.heard = true;
+            }
+            Event::Done(outcome) => {
+                if let Some(action) = self.landed() {
+                    self.done(now, action, outcome, records);
+                }
+            }
+            Event::Failed(failure) => {
+                if let Some(action) = self.landed() {
+                    self.failed(now, action, failure, records);
+                }
+            }
+            Event::Cancelled => {
+                self.landed();
+            }
+            Event::Node(report) => self.node(now, report, records),
+            Event::NodeDown => match self.journal.phase() {
+                _ if !self.awaits_down() => {}
+                Phase::Switching { plan, .. } if plan.snapshot => self.write(records, Record::Started(Step::Snapshot)),
+                Phase::Switching { .. } => self.write(records, Record::Started(Step::Activate)),
+                _ => self.write(records, Record::Undone(Undo::Stop)),
+            },
+            Event::Timeout => {}
+            Event::StopRequested => self.ending = Some(Ending::Stopped),
+            Event::Hold => {
+                if !self.journal.held() {
+                    self.write(records, Record::Held);
+                }
+            }
+            Event::Resume => {
+                self.undo_after = None;
+                if self.journal.held() || matches!(self.journal.phase(), Phase::NeedsHuman { .. }) {
+                    self.write(records, Record::Resumed);
+                }
+            }
+            Event::Approve(release) => self.write(records, Record::Approved(release)),
+        }
+    }
+
+    fn landed(&mut self) -> Option<Action> {
+        self.cancelling = false;
+        self.in_flight.take()
+    }
+
+    /// What was done counts, even if it was to be cancelled meanwhile: the journal says whether it still matters.
+    fn done(&mut self, now: Now, action: Action, outcome: Outcome, records: &mut Vec<Record>) {
+        if matches!(action, Action::Sample(_)) {
+            self.seen.sampled(now.monotonic, Ok(()));
+            return;
+        }
+        if self.phase_number() != Some(action.plan().number) {
+            return;
+        }
+        let record = match (self.journal.phase(), action, outcome) {
+            (Phase::Preparing { step: Step::Fetch, .. }, Action::Fetch(_), _) => Record::Started(Step::Preflight),
+            (Phase::Preparing { step: Step::Preflight, .. }, Action::Preflight(_), Outcome::Proven(staged)) => {
+                Record::Staged(staged)
+            }
+            // The trigger may have been moved, or a hold come, while the last look was taken.
+            (Phase::Staged { plan, .. }, Action::Arm(..), _) if self.may_switch(now, plan) => Record::Started(Step::Stop),
+            (Phase::Switching { step: Step::Snapshot, .. }, Action::Snapshot(_), _) => Record::Started(Step::Activate),
+            (Phase::Switching { step: Step::Activate, .. }, Action::Activate(..), _) => {
+                self.seen = Observed::default();
+                Record::Started(Step::Probe)
+            }
+            (Phase::Undoing { owed, .. }, Action::Restore(_), _) if owed.first() == Some(&Undo::Restore) => {
+                Record::Undone(Undo::Restore)
+            }
+            (Phase::Undoing { owed, .. }, Action::Reactivate(_), _) if owed.first() == Some(&Undo::Reactivate) => {
+                Record::Undone(Undo::Reactivate)
+            }
+            _ => return,
+        };
+        self.write(records, record);
+    }
+
+    fn failed(&mut self, now: Now, action: Action, failure: Failure, records: &mut Vec<Record>) {
+        if let Action::Sample(_) = action {
+            self.seen.sampled(now.monotonic, Err(failure.reason));
+            return;
+        }
+        if self.phase_number() != Some(action.plan().number) {
+            return;
+        }
+        let step = match (self.journal.phase(), &action) {
+            (Phase::Preparing { .. }, Action::Fetch(_)) => Step::Fetch,
+            (Phase::Preparing { .. }, Action::Preflight(_)) => Step::Preflight,
+            (Phase::Staged { .. }, Action::Arm(..)) => Step::Arm,
+            (Phase::Switching { .. }, Action::Snapshot(_)) => Step::Snapshot,
+            (Phase::Switching { .. }, Action::Activate(..)) => Step::Activate,
+            (Phase::Undoing { failures, .. }, Action::Restore(_) | Action::Reactivate(_)) => {
+                self.undo_after = Some(now.monotonic + self.policy.retry * 2_u32.saturating_pow((*failures).min(10)));
+                self.write(records, Record::UndoFailed { reason: failure.reason });
+                return;
+            }
+            _ => return,
+        };
+        let Failure { kind, reason } = failure;
+        // From the stop on, each try costs an outage: such a failure is never tried again and again.
+        let kind = if step > Step::Arm { FailureKind::Permanent } else { kind };
+        self.write(records, Record::Failed { step, kind, reason, at: now.wall });
+    }
+
+    fn node(&mut self, now: Now, report: Report, records: &mut Vec<Record>) {
+        let probed = match self.journal.phase() {
+            Phase::Probing { deaths, .. } if self.ending.is_none() => Some(*deaths),
+            _ => None,
+        };
+        match (report, probed) {
+            (Report::Up, Some(_)) => self.seen.up(now.monotonic),
+            (Report::Up, None) => {}
+            (Report::Died(exit), Some(deaths)) => {
+                self.seen.died();
+                self.write(records, Record::Died { reason: exit.to_string() });
+                if deaths + 1 >= self.policy.probe.deaths {
+                    let reason = format!("it died {} times while it was probed, the last time with {exit}", deaths + 1);
+                    self.sick(now, reason, records);
+                }
+            }
+            (Report::GaveUp(exit), Some(_)) => self.sick(now, format!("it ended with {exit} while it was probed"), records),
+            (Report::Finished, Some(_)) => {
+                self.sick(now, "it ended by itself, with exit code 0, before it had shown that it is well".to_owned(), records);
+            }
+            (Report::Died(_), None) => {}
+            (Report::Finished, None) => self.end(Ending::Finished),
+            (Report::GaveUp(exit), None) => self.end(Ending::GaveUp(exit)),
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.ending.get_or_insert(ending);
+    }
+
+    fn sick(&mut self, now: Now, reason: String, records: &mut Vec<Record>) {
+        let kind = FailureKind::Permanent;
+        self.write(records, Record::Failed { step: Step::Probe, kind, reason, at: now.wall });
+    }
+
+    /// Does what the journal calls for. The same after an event and after a crash.
+    fn go_on(&mut self, now: Now, effects: &mut Effects) {
+        loop {
+            let action = match self.call(now) {
+                Call::Write(record) => {
+                    self.write(&mut effects.records, record);
+                    continue;
+                }
+                Call::Act(action) => Some(action),
+                Call::Wait => None,
+            };
+            match (&self.in_flight, action) {
+                (None, Some(action)) => {
+                    self.in_flight = Some(action.clone());
+                    effects.action = Some(action);
+                }
+                (Some(running), Some(action)) if running.is_same(&action) => {}
+                (Some(_), _) if !self.cancelling => {
+                    self.cancelling = true;
+                    effects.cancel = true;
+                }
+                _ => {}
+            }
+            return;
+        }
+    }
+
+    fn call(&self, now: Now) -> Call {
+        if self.ending.is_some() {
+            return Call::Wait;
+        }
+        match self.journal.phase() {
+            Phase::Idle => self.plan(now).map_or(Call::Wait, |plan| Call::Write(Record::Planned(plan))),
+            Phase::Preparing { plan, step } => match self.review(now, plan) {
+                Some(record) => Call::Write(record),
+                None if *step == Step::Fetch => Call::Act(Action::Fetch(plan.clone())),
+                None => Call::Act(Action::Preflight(plan.clone())),
+            },
+            Phase::Staged { plan, staged } => match self.review(now, plan) {
+                Some(record) => Call::Write(record),
+                None if self.may_switch(now, plan) => Call::Act(Action::Arm(plan.clone(), staged.clone())),
+                None => Call::Wait,
+            },
+            Phase::Switching { plan, staged, step } => match step {
+                Step::Snapshot => Call::Act(Action::Snapshot(plan.clone())),
+                Step::Activate => Call::Act(Action::Activate(plan.clone(), staged.clone())),
+                _ => Call::Wait, // for NodeDown
+            },
+            Phase::Probing { plan, .. } => match self.seen.verdict(&self.policy.probe, now.monotonic) {
+                Verdict::Pending(_) => Call::Wait,
+                Verdict::Sample => Call::Act(Action::Sample(plan.clone())),
+                Verdict::Healthy => Call::Write(Record::Committed { at: now.wall }),
+                Verdict::Sick(reason) => Call::Write(Record::Failed {
+                    step: Step::Probe,
+                    kind: FailureKind::Permanent,
+                    reason,
+                    at: now.wall,
+                }),
+            },
+            Phase::Undoing { plan, owed, .. } => match owed.first() {
+                None => Call::Write(Record::RolledBack),
+                Some(Undo::Stop) => Call::Wait, // for NodeDown
+                Some(_) if self.undo_after.is_some_and(|after| now.monotonic < after) => Call::Wait,
+                Some(Undo::Restore) => Call::Act(Action::Restore(plan.clone())),
+                Some(Undo::Reactivate) => Call::Act(Action::Reactivate(plan.clone())),
+            },
+            Phase::NeedsHuman { .. } => Call::Wait,
+        }
+    }
+
+    /// The upgrade to begin, if there is one.
+    fn plan(&self, now: Now) -> Option<UpgradePlan> {
+        let to = self.next(now)?.clone();
+        let from = self.journal.active()?.clone();
+        Some(UpgradePlan { number: self.journal.plans() + 1, from, to, snapshot: self.policy.snapshot })
+    }
+
+    /// What became of `plan` meanwhile, if that changes anything.
+    fn review(&self, now: Now, plan: &UpgradePlan) -> Option<Record> {
+        if !self.heard {
+            return None;
+        }
+        let Some(announced) = self.announced.iter().find(|other| other.release == plan.to.release) else {
+            let again = self.announced.iter().any(|other| other.release.name == plan.to.release.name);
+            let why = if again { CancelReason::Superseded } else { CancelReason::Withdrawn };
+            return Some(Record::Cancelled(why));
+        };
+        let same = Announcement { trigger: plan.to.trigger, ..announced.clone() } == plan.to;
+        if !same {
+            return Some(Record::Cancelled(CancelReason::Superseded));
+        }
+        if announced.trigger != plan.to.trigger {
+            return Some(Record::Rescheduled(announced.trigger));
+        }
+        match self.next(now) {
+            Some(next) if next.release == plan.to.release => None,
+            Some(next) if self.urgency(next) < self.urgency(&plan.to) => Some(Record::Cancelled(CancelReason::Preempted)),
+            _ => None,
+        }
+    }
+
+    /// The announced release whose turn it is: the most urgent of those that may be tried now, the first of equals.
+    fn next(&self, now: Now) -> Option<&Announcement> {
+        self.announced
+            .iter()
+            .filter(|announced| {
+                matches!(self.standing(now, announced), Standing::Waiting | Standing::WaitsForApproval)
+            })
+            .min_by_key(|announced| self.urgency(announced))
+    }
+
+    /// Approved ones first, then by the time at which they are due, then those that wait for a person.
+    fn urgency(&self, announced: &Announcement) -> (u8, Option<Timestamp>) {
+        if self.journal.approved(&announced.release) {
+            return (0, None);
+        }
+        match announced.trigger {
+            Trigger::At(time) if !self.is_parked(announced) => (1, Some(time)),
+            _ => (2, announced.trigger.due()),
+        }
+    }
+
+    /// Whether it was already due when another tool's installation was taken over: the first start surprises nobody.
+    fn is_parked(&self, announced: &Announcement) -> bool {
+        let Some((adopted, Adoption::Found)) = self.journal.adopted() else { return false };
+        let due = announced.trigger.due();
+        due.is_some_and(|due| due <= adopted && announced.published.unwrap_or(due) <= adopted)
+    }
+
+    fn may_switch(&self, now: Now, plan: &UpgradePlan) -> bool {
+        self.journal.approved(&plan.to.release)
+            || (!self.journal.held() && plan.to.trigger.is_due(now.wall) && !self.is_parked(&plan.to))
+    }
+
+    /// Where an announced release stands.
+    pub fn standing(&self, now: Now, announced: &Announcement) -> Standing {
+        let release = &announced.release;
+        let approved = self.journal.approved(release);
+        let same = |active: &Installed| {
+            let digest = release.digest.as_ref();
+            active.release.name == release.name
+                && active.release.version == release.version
+                && (digest.is_none() || digest == active.release.digest.as_ref() || digest == Some(&active.digest))
+        };
+        if self.journal.active().is_some_and(same) {
+            return Standing::Installed;
+        }
+        if !approved {
+            if let Some(why) = self.journal.denies(release) {
+                return Standing::Denied(why.to_owned());
+            }
+            if self.journal.committed().any(|committed| committed == release) {
+                return Standing::Installed;
+            }
+        }
+        // Not even an approval goes back: it was given when the release was ahead. A downgrade is announced as one.
+        if let Some(floor) = self.above(announced) {
+            return Standing::NotNewer(floor);
+        }
+        if let Some(attempts) = self.journal.attempts(release) {
+            if attempts.permanent >= self.policy.rechecks {
+                return Standing::Unfit(attempts.reason.clone());
+            }
+            let doubled = 2_u32.saturating_pow(attempts.transient.saturating_sub(1).min(20));
+            let backoff = self.policy.retry.saturating_mul(doubled).min(self.policy.retry_most);
+            let delay = if attempts.permanent > 0 { backoff.max(self.policy.recheck) } else { backoff };
+            let next = attempts.last.plus(delay);
+            // A clock that went back must not make us wait for longer than the delay.
+            if now.wall < next && now.wall >= attempts.last {
+                return Standing::RetryAt(next, attempts.reason.clone());
+            }
+        }
+        if !approved && (announced.trigger == Trigger::OnCommand || self.is_parked(announced)) {
+            return Standing::WaitsForApproval;
+        }
+        Standing::Waiting
+    }
+
+    /// The version that ran well here and that the announced one would have to be above, but is not.
+    fn above(&self, announced: &Announcement) -> Option<String> {
+        let version = &announced.release.version;
+        let allowed = |order: Option<Ordering>| match announced.origin {
+            Origin::Upstream => order == Some(Ordering::Greater),
+            Origin::Local => order != Some(Ordering::Less),
+            Origin::LocalDowngrade => true,
+        };
+        self.journal
+            .committed()
+            .find(|committed| !allowed(version.precedence(&committed.version)))
+            .map(|committed| committed.version.to_string())
+    }
+
+    /// What is to be true of the node.
+    pub fn wanted(&self) -> Wanted {
+        match self.journal.runs() {
+            Some(installed) if self.ending.is_none() => {
+                Wanted::Running(LaunchKey { installed: installed.clone(), generation: 0 })
+            }
+            _ => Wanted::Stopped,
+        }
+    }
+
+    /// Whether the next thing to happen is that the node's last process is gone: [`Event::NodeDown`].
+    pub fn awaits_down(&self) -> bool {
+        match self.journal.phase() {
+            _ if self.ending.is_some() => false,
+            Phase::Switching { step, .. } => *step == Step::Stop,
+            Phase::Undoing { owed, .. } => owed.first() == Some(&Undo::Stop),
+            _ => false,
+        }
+    }
+
+    /// When to call back, at the latest.
+    pub fn timeouts(&self, now: Now) -> Timeouts {
+        if self.ending.is_some() {
+            return Timeouts::default();
+        }
+        let monotonic = match self.journal.phase() {
+            Phase::Probing { .. } => match self.seen.verdict(&self.policy.probe, now.monotonic) {
+                Verdict::Pending(at) => at,
+                _ => None,
+            },
+            Phase::Undoing { .. } => self.undo_after.filter(|after| now.monotonic < *after),
+            _ => None,
+        };
+        let due = match self.journal.phase() {
+            Phase::Staged { plan, .. } if !self.journal.held() && !self.is_parked(&plan.to) => plan.to.trigger.due(),
+            _ => None,
+        };
+        let retries = self.announced.iter().filter_map(|announced| match self.standing(now, announced) {
+            Standing::RetryAt(at, _) => Some(at),
+            _ => None,
+        });
+        let wall = retries.chain(due).filter(|at| *at > now.wall).min();
+        Timeouts { monotonic, wall }
+    }
+
+    /// What has happened.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What is announced, in the order of the queue.
+    pub fn announced(&self) -> &[Announcement] {
+        &self.announced
+    }
+
+    /// Whether an action is being carried out.
+    pub fn in_flight(&self) -> Option<&Action> {
+        self.in_flight.as_ref()
+    }
+
+    /// How the run ends, once no process of the node is left and nothing is in flight.
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
+    fn phase_number(&self) -> Option<u64> {
+        match self.journal.phase() {
+            Phase::Idle => None,
+            Phase::Preparing { plan, .. }
+            | Phase::Staged { plan, .. }
+            | Phase::Switching { plan, .. }
+            | Phase::Probing { plan, .. }
+            | Phase::Undoing { plan, .. }
+            | Phase::NeedsHuman { plan, .. } => Some(plan.number),
+        }
+    }
+
+    fn write(&mut self, records: &mut Vec<Record>, record: Record) {
+        match self.journal.append(&record) {
+            Ok(()) => records.push(record),
+            // Not written, so not done: the journal stays what it is, and the next event finds the same state. The
+            // enumeration of every fault and crash shows that it does not happen.
+            Err(error) => debug_assert!(false, "the agent writes only what its journal allows: {error}"),
+        }
+    }
+}

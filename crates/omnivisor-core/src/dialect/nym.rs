@@ -1,0 +1,6 @@
+//! x
+pub mod build_info;
+pub mod config;
+pub mod files;
+pub mod platform;
+pub mod queue;

@@ -1,0 +1,266 @@
+//! One journal entry as JSON.
+//!
+//! Adding a field with a default, or a new kind of record, is compatible; anything else is not.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{Adoption, CancelReason, Record};
+use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
+use crate::release::{Digest, Identity, Installed, Release, ReleaseName, Version};
+use crate::schedule::{Announcement, Origin, Source, Trigger};
+use crate::time::Timestamp;
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub(super) enum RecordDto {
+    Adopted { installed: InstalledDto, at: String, found: bool },
+    Planned { number: u64, from: Box<InstalledDto>, to: Box<AnnouncementDto>, snapshot: bool },
+    Started { step: String },
+    Staged { installed: InstalledDto },
+    Rescheduled { due: Option<String> },
+    Cancelled { why: String },
+    Failed { step: String, permanent: bool, reason: String, at: String },
+    Died { reason: String },
+    Undone { undo: String },
+    UndoFailed { reason: String },
+    Committed { at: String },
+    RolledBack,
+    Held,
+    Resumed,
+    Approved { release: ReleaseDto },
+}
+
+/// The names of [`RecordDto`]'s variants: what this version knows.
+pub(super) const KNOWN: [&str; 15] = [
+    "adopted",
+    "planned",
+    "started",
+    "staged",
+    "rescheduled",
+    "cancelled",
+    "failed",
+    "died",
+    "undone",
+    "undo-failed",
+    "committed",
+    "rolled-back",
+    "held",
+    "resumed",
+    "approved",
+];
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct ReleaseDto {
+    name: String,
+    version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct InstalledDto {
+    release: ReleaseDto,
+    folder: PathBuf,
+    digest: String,
+    identity: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct AnnouncementDto {
+    release: ReleaseDto,
+    due: Option<String>,
+    published: Option<String>,
+    origin: String,
+    url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    placed: Option<String>,
+    expected: BTreeMap<String, String>,
+}
+
+fn identity(identity: &Identity) -> BTreeMap<String, String> {
+    identity.fields().map(|(field, value)| (field.to_owned(), value.to_owned())).collect()
+}
+
+impl From<&Release> for ReleaseDto {
+    fn from(release: &Release) -> Self {
+        Self {
+            name: release.name.to_string(),
+            version: release.version.to_string(),
+            digest: release.digest.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl ReleaseDto {
+    fn read(self) -> Result<Release, String> {
+        Ok(Release {
+            name: ReleaseName::parse_installed(&self.name).map_err(|error| error.to_string())?,
+            version: Version::new(self.version),
+            digest: self.digest.map(|text| digest(&text)).transpose()?,
+        })
+    }
+}
+
+impl From<&Installed> for InstalledDto {
+    fn from(installed: &Installed) -> Self {
+        Self {
+            release: (&installed.release).into(),
+            folder: installed.folder.clone(),
+            digest: installed.digest.to_string(),
+            identity: identity(&installed.identity),
+        }
+    }
+}
+
+impl InstalledDto {
+    fn read(self) -> Result<Installed, String> {
+        Ok(Installed {
+            release: self.release.read()?,
+            folder: self.folder,
+            digest: digest(&self.digest)?,
+            identity: self.identity.into_iter().collect(),
+        })
+    }
+}
+
+impl From<&Announcement> for AnnouncementDto {
+    fn from(announced: &Announcement) -> Self {
+        let (url, placed) = match &announced.source {
+            Source::Download { url } => (Some(url.clone()), None),
+            Source::Placed { why } => (None, Some(why.clone())),
+        };
+        let origin = match announced.origin {
+            Origin::Upstream => "upstream",
+            Origin::Local => "local",
+            Origin::LocalDowngrade => "local-downgrade",
+        };
+        Self {
+            release: (&announced.release).into(),
+            due: announced.trigger.due().map(|due| due.to_string()),
+            published: announced.published.map(|at| at.to_string()),
+            origin: origin.to_owned(),
+            url,
+            placed,
+            expected: identity(&announced.expected),
+        }
+    }
+}
+
+impl AnnouncementDto {
+    fn read(self) -> Result<Announcement, String> {
+        Ok(Announcement {
+            release: self.release.read()?,
+            trigger: trigger(self.due)?,
+            published: self.published.as_deref().map(time).transpose()?,
+            origin: match self.origin.as_str() {
+                "upstream" => Origin::Upstream,
+                "local" => Origin::Local,
+                "local-downgrade" => Origin::LocalDowngrade,
+                other => return Err(format!("unknown origin {other:?}")),
+            },
+            source: match self.url {
+                Some(url) => Source::Download { url },
+                None => Source::Placed { why: self.placed.unwrap_or_default() },
+            },
+            expected: self.expected.into_iter().collect(),
+        })
+    }
+}
+
+fn digest(text: &str) -> Result<Digest, String> {
+    Digest::parse(text).map_err(|error| error.to_string())
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.to_string())
+}
+
+fn trigger(due: Option<String>) -> Result<Trigger, String> {
+    Ok(due.as_deref().map(time).transpose()?.map_or(Trigger::OnCommand, Trigger::At))
+}
+
+fn step(name: &str) -> Result<Step, String> {
+    Step::parse(name).ok_or_else(|| format!("unknown step {name:?}"))
+}
+
+impl From<&Record> for RecordDto {
+    fn from(record: &Record) -> Self {
+        match record {
+            Record::Adopted { installed, at, adoption } => Self::Adopted {
+                installed: installed.into(),
+                at: at.to_string(),
+                found: *adoption == Adoption::Found,
+            },
+            Record::Planned(plan) => Self::Planned {
+                number: plan.number,
+                from: Box::new((&plan.from).into()),
+                to: Box::new((&plan.to).into()),
+                snapshot: plan.snapshot,
+            },
+            Record::Started(step) => Self::Started { step: step.to_string() },
+            Record::Staged(installed) => Self::Staged { installed: installed.into() },
+            Record::Rescheduled(trigger) => Self::Rescheduled { due: trigger.due().map(|due| due.to_string()) },
+            Record::Cancelled(why) => Self::Cancelled { why: why.as_str().to_owned() },
+            Record::Failed { step, kind, reason, at } => Self::Failed {
+                step: step.to_string(),
+                permanent: *kind == FailureKind::Permanent,
+                reason: reason.clone(),
+                at: at.to_string(),
+            },
+            Record::Died { reason } => Self::Died { reason: reason.clone() },
+            Record::Undone(undo) => Self::Undone { undo: undo.to_string() },
+            Record::UndoFailed { reason } => Self::UndoFailed { reason: reason.clone() },
+            Record::Committed { at } => Self::Committed { at: at.to_string() },
+            Record::RolledBack => Self::RolledBack,
+            Record::Held => Self::Held,
+            Record::Resumed => Self::Resumed,
+            Record::Approved(release) => Self::Approved { release: release.into() },
+        }
+    }
+}
+
+impl RecordDto {
+    pub(super) fn read(self) -> Result<Record, String> {
+        Ok(match self {
+            Self::Adopted { installed, at, found } => Record::Adopted {
+                installed: installed.read()?,
+                at: time(&at)?,
+                adoption: if found { Adoption::Found } else { Adoption::Initialised },
+            },
+            Self::Planned { number, from, to, snapshot } => {
+                Record::Planned(UpgradePlan { number, from: from.read()?, to: to.read()?, snapshot })
+            }
+            Self::Started { step: name } => Record::Started(step(&name)?),
+            Self::Staged { installed } => Record::Staged(installed.read()?),
+            Self::Rescheduled { due } => Record::Rescheduled(trigger(due)?),
+            Self::Cancelled { why } => Record::Cancelled(
+                CancelReason::ALL
+                    .into_iter()
+                    .find(|reason| reason.as_str() == why)
+                    .ok_or_else(|| format!("unknown reason {why:?}"))?,
+            ),
+            Self::Failed { step: name, permanent, reason, at } => Record::Failed {
+                step: step(&name)?,
+                kind: if permanent { FailureKind::Permanent } else { FailureKind::Transient },
+                reason,
+                at: time(&at)?,
+            },
+            Self::Died { reason } => Record::Died { reason },
+            Self::Undone { undo } => {
+                Record::Undone(Undo::parse(&undo).ok_or_else(|| format!("unknown undo {undo:?}"))?)
+            }
+            Self::UndoFailed { reason } => Record::UndoFailed { reason },
+            Self::Committed { at } => Record::Committed { at: time(&at)? },
+            Self::RolledBack => Record::RolledBack,
+            Self::Held => Record::Held,
+            Self::Resumed => Record::Resumed,
+            Self::Approved { release } => Record::Approved(release.read()?),
+        })
+    }
+}

@@ -1,0 +1,464 @@
+//! What has happened, and therefore where we are.
+//!
+//! All state of an instance is [`Journal::replay`] of its records; there is no other. [`Journal::append`] is the one table
+//! of transitions: a record that it does not list is an error, never a guess. Bytes on disk are
+//! [`formats`](crate::formats)' business.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
+use crate::release::{Installed, Release};
+use crate::schedule::Trigger;
+use crate::time::Timestamp;
+
+/// How often an undo is tried before a person is called.
+pub const UNDO_ATTEMPTS: u32 = 3;
+
+/// How an installation came to be supervised here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// It was made by this program's `init`: what is already due may be done.
+    Initialised,
+    /// It was found as another tool left it: what was already due waits for a person.
+    Found,
+}
+
+/// Why a plan was dropped before the node was stopped for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CancelReason {
+    /// Nobody announces it any more.
+    Withdrawn,
+    /// It is announced with other contents.
+    Superseded,
+    /// Another one is due before it.
+    Preempted,
+}
+
+impl CancelReason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Withdrawn, Self::Superseded, Self::Preempted];
+
+    /// Its name, as files and messages write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Withdrawn => "withdrawn",
+            Self::Superseded => "superseded",
+            Self::Preempted => "preempted",
+        }
+    }
+}
+
+/// One entry of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The first record: this was found installed.
+    Adopted {
+        /// What runs.
+        installed: Installed,
+        /// Since when we know.
+        at: Timestamp,
+        /// How we came to it.
+        adoption: Adoption,
+    },
+    /// An upgrade was decided on; preparing it begins.
+    Planned(UpgradePlan),
+    /// The step is about to be taken. Fetching needs none: it begins with the plan.
+    Started(Step),
+    /// Preparing is done: this is what would be switched to.
+    Staged(Installed),
+    /// The release under way is now wanted at another time.
+    Rescheduled(Trigger),
+    /// The plan was dropped before the node was stopped for it.
+    Cancelled(CancelReason),
+    /// A step failed for good.
+    Failed {
+        /// Which.
+        step: Step,
+        /// What that says about trying again.
+        kind: FailureKind,
+        /// For a person.
+        reason: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// The new node died while it was being probed.
+    Died {
+        /// For a person.
+        reason: String,
+    },
+    /// The first undo that was owed is done.
+    Undone(Undo),
+    /// The first undo that is owed failed.
+    UndoFailed {
+        /// For a person.
+        reason: String,
+    },
+    /// The new release has shown that it is well; it is the active one.
+    Committed {
+        /// When.
+        at: Timestamp,
+    },
+    /// All that was owed is done; the old release is the active one.
+    RolledBack,
+    /// An operator said: no automatic upgrades.
+    Held,
+    /// An operator said: go on, with upgrades and with an undo that was stuck.
+    Resumed,
+    /// An operator said: switch to this one, although it waits for a person.
+    Approved(Release),
+}
+
+/// A record that cannot follow the ones before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record {record:?} cannot follow the phase {phase:?}")]
+pub struct JournalError {
+    /// Where the journal stood.
+    pub phase: Box<Phase>,
+    /// What was to follow.
+    pub record: Box<Record>,
+}
+
+/// Where an upgrade stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing is under way.
+    #[default]
+    Idle,
+    /// The release is being fetched or proven; the old node runs.
+    Preparing {
+        /// The upgrade.
+        plan: UpgradePlan,
+        /// [`Step::Fetch`] or [`Step::Preflight`].
+        step: Step,
+    },
+    /// The release is ready; the old node runs until the trigger fires.
+    Staged {
+        /// The upgrade.
+        plan: UpgradePlan,
+        /// What is ready.
+        staged: Installed,
+    },
+    /// The outage: no node runs.
+    Switching {
+        /// The upgrade.
+        plan: UpgradePlan,
+        /// What is switched to.
+        staged: Installed,
+        /// [`Step::Stop`], [`Step::Snapshot`] or [`Step::Activate`].
+        step: Step,
+    },
+    /// The new node runs and has not shown yet that it is well.
+    Probing {
+        /// The upgrade.
+        plan: UpgradePlan,
+        /// What runs.
+        staged: Installed,
+        /// How often it has died.
+        deaths: u32,
+    },
+    /// The upgrade failed and is being taken back; no node runs until that is done.
+    Undoing {
+        /// The upgrade.
+        plan: UpgradePlan,
+        /// What is still to be done, in order.
+        owed: Vec<Undo>,
+        /// How often the first of them has failed.
+        failures: u32,
+        /// The step that failed.
+        step: Step,
+        /// Why it failed.
+        reason: String,
+        /// What is known about trying again.
+        kind: FailureKind,
+        /// When it failed.
+        at: Timestamp,
+    },
+    /// Taking it back failed: nothing more happens by itself.
+    NeedsHuman {
+        /// The upgrade.
+        plan: UpgradePlan,
+        /// What is still to be done, in order.
+        owed: Vec<Undo>,
+        /// The step that failed first.
+        step: Step,
+        /// Why the undo failed, and before it the step.
+        reason: String,
+        /// What is known about trying again.
+        kind: FailureKind,
+        /// When the step failed.
+        at: Timestamp,
+    },
+}
+
+/// How the attempts at one release went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempts {
+    /// Failures in a row that may be gone later.
+    pub transient: u32,
+    /// Failures of the release itself.
+    pub permanent: u32,
+    /// When the last one was.
+    pub last: Timestamp,
+    /// What the last one was.
+    pub reason: String,
+}
+
+/// What an instance is, derived from its records and from nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Journal {
+    active: Option<Installed>,
+    adopted: Option<(Timestamp, Adoption)>,
+    phase: Phase,
+    plans: u64,
+    held: bool,
+    committed: BTreeSet<Release>,
+    denied: BTreeMap<Release, String>,
+    attempts: BTreeMap<Release, Attempts>,
+    approved: BTreeSet<Release>,
+    last_commit: Option<Timestamp>,
+}
+
+impl Journal {
+    /// What `records` amount to.
+    pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Self, JournalError> {
+        let mut journal = Self::default();
+        for record in records {
+            journal.append(record)?;
+        }
+        Ok(journal)
+    }
+
+    /// The whole table of transitions. On an error nothing has changed.
+    pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+        use Phase::{Idle, NeedsHuman, Preparing, Probing, Staged, Switching, Undoing};
+        let next = match (&self.phase, record) {
+            (Idle, Record::Adopted { installed, at, adoption }) if self.active.is_none() => {
+                self.committed.insert(installed.release.clone());
+                self.active = Some(installed.clone());
+                self.adopted = Some((*at, *adoption));
+                Idle
+            }
+            (_, _) if self.active.is_none() => return Err(self.refuse(record)),
+
+            (Idle, Record::Planned(plan)) if self.active.as_ref() == Some(&plan.from) && plan.number > self.plans => {
+                self.plans = plan.number;
+                Preparing { plan: plan.clone(), step: Step::Fetch }
+            }
+            (Preparing { plan, step: Step::Fetch }, Record::Started(Step::Preflight)) => {
+                Preparing { plan: plan.clone(), step: Step::Preflight }
+            }
+            (Preparing { plan, step: Step::Preflight }, Record::Staged(staged)) => {
+                Staged { plan: plan.clone(), staged: staged.clone() }
+            }
+            (Staged { plan, staged }, Record::Started(Step::Stop)) => {
+                Switching { plan: plan.clone(), staged: staged.clone(), step: Step::Stop }
+            }
+            (Switching { plan, staged, step }, Record::Started(next)) if Self::follows(plan, *step) == *next => {
+                let (plan, staged) = (plan.clone(), staged.clone());
+                if *next == Step::Probe {
+                    Probing { plan, staged, deaths: 0 }
+                } else {
+                    Switching { plan, staged, step: *next }
+                }
+            }
+            (Probing { plan, staged, deaths }, Record::Died { .. }) => {
+                Probing { plan: plan.clone(), staged: staged.clone(), deaths: deaths + 1 }
+            }
+            (Probing { plan, staged, .. }, Record::Committed { at }) => {
+                self.last_commit = Some(*at);
+                self.approved.clear(); // what was asked for was asked of the release before
+                self.attempts.remove(&plan.to.release);
+                self.committed.insert(plan.to.release.clone());
+                self.active = Some(staged.clone());
+                Idle
+            }
+
+            (Preparing { .. } | Staged { .. }, Record::Rescheduled(trigger)) => {
+                let mut phase = self.phase.clone();
+                if let Preparing { plan, .. } | Staged { plan, .. } = &mut phase {
+                    plan.to.trigger = *trigger;
+                }
+                phase
+            }
+            (Preparing { .. } | Staged { .. }, Record::Cancelled(_)) => Idle,
+            (Preparing { plan, .. } | Staged { plan, .. }, Record::Failed { step, kind, reason, at })
+                if matches!(step, Step::Fetch | Step::Preflight | Step::Arm) =>
+            {
+                let release = plan.to.release.clone();
+                self.count(release, *kind, reason, *at);
+                Idle
+            }
+
+            (Switching { plan, step: current, .. }, Record::Failed { step, kind, reason, at }) if step == current => {
+                Self::undoing(plan, *step, *kind, reason, *at)
+            }
+            (Probing { plan, .. }, Record::Failed { step: Step::Probe, kind, reason, at }) => {
+                Self::undoing(plan, Step::Probe, *kind, reason, *at)
+            }
+            (Undoing { owed, .. }, Record::Undone(undo)) if owed.first() == Some(undo) => {
+                let mut phase = self.phase.clone();
+                if let Undoing { owed, failures, .. } = &mut phase {
+                    owed.remove(0);
+                    *failures = 0;
+                }
+                phase
+            }
+            (Undoing { plan, owed, failures, step, reason, kind, at }, Record::UndoFailed { reason: again })
+                if !owed.is_empty() =>
+            {
+                let (plan, owed) = (plan.clone(), owed.clone());
+                let (step, kind, at) = (*step, *kind, *at);
+                if failures + 1 < UNDO_ATTEMPTS {
+                    Undoing { plan, owed, failures: failures + 1, step, reason: reason.clone(), kind, at }
+                } else {
+                    NeedsHuman { plan, owed, step, reason: format!("{again} (undoing: {reason})"), kind, at }
+                }
+            }
+            (Undoing { plan, owed, step, reason, kind, at, .. }, Record::RolledBack) if owed.is_empty() => {
+                let release = plan.to.release.clone();
+                let (step, reason, kind, at) = (*step, reason.clone(), *kind, *at);
+                self.approved.remove(&release);
+                if step == Step::Probe {
+                    self.attempts.remove(&release);
+                    self.denied.insert(release, reason);
+                } else {
+                    self.count(release, kind, &reason, at);
+                }
+                Idle
+            }
+            (NeedsHuman { plan, owed, step, reason, kind, at }, Record::Resumed) => {
+                let phase = Undoing {
+                    plan: plan.clone(),
+                    owed: owed.clone(),
+                    failures: 0,
+                    step: *step,
+                    reason: reason.clone(),
+                    kind: *kind,
+                    at: *at,
+                };
+                self.held = false;
+                phase
+            }
+
+            (phase, Record::Held) => {
+                let phase = phase.clone();
+                self.held = true;
+                phase
+            }
+            (phase, Record::Resumed) => {
+                let phase = phase.clone();
+                self.held = false;
+                phase
+            }
+            (phase, Record::Approved(release)) => {
+                let phase = phase.clone();
+                self.denied.remove(release);
+                self.attempts.remove(release);
+                self.approved.insert(release.clone());
+                phase
+            }
+            _ => return Err(self.refuse(record)),
+        };
+        self.phase = next;
+        Ok(())
+    }
+
+    /// The step after `step` between the stop and the probe.
+    fn follows(plan: &UpgradePlan, step: Step) -> Step {
+        match step {
+            Step::Stop if plan.snapshot => Step::Snapshot,
+            Step::Stop | Step::Snapshot => Step::Activate,
+            _ => Step::Probe,
+        }
+    }
+
+    fn undoing(plan: &UpgradePlan, step: Step, kind: FailureKind, reason: &str, at: Timestamp) -> Phase {
+        let owed = Undo::owed(step, plan);
+        Phase::Undoing { plan: plan.clone(), owed, failures: 0, step, reason: reason.to_owned(), kind, at }
+    }
+
+    fn count(&mut self, release: Release, kind: FailureKind, reason: &str, at: Timestamp) {
+        let none = Attempts { transient: 0, permanent: 0, last: at, reason: String::new() };
+        let attempts = self.attempts.entry(release).or_insert(none);
+        match kind {
+            FailureKind::Transient => attempts.transient = attempts.transient.saturating_add(1),
+            FailureKind::Permanent => attempts.permanent = attempts.permanent.saturating_add(1),
+        }
+        attempts.last = at;
+        reason.clone_into(&mut attempts.reason);
+    }
+
+    fn refuse(&self, record: &Record) -> JournalError {
+        JournalError { phase: Box::new(self.phase.clone()), record: Box::new(record.clone()) }
+    }
+
+    /// The release that is installed, and stays so until another is committed. None only before the first record.
+    pub fn active(&self) -> Option<&Installed> {
+        self.active.as_ref()
+    }
+
+    /// When and how the instance was adopted.
+    pub fn adopted(&self) -> Option<(Timestamp, Adoption)> {
+        self.adopted
+    }
+
+    /// Where an upgrade stands.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// When the active release was committed; none if it is still the one that was adopted.
+    pub fn last_commit(&self) -> Option<Timestamp> {
+        self.last_commit
+    }
+
+    /// The number of the last plan; the next has a higher one.
+    pub fn plans(&self) -> u64 {
+        self.plans
+    }
+
+    /// Whether an operator stopped automatic upgrades.
+    pub fn held(&self) -> bool {
+        self.held
+    }
+
+    /// Why this release is never to be run again here, if that is so.
+    pub fn denies(&self, release: &Release) -> Option<&str> {
+        self.denied.get(release).map(String::as_str)
+    }
+
+    /// How the attempts at this release went, if any failed since it last changed.
+    pub fn attempts(&self, release: &Release) -> Option<&Attempts> {
+        self.attempts.get(release)
+    }
+
+    /// Whether an operator asked for this release.
+    pub fn approved(&self, release: &Release) -> bool {
+        self.approved.contains(release)
+    }
+
+    /// Every release that was ever healthy here.
+    pub fn committed(&self) -> impl Iterator<Item = &Release> {
+        self.committed.iter()
+    }
+
+    /// The release that is to run, if one is to run at all: where the upgrade stands decides, not what runs now.
+    pub fn runs(&self) -> Option<&Installed> {
+        match &self.phase {
+            Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } => self.active.as_ref(),
+            Phase::Probing { staged, .. } => Some(staged),
+            Phase::Switching { .. } => None,
+            Phase::Undoing { owed, .. } => if owed.is_empty() { self.active.as_ref() } else { None },
+            Phase::NeedsHuman { owed, .. } if owed.iter().all(|undo| undo.node_may_run_without()) => self.active.as_ref(),
+            Phase::NeedsHuman { .. } => None,
+        }
+    }
+
+    /// The release that files for other tools should name: what runs, or what ran last.
+    pub fn shown(&self) -> Option<&Installed> {
+        match &self.phase {
+            Phase::Probing { staged, .. } => Some(staged),
+            _ => self.active.as_ref(),
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! Keep one process group as it is wanted: start, restart with a delay, stop with a grace, give up.
+//!
+//! Pure: told what happened to the processes, it answers with at most one [`Order`]. Absent here: any reason to want
+//! something; that is the [`agent`](crate::agent)'s.
+
+use std::time::Duration;
+
+use crate::release::Installed;
+
+/// What is to be true of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A node of this launch runs. One with another key is replaced.
+    Running(LaunchKey),
+    /// No process of the node runs.
+    Stopped,
+}
+
+/// What makes one launch of the node another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchKey {
+    /// What runs, and from where.
+    pub installed: Installed,
+    /// Raised to replace a node by another one of the same release.
+    pub generation: u64,
+}
+
+/// When a node that ended is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartPolicy {
+    /// Whether it is at all.
+    pub on_failure: bool,
+    /// How long after it ended.
+    pub delay: Duration,
+    /// A run shorter than this that ends in a failure counts.
+    pub startup_period: Duration,
+    /// So many of those in a row, and we give up. At least 1.
+    pub max_startup_failures: u32,
+    /// How long a stop may take before it is made to happen.
+    pub grace: Duration,
+}
+
+/// How the node's main process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It was not our child, so nobody can tell. Counts as a failure.
+    Unknown,
+    /// It could not even be started, and why.
+    NotStarted(String),
+}
+
+impl Exit {
+    /// Whether the node said that it is done.
+    pub fn is_success(&self) -> bool {
+        *self == Self::Code(0)
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("an unknown exit status (it was not started by this supervisor)"),
+            Self::NotStarted(why) => write!(f, "a failed start: {why}"),
+        }
+    }
+}
+
+/// What happened to the processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A node that was alive already was taken over.
+    Adopted(LaunchKey),
+    /// Processes of a node whose main process is gone are still there.
+    Stragglers,
+    /// The start that was ordered is done: the node executes.
+    Started,
+    /// The main process ended; whether others of its group are still there.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// Whether the rest of the group is gone, too.
+        group_empty: bool,
+    },
+    /// The last process of the group is gone.
+    GroupEmpty,
+}
+
+/// What the shell is to do to the processes. Each can be done twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Start a node.
+    Start(LaunchKey),
+    /// Ask the main process to end.
+    AskMain,
+    /// Ask what is left of the group to end, and report when it has.
+    AskGroup,
+    /// End the whole group now, and report when it has.
+    Kill,
+}
+
+/// What the agent has to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The wanted node runs.
+    Up,
+    /// It ended although it was wanted, and will be started again unless wanted otherwise.
+    Died(Exit),
+    /// It ended by itself and well.
+    Finished,
+    /// It ended and will not be started again: too many failures, or restarts are off.
+    GaveUp(Exit),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Down,
+    /// Waiting to start `key` again.
+    Backoff { key: LaunchKey, until: Duration },
+    Starting { key: LaunchKey },
+    Running { key: LaunchKey, since: Duration },
+    /// Being stopped. `then` is what happens when the last process is gone.
+    Stopping { deadline: Duration, main_gone: bool, asked: Asked, then: Then },
+    /// Ended for good, as long as `key` is what is wanted.
+    Ended { key: LaunchKey },
+}
+
+/// The last order that a stop has given; each is given once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    Nobody,
+    Main,
+    Group,
+    Kill,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Then {
+    Down,
+    Backoff { key: LaunchKey, until: Duration },
+    Ended { key: LaunchKey },
+}
+
+/// Keeps one process group as it is wanted.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    policy: RestartPolicy,
+    state: State,
+    startup_failures: u32,
+    unclean: bool,
+}
+
+impl Supervisor {
+    /// One that knows of no process yet.
+    pub fn new(policy: RestartPolicy) -> Self {
+        Self { policy, state: State::Down, startup_failures: 0, unclean: false }
+    }
+
+    /// Whether no process of the node is there, and none is being started.
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, State::Down | State::Backoff { .. } | State::Ended { .. })
+    }
+
+    /// Whether the node executes, as far as is known.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
+    /// Whether the last stop had to be made to happen.
+    pub fn was_killed(&self) -> bool {
+        self.unclean
+    }
+
+    /// When a restart that is waited for is due (monotonic).
+    pub fn restarts_at(&self) -> Option<Duration> {
+        match &self.state {
+            State::Backoff { until, .. } => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// When [`reconcile`](Self::reconcile) is to be called even if nothing happens (monotonic).
+    pub fn timeout(&self) -> Option<Duration> {
+        match &self.state {
+            State::Backoff { until, .. } => Some(*until),
+            State::Stopping { deadline, asked, .. } if *asked < Asked::Kill => Some(*deadline),
+            _ => None,
+        }
+    }
+
+    /// Something happened to the processes.
+    pub fn observe(&mut self, now: Duration, seen: Seen) -> Option<Report> {
+        match (&self.state, seen) {
+            (State::Down, Seen::Adopted(key)) => {
+                self.state = State::Running { key, since: now };
+                Some(Report::Up)
+            }
+            (State::Down, Seen::Stragglers) => {
+                self.state = self.stopping(now, true, Then::Down);
+                None
+            }
+            (State::Starting { key }, Seen::Started) => {
+                self.state = State::Running { key: key.clone(), since: now };
+                Some(Report::Up)
+            }
+            (State::Starting { key }, Seen::Exited { exit, group_empty }) => {
+                let key = key.clone();
+                Some(self.ended(now, key, now, exit, group_empty))
+            }
+            (State::Running { key, since }, Seen::Exited { exit, group_empty }) => {
+                let (key, since) = (key.clone(), *since);
+                Some(self.ended(now, key, since, exit, group_empty))
+            }
+            (State::Stopping { then, .. }, Seen::Exited { group_empty: true, .. } | Seen::GroupEmpty) => {
+                let then = then.clone();
+                self.settle(then);
+                None
+            }
+            (State::Stopping { deadline, asked, then, .. }, Seen::Exited { group_empty: false, .. }) => {
+                let (deadline, asked, then) = (*deadline, *asked, then.clone());
+                self.state = State::Stopping { deadline, main_gone: true, asked, then };
+                None
+            }
+            _ => None, // late news of a process that was already accounted for
+        }
+    }
+
+    /// The node ended although nobody asked it to.
+    fn ended(&mut self, now: Duration, key: LaunchKey, since: Duration, exit: Exit, group_empty: bool) -> Report {
+        let (report, then) = if exit.is_success() {
+            (Report::Finished, Then::Ended { key })
+        } else {
+            if now.saturating_sub(since) >= self.policy.startup_period {
+                self.startup_failures = 0;
+            } else {
+                self.startup_failures = self.startup_failures.saturating_add(1);
+            }
+            if !self.policy.on_failure || self.startup_failures >= self.policy.max_startup_failures.max(1) {
+                (Report::GaveUp(exit), Then::Ended { key })
+            } else {
+                (Report::Died(exit), Then::Backoff { key, until: now + self.policy.delay })
+            }
+        };
+        if group_empty {
+            self.settle(then);
+        } else {
+            self.state = self.stopping(now, true, then);
+        }
+        report
+    }
+
+    fn settle(&mut self, then: Then) {
+        self.state = match then {
+            Then::Down => State::Down,
+            Then::Backoff { key, until } => State::Backoff { key, until },
+            Then::Ended { key } => State::Ended { key },
+        };
+    }
+
+    fn stopping(&self, now: Duration, main_gone: bool, then: Then) -> State {
+        State::Stopping { deadline: now + self.policy.grace, main_gone, asked: Asked::Nobody, then }
+    }
+
+    /// What to do now so that `wanted` becomes true. Called after every event and at every timeout, until it answers
+    /// `None`: there is nothing to do but wait.
+    pub fn reconcile(&mut self, now: Duration, wanted: &Wanted) -> Option<Order> {
+        match (&self.state, wanted) {
+            (State::Down, Wanted::Running(key)) => Some(self.start(key)),
+            (State::Backoff { key, .. } | State::Ended { key }, Wanted::Running(other)) if other != key => {
+                self.startup_failures = 0;
+                Some(self.start(other))
+            }
+            (State::Backoff { key, until }, Wanted::Running(_)) if now >= *until => {
+                let key = key.clone();
+                Some(self.start(&key))
+            }
+            (State::Backoff { .. }, Wanted::Stopped) => {
+                self.state = State::Down;
+                None
+            }
+            (State::Running { key, .. }, Wanted::Running(other)) if key == other => None,
+            (State::Running { .. }, _) => {
+                self.startup_failures = 0;
+                self.state = self.stopping(now, false, Then::Down);
+                self.press(now)
+            }
+            (State::Stopping { .. }, _) => self.press(now),
+            _ => None,
+        }
+    }
+
+    /// The next order of a stop, if it is time for one.
+    fn press(&mut self, now: Duration) -> Option<Order> {
+        let State::Stopping { deadline, main_gone, asked, .. } = &mut self.state else { return None };
+        let (next, order) = if now >= *deadline {
+            (Asked::Kill, Order::Kill)
+        } else if *main_gone {
+            (Asked::Group, Order::AskGroup)
+        } else {
+            (Asked::Main, Order::AskMain)
+        };
+        if *asked >= next {
+            return None;
+        }
+        *asked = next;
+        self.unclean |= next == Asked::Kill;
+        Some(order)
+    }
+
+    fn start(&mut self, key: &LaunchKey) -> Order {
+        self.unclean = false;
+        self.state = State::Starting { key: key.clone() };
+        Order::Start(key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::{Algorithm, Digest, Identity, Release, ReleaseName, Version};
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn key(version: &str) -> LaunchKey {
+        let release = Release { name: ReleaseName::genesis(), version: Version::new(version), digest: None };
+        let digest = Digest::new(Algorithm::Sha256, &[0; 32]).unwrap();
+        let installed = Installed { release, folder: "/x".into(), digest, identity: Identity::default() };
+        LaunchKey { installed, generation: 0 }
+    }
+
+    fn supervisor(on_failure: bool) -> Supervisor {
+        Supervisor::new(RestartPolicy {
+            on_failure,
+            delay: S(10),
+            startup_period: S(120),
+            max_startup_failures: 3,
+            grace: S(5),
+        })
+    }
+
+    fn running(version: &str) -> Wanted {
+        Wanted::Running(key(version))
+    }
+
+    fn exited(code: i32) -> Seen {
+        Seen::Exited { exit: Exit::Code(code), group_empty: true }
+    }
+
+    fn started(supervisor: &mut Supervisor, at: u64) {
+        assert_eq!(supervisor.reconcile(S(at), &running("1")), Some(Order::Start(key("1"))));
+        assert_eq!(supervisor.observe(S(at), Seen::Started), Some(Report::Up));
+        assert_eq!(supervisor.reconcile(S(at), &running("1")), None);
+    }
+
+    #[test]
+    fn a_node_that_fails_is_restarted_after_the_delay_and_given_up_after_the_limit() {
+        let mut it = supervisor(true);
+        started(&mut it, 0);
+        assert_eq!(it.observe(S(1), exited(42)), Some(Report::Died(Exit::Code(42))));
+        assert_eq!(it.timeout(), Some(S(11)));
+        assert_eq!(it.reconcile(S(10), &running("1")), None, "not before the delay is over");
+        started(&mut it, 11);
+        assert_eq!(it.observe(S(12), exited(42)), Some(Report::Died(Exit::Code(42))));
+        started(&mut it, 22);
+        assert_eq!(it.observe(S(23), exited(42)), Some(Report::GaveUp(Exit::Code(42))));
+        assert_eq!(it.reconcile(S(1000), &running("1")), None);
+        assert!(it.is_down());
+    }
+
+    #[test]
+    fn a_long_run_gives_the_budget_back() {
+        let mut it = supervisor(true);
+        for round in 0..20 {
+            started(&mut it, round * 1000);
+            let died = Some(Report::Died(Exit::Signal(11)));
+            let exit = Seen::Exited { exit: Exit::Signal(11), group_empty: true };
+            assert_eq!(it.observe(S(round * 1000 + 120), exit), died);
+        }
+    }
+
+    #[test]
+    fn exit_0_is_the_end_and_an_unknown_exit_is_a_failure() {
+        let mut it = supervisor(true);
+        started(&mut it, 0);
+        assert_eq!(it.observe(S(1), exited(0)), Some(Report::Finished));
+        assert_eq!(it.reconcile(S(100), &running("1")), None);
+
+        let mut it = supervisor(true);
+        assert_eq!(it.observe(S(0), Seen::Adopted(key("1"))), Some(Report::Up));
+        let exit = Seen::Exited { exit: Exit::Unknown, group_empty: true };
+        assert_eq!(it.observe(S(1), exit), Some(Report::Died(Exit::Unknown)));
+    }
+
+    #[test]
+    fn without_restarts_the_first_failure_is_the_end() {
+        let mut it = supervisor(false);
+        started(&mut it, 0);
+        assert_eq!(it.observe(S(500), exited(1)), Some(Report::GaveUp(Exit::Code(1))));
+    }
+
+    #[test]
+    fn a_stop_asks_the_main_process_then_the_group_then_kills() {
+        let mut it = supervisor(true);
+        started(&mut it, 0);
+        assert_eq!(it.reconcile(S(1), &Wanted::Stopped), Some(Order::AskMain));
+        assert_eq!(it.reconcile(S(1), &Wanted::Stopped), None, "asked once");
+        assert_eq!(it.observe(S(2), Seen::Exited { exit: Exit::Code(0), group_empty: false }), None);
+        assert_eq!(it.reconcile(S(2), &Wanted::Stopped), Some(Order::AskGroup));
+        assert!(!it.is_down());
+        assert_eq!(it.timeout(), Some(S(6)), "one grace for all of it");
+        assert_eq!(it.reconcile(S(6), &Wanted::Stopped), Some(Order::Kill));
+        assert_eq!(it.reconcile(S(7), &Wanted::Stopped), None);
+        assert!(it.was_killed());
+        assert_eq!(it.observe(S(7), Seen::GroupEmpty), None);
+        assert!(it.is_down());
+    }
+
+    #[test]
+    fn a_node_of_another_release_is_replaced_at_once() {
+        let mut it = supervisor(true);
+        started(&mut it, 0);
+        assert_eq!(it.reconcile(S(1), &running("2")), Some(Order::AskMain));
+        assert_eq!(it.observe(S(2), exited(130)), None, "asked for, so no failure");
+        assert_eq!(it.reconcile(S(2), &running("2")), Some(Order::Start(key("2"))));
+    }
+
+    #[test]
+    fn a_release_that_waits_for_its_restart_is_replaced_without_waiting() {
+        let mut it = supervisor(true);
+        started(&mut it, 0);
+        it.observe(S(1), exited(1));
+        assert_eq!(it.reconcile(S(2), &running("2")), Some(Order::Start(key("2"))));
+    }
+
+    #[test]
+    fn what_a_dead_node_left_behind_is_gone_before_the_next_start() {
+        let mut it = supervisor(true);
+        assert_eq!(it.observe(S(0), Seen::Stragglers), None);
+        assert_eq!(it.reconcile(S(0), &running("1")), Some(Order::AskGroup));
+        assert_eq!(it.reconcile(S(5), &running("1")), Some(Order::Kill));
+        assert_eq!(it.observe(S(6), Seen::GroupEmpty), None);
+        assert_eq!(it.reconcile(S(6), &running("1")), Some(Order::Start(key("1"))));
+
+        let mut it = supervisor(true);
+        started(&mut it, 0);
+        it.observe(S(1), Seen::Exited { exit: Exit::Signal(9), group_empty: false });
+        assert_eq!(it.reconcile(S(1), &running("1")), Some(Order::AskGroup));
+        assert_eq!(it.observe(S(2), Seen::GroupEmpty), None);
+        assert_eq!(it.reconcile(S(2), &running("1")), None, "and the delay is kept");
+        assert_eq!(it.reconcile(S(11), &running("1")), Some(Order::Start(key("1"))));
+    }
+}

@@ -1,0 +1,568 @@
+//! A simulated shell, disk and node around the real agent and the real supervisor, in which everything can fail, be
+//! disturbed and crash. It follows the shell's contract to the letter; what it checks at every step is what must never be.
+
+#![allow(dead_code, clippy::unwrap_used, reason = "each test crate uses a part; a panic is a failed test")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use omnivisor_core::agent::{Action, Agent, Ending, Event, Outcome, Policy};
+use omnivisor_core::formats::journal;
+use omnivisor_core::health::{CommandProbe, HealthProbe};
+use omnivisor_core::journal::{Adoption, Phase, Record};
+use omnivisor_core::plan::{Failure, Step, Undo};
+use omnivisor_core::release::{Algorithm, Digest, Identity, Installed, Release, ReleaseName, Version};
+use omnivisor_core::schedule::{Announcement, Origin, Source, Trigger};
+use omnivisor_core::supervisor::{Exit, LaunchKey, Order, RestartPolicy, Seen, Supervisor};
+use omnivisor_core::time::{Now, Timestamp};
+
+pub const OLD: &str = "1.0.0";
+pub const NEW: &str = "2.0.0";
+pub const NEWER: &str = "3.0.0";
+
+/// How a release behaves when it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    #[default]
+    Well,
+    /// Dies shortly after each start.
+    Dies,
+    /// Dies once.
+    DiesOnce,
+    /// Ends by itself, with exit code 0.
+    Ends,
+    /// Runs, and its probe's command fails.
+    FailsProbe,
+}
+
+/// A step that fails: always, or at its nth attempt; before or after it had its effect.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub step: Step,
+    pub attempt: Option<usize>,
+    pub after_effect: bool,
+    pub permanent: bool,
+}
+
+/// Something from outside, at a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disturbance {
+    Withdraw,
+    Supersede,
+    Postpone,
+    Preempt,
+    Hold,
+    HoldAndResume,
+    Stop,
+    Approve,
+    NodeDies,
+    NodeEnds,
+}
+
+impl Disturbance {
+    pub const ALL: [Self; 10] = [
+        Self::Withdraw,
+        Self::Supersede,
+        Self::Postpone,
+        Self::Preempt,
+        Self::Hold,
+        Self::HoldAndResume,
+        Self::Stop,
+        Self::Approve,
+        Self::NodeDies,
+        Self::NodeEnds,
+    ];
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Scenario {
+    pub fault: Option<Fault>,
+    /// An undo that fails so many times.
+    pub undo_fault: Option<(Undo, usize)>,
+    pub health: Health,
+    pub no_snapshot: bool,
+    pub probe_command: bool,
+    /// Whether the node dies with its supervisor.
+    pub node_dies_with_us: bool,
+    pub no_restarts: bool,
+    /// Whether the installation was taken over from a peer after the release had become due.
+    pub parked: bool,
+    /// Disturbances, each at a turn counted over all lives.
+    pub disturbances: Vec<(usize, Disturbance)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// As the release of this version left it.
+    Of(&'static str),
+    Torn,
+}
+
+fn known(version: &str) -> &'static str {
+    [OLD, NEW, NEWER].into_iter().find(|known| *known == version).unwrap()
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub version: String,
+    dies_at: Option<(Duration, Exit)>,
+}
+
+/// A crash of the supervisor.
+pub struct Crash;
+
+/// The points at which the supervisor dies, counted from the previous crash.
+pub struct Fuse {
+    crashes: VecDeque<usize>,
+    burnt: usize,
+}
+
+impl Fuse {
+    pub fn new(crashes: &[usize]) -> Self {
+        Self { crashes: crashes.iter().copied().collect(), burnt: 0 }
+    }
+
+    fn burn(&mut self) -> Result<(), Crash> {
+        self.burnt += 1;
+        if self.crashes.front() == Some(&self.burnt) {
+            self.crashes.pop_front();
+            self.burnt = 0;
+            return Err(Crash);
+        }
+        Ok(())
+    }
+
+    pub fn is_spent(&self) -> bool {
+        self.crashes.is_empty()
+    }
+}
+
+pub struct World {
+    pub scenario: Scenario,
+    pub clock: Duration,
+    pub link: String,
+    pub data: Data,
+    snapshots: BTreeMap<u64, Data>,
+    pub node: Option<Node>,
+    pub journal: Vec<Record>,
+    pub queue: Vec<Announcement>,
+    pub script: Vec<String>,
+    /// Whether `script` is written: it is what takes the time.
+    pub told: bool,
+    attempts: BTreeMap<Step, usize>,
+    undo_failures: usize,
+    died_once: bool,
+    turn: usize,
+    pub starts: Vec<String>,
+    pub ended: Option<Ending>,
+    pub phase: Phase,
+    pub held: bool,
+}
+
+pub fn release(version: &str, digest: u8) -> Release {
+    Release {
+        name: ReleaseName::parse(&format!("up-{version}")).unwrap(),
+        version: Version::new(version),
+        digest: Digest::new(Algorithm::Sha256, &[digest; 32]),
+    }
+}
+
+pub fn installed(release: &Release) -> Installed {
+    Installed {
+        release: release.clone(),
+        folder: format!("/releases/{}", release.name).into(),
+        digest: Digest::new(Algorithm::Sha256, &[7; 32]).unwrap(),
+        identity: Identity::default(),
+    }
+}
+
+pub fn announce(version: &str, due: u64) -> Announcement {
+    Announcement {
+        release: release(version, 1),
+        trigger: Trigger::At(at(Duration::from_secs(due))),
+        published: None,
+        origin: Origin::Upstream,
+        source: Source::Download { url: "https://example.org/node".to_owned() },
+        expected: Identity::default(),
+    }
+}
+
+/// The world's calendar clock: nine hundred million seconds ahead of its other clock.
+pub fn at(clock: Duration) -> Timestamp {
+    Timestamp::EPOCH.plus(clock + Duration::from_secs(900_000_000))
+}
+
+impl World {
+    pub fn new(scenario: Scenario) -> Self {
+        let adopted = Record::Adopted {
+            installed: installed(&release(OLD, 0)),
+            at: at(Duration::from_secs(100)),
+            adoption: if scenario.parked { Adoption::Found } else { Adoption::Initialised },
+        };
+        Self {
+            clock: Duration::from_secs(100),
+            link: OLD.to_owned(),
+            data: Data::Of(OLD),
+            snapshots: BTreeMap::new(),
+            node: None,
+            journal: vec![adopted],
+            queue: vec![announce(NEW, 90)],
+            script: Vec::new(),
+            told: true,
+            attempts: BTreeMap::new(),
+            undo_failures: 0,
+            died_once: false,
+            turn: 0,
+            starts: Vec::new(),
+            ended: None,
+            phase: Phase::Idle,
+            held: false,
+            scenario,
+        }
+    }
+
+    pub fn policy(&self) -> Policy {
+        let command = self.scenario.probe_command.then(|| CommandProbe {
+            argv: vec!["probe".to_owned()],
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
+            failures: 2,
+        });
+        Policy {
+            probe: HealthProbe { window: Duration::from_secs(60), deaths: 2, command },
+            snapshot: !self.scenario.no_snapshot,
+            retry: Duration::from_secs(10),
+            retry_most: Duration::from_secs(3600),
+            recheck: Duration::from_secs(1200),
+            rechecks: 3,
+        }
+    }
+
+    fn restart_policy(&self) -> RestartPolicy {
+        RestartPolicy {
+            on_failure: !self.scenario.no_restarts,
+            delay: Duration::from_secs(10),
+            startup_period: Duration::from_secs(60),
+            max_startup_failures: 5,
+            grace: Duration::from_secs(10),
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        Now { monotonic: self.clock, wall: at(self.clock) }
+    }
+
+    fn say(&mut self, line: impl FnOnce() -> String) {
+        if self.told {
+            self.script.push(format!("{:>6}s  {}", self.clock.as_secs() - 100, line()));
+        }
+    }
+
+    /// The supervisor crashed: what it knew is gone, what is on disk stays, the node as the scenario says.
+    pub fn crash(&mut self) {
+        self.say(|| "CRASH of the supervisor".to_owned());
+        if self.scenario.node_dies_with_us {
+            self.node = None;
+        }
+    }
+
+    /// One life of the supervisor: from its start to its end, or to the moment at which nothing more happens by itself.
+    pub fn live(&mut self, fuse: &mut Fuse) -> Result<(), Crash> {
+        self.ended = None;
+        // What is replayed is what the bytes say.
+        if self.told {
+            let mut bytes = journal::MAGIC.to_vec();
+            self.journal.iter().for_each(|record| bytes.extend(journal::encode(record)));
+            let decoded = journal::decode(&bytes).unwrap();
+            assert_eq!(decoded.records, self.journal, "the journal survives its file format");
+        }
+        let (mut agent, mut effects) = Agent::recover(&self.journal, self.policy(), self.now()).unwrap();
+        let mut supervisor = Supervisor::new(self.restart_policy());
+        let mut events: VecDeque<Event> = VecDeque::new();
+        if let Some(node) = &self.node {
+            let key = LaunchKey { installed: self.find(&agent, &node.version.clone()), generation: 0 };
+            let report = supervisor.observe(self.clock, Seen::Adopted(key)).unwrap();
+            events.push_back(Event::Node(report));
+        }
+        events.push_back(Event::Announced(self.queue.clone()));
+        let mut in_flight: Option<Action> = None;
+        let deadline = self.clock + Duration::from_secs(3 * 3600);
+
+        for _ in 0..3000 {
+            for record in std::mem::take(&mut effects.records) {
+                fuse.burn()?;
+                self.say(|| format!("journal  {}", brief(&record)));
+                self.journal.push(record);
+            }
+            fuse.burn()?;
+            let wanted = agent.wanted();
+            while let Some(order) = supervisor.reconcile(self.clock, &wanted) {
+                self.obey(&order, &mut supervisor, &mut events);
+                fuse.burn()?;
+            }
+            if agent.awaits_down() && supervisor.is_down() && !events.contains(&Event::NodeDown) {
+                events.push_back(Event::NodeDown);
+            }
+            if effects.cancel {
+                self.say(|| "cancel".to_owned());
+                in_flight = None;
+                events.push_back(Event::Cancelled);
+            }
+            if let Some(action) = effects.action.take() {
+                assert!(in_flight.is_none(), "at most one action is in flight");
+                in_flight = Some(action);
+            }
+            self.phase = agent.journal().phase().clone();
+            self.held = agent.journal().held();
+            assert_eq!(supervisor.is_down(), self.node.is_none(), "what is believed of the node is true");
+
+            if let Some(ending) = agent.ending()
+                && supervisor.is_down()
+                && in_flight.is_none()
+            {
+                self.ended = Some(ending.clone());
+                self.say(|| format!("the run ends: {ending:?}"));
+                return Ok(());
+            }
+
+            self.turn += 1;
+            if let Some(found) = self.scenario.disturbances.iter().position(|(turn, _)| *turn == self.turn) {
+                let (_, disturbance) = self.scenario.disturbances.remove(found);
+                self.disturb(disturbance, &mut supervisor, &mut events);
+            }
+            let event = if let Some(event) = events.pop_front() {
+                event
+            } else if let Some(action) = in_flight.take() {
+                fuse.burn()?;
+                let event = self.act(&action, fuse)?;
+                fuse.burn()?;
+                event
+            } else if let Some(event) = self.sleep(&agent, &mut supervisor, deadline) {
+                event
+            } else {
+                let shown = agent.journal().shown().unwrap();
+                if matches!(self.phase, Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. }) {
+                    assert_eq!(shown.release.version.as_str(), self.link, "believes what is true:\n{}", self.tell());
+                }
+                return Ok(());
+            };
+            effects = agent.step(self.now(), event);
+        }
+        panic!("did not settle:\n{}", self.tell());
+    }
+
+    /// Sleeps until the next thing that happens by itself.
+    fn sleep(&mut self, agent: &Agent, supervisor: &mut Supervisor, deadline: Duration) -> Option<Event> {
+        let timeouts = agent.timeouts(self.now());
+        let wall = timeouts.wall.map(|wall| self.clock + wall.since(at(self.clock)));
+        let dies = self.node.as_ref().and_then(|node| node.dies_at.as_ref()).map(|(at, _)| *at);
+        let next = [timeouts.monotonic, wall, dies, supervisor.timeout()].into_iter().flatten().min()?;
+        // Retries go on for ever; what the node itself waits for is always waited for.
+        if next > deadline && dies.is_none() && supervisor.timeout().is_none() {
+            return None;
+        }
+        self.clock = self.clock.max(next);
+        if dies == Some(next) {
+            let (_, exit) = self.node.take()?.dies_at?;
+            return Some(self.exit(supervisor, exit));
+        }
+        Some(Event::Timeout)
+    }
+
+    fn exit(&mut self, supervisor: &mut Supervisor, exit: Exit) -> Event {
+        self.say(|| format!("node     ended with {exit}"));
+        match supervisor.observe(self.clock, Seen::Exited { exit, group_empty: true }) {
+            Some(report) => Event::Node(report),
+            None => Event::Timeout,
+        }
+    }
+
+    fn obey(&mut self, order: &Order, supervisor: &mut Supervisor, events: &mut VecDeque<Event>) {
+        match order {
+            Order::Start(key) => {
+                let version = key.installed.release.version.to_string();
+                assert!(self.node.is_none(), "two nodes:\n{}", self.tell());
+                assert_ne!(self.data, Data::Torn, "started on torn data:\n{}", self.tell());
+                // A node migrates what an older one left; what a newer one left it cannot read. Without snapshots no
+                // release here migrates, as there would be no way back.
+                if !self.scenario.no_snapshot {
+                    let Data::Of(before) = self.data else { unreachable!() };
+                    assert!(before <= version.as_str(), "an old node on migrated data:\n{}", self.tell());
+                    let kept = before == version || self.snapshots.values().any(|data| *data == self.data);
+                    assert!(kept, "no way back:\n{}", self.tell());
+                    self.data = Data::Of(known(&version));
+                }
+                let reactivate_stuck = matches!(self.phase, Phase::NeedsHuman { .. })
+                    || matches!(self.scenario.undo_fault, Some((Undo::Reactivate, _)));
+                assert!(version == self.link || reactivate_stuck, "not what is active:\n{}", self.tell());
+                self.say(|| format!("node     {version} starts"));
+                self.starts.push(version.clone());
+                let soon = self.clock + Duration::from_secs(1);
+                let dies_at = match self.scenario.health {
+                    _ if version == OLD => None,
+                    Health::Dies => Some((soon, Exit::Signal(11))),
+                    Health::DiesOnce if !std::mem::replace(&mut self.died_once, true) => Some((soon, Exit::Code(1))),
+                    Health::Ends => Some((soon, Exit::Code(0))),
+                    _ => None,
+                };
+                self.node = Some(Node { version, dies_at });
+                events.extend(supervisor.observe(self.clock, Seen::Started).map(Event::Node));
+            }
+            Order::AskMain => {
+                self.say(|| "node     asked to end".to_owned());
+                self.node = None;
+                let event = self.exit(supervisor, Exit::Code(0));
+                assert_eq!(event, Event::Timeout, "a stop that was asked for is no failure");
+            }
+            Order::AskGroup | Order::Kill => {
+                self.node = None;
+                supervisor.observe(self.clock, Seen::GroupEmpty);
+            }
+        }
+    }
+
+    fn disturb(&mut self, disturbance: Disturbance, supervisor: &mut Supervisor, events: &mut VecDeque<Event>) {
+        self.say(|| format!("OUTSIDE  {disturbance:?}"));
+        match disturbance {
+            Disturbance::Withdraw => self.queue.clear(),
+            Disturbance::Supersede => self.queue.iter_mut().for_each(|it| it.release = release(NEW, 2)),
+            Disturbance::Postpone => self.queue.iter_mut().for_each(|it| {
+                it.trigger = Trigger::At(at(self.clock + Duration::from_secs(1800)));
+            }),
+            Disturbance::Preempt => self.queue.push(announce(NEWER, 1)),
+            Disturbance::Hold => return events.push_back(Event::Hold),
+            Disturbance::HoldAndResume => return events.extend([Event::Hold, Event::Resume]),
+            Disturbance::Stop => return events.push_back(Event::StopRequested),
+            Disturbance::Approve => {
+                return events.extend(self.queue.first().map(|it| Event::Approve(it.release.clone())));
+            }
+            Disturbance::NodeDies | Disturbance::NodeEnds => {
+                if self.node.take().is_some() {
+                    let exit = if disturbance == Disturbance::NodeDies { Exit::Signal(9) } else { Exit::Code(0) };
+                    let event = self.exit(supervisor, exit);
+                    events.push_back(event);
+                }
+                return;
+            }
+        }
+        events.push_back(Event::Announced(self.queue.clone()));
+    }
+
+    fn act(&mut self, action: &Action, fuse: &mut Fuse) -> Result<Event, Crash> {
+        self.say(|| format!("action   {}", name(action)));
+        if let Action::Sample(_) = action {
+            return Ok(match self.scenario.health {
+                Health::FailsProbe => Event::Failed(Failure::transient("the probe says no")),
+                _ => Event::Done(Outcome::Nothing),
+            });
+        }
+        let step = match action {
+            Action::Fetch(_) => Step::Fetch,
+            Action::Preflight(_) => Step::Preflight,
+            Action::Arm(..) => Step::Arm,
+            Action::Snapshot(_) => Step::Snapshot,
+            Action::Activate(..) => Step::Activate,
+            Action::Sample(_) => Step::Probe,
+            Action::Restore(_) => return self.undo(Undo::Restore, action, fuse),
+            Action::Reactivate(_) => return self.undo(Undo::Reactivate, action, fuse),
+        };
+        let attempt = self.attempts.entry(step).or_default();
+        *attempt += 1;
+        let fault = self
+            .scenario
+            .fault
+            .filter(|fault| fault.step == step && fault.attempt.is_none_or(|nth| nth == *attempt));
+        if fault.is_none_or(|fault| fault.after_effect) {
+            self.take(step, action, fuse)?;
+        }
+        Ok(match (fault, action) {
+            (Some(fault), _) if fault.permanent => Event::Failed(Failure::permanent("fault")),
+            (Some(_), _) => Event::Failed(Failure::transient("fault")),
+            (None, Action::Preflight(plan)) => Event::Done(Outcome::Proven(installed(&plan.to.release))),
+            (None, _) => Event::Done(Outcome::Nothing),
+        })
+    }
+
+    fn take(&mut self, step: Step, action: &Action, fuse: &mut Fuse) -> Result<(), Crash> {
+        let plan = action.plan();
+        match step {
+            Step::Fetch | Step::Preflight | Step::Arm => {}
+            Step::Snapshot => {
+                assert!(self.node.is_none(), "a snapshot of live data:\n{}", self.tell());
+                if self.snapshots.get(&plan.number) != Some(&self.data) {
+                    self.snapshots.insert(plan.number, Data::Torn);
+                    fuse.burn()?; // dies half way through the copy
+                    self.snapshots.insert(plan.number, self.data);
+                }
+            }
+            Step::Activate => {
+                assert!(self.node.is_none(), "a switch under a running node:\n{}", self.tell());
+                self.link = plan.to.release.version.to_string();
+            }
+            Step::Stop | Step::Probe => unreachable!("not an action"),
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self, undo: Undo, action: &Action, fuse: &mut Fuse) -> Result<Event, Crash> {
+        assert!(self.node.is_none(), "an undo under a running node:\n{}", self.tell());
+        if let Some((faulty, times)) = self.scenario.undo_fault
+            && faulty == undo
+            && self.undo_failures < times
+        {
+            self.undo_failures += 1;
+            return Ok(Event::Failed(Failure::transient("undo fault")));
+        }
+        if undo == Undo::Restore {
+            let snapshot = self.snapshots.get(&action.plan().number).copied();
+            let before = Data::Of(known(action.plan().from.release.version.as_str()));
+            assert_eq!(snapshot, Some(before), "restores a whole snapshot of old data:\n{}", self.tell());
+            self.data = Data::Torn;
+            fuse.burn()?;
+            self.data = before;
+        } else {
+            self.link = action.plan().from.release.version.to_string();
+        }
+        Ok(Event::Done(Outcome::Nothing))
+    }
+
+    fn find(&self, agent: &Agent, version: &str) -> Installed {
+        let journal = agent.journal();
+        let known = [journal.runs(), journal.active(), journal.shown()];
+        let found = known.into_iter().flatten().find(|it| it.release.version.as_str() == version);
+        found.cloned().unwrap_or_else(|| installed(&release(version, 1)))
+    }
+
+    pub fn tell(&self) -> String {
+        format!("{:#?}\n{}", self.scenario, self.script.join("\n"))
+    }
+}
+
+pub fn name(action: &Action) -> String {
+    let text = format!("{action:?}");
+    text.split('(').next().unwrap_or_default().to_owned()
+}
+
+/// A record in one readable line.
+pub fn brief(record: &Record) -> String {
+    match record {
+        Record::Adopted { installed, .. } => format!("Adopted {}", installed.release.version),
+        Record::Planned(plan) => {
+            format!("Planned #{} {} -> {} {}", plan.number, plan.from.release.version, plan.to.release.version, match plan.to.trigger {
+                Trigger::At(_) => "at its time",
+                Trigger::OnCommand => "on command",
+            })
+        }
+        Record::Started(step) => format!("Started {step}"),
+        Record::Staged(staged) => format!("Staged {}", staged.release.version),
+        Record::Rescheduled(_) => "Rescheduled".to_owned(),
+        Record::Cancelled(why) => format!("Cancelled: {}", why.as_str()),
+        Record::Failed { step, kind, reason, .. } => format!("Failed {step}, {kind:?}: {reason}"),
+        Record::Died { reason } => format!("Died: {reason}"),
+        Record::Undone(undo) => format!("Undone {undo}"),
+        Record::UndoFailed { reason } => format!("UndoFailed: {reason}"),
+        Record::Committed { .. } => "Committed".to_owned(),
+        Record::Approved(release) => format!("Approved {}", release.version),
+        Record::RolledBack | Record::Held | Record::Resumed => format!("{record:?}"),
+    }
+}

@@ -1,0 +1,86 @@
+//! The program of a fake node; its behaviour is in the trailer of its executable. It has no threads and starts fast.
+//!
+//! Commands: `[--no-banner] build-info --output=json`, `run …`, `fail`, anything else (echoed), and its own
+//! `grandchild`. Nothing here checks anything: what happened is in the log at `$FAKE_NODE_LOG`, read by `node_log`.
+
+mod running;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::behaviour::{Behaviour, BuildInfoAnswer};
+use crate::wire;
+
+/// The exit code of a node that finds data newer than itself.
+pub const REFUSED: i32 = 70;
+
+/// Everything the fake node does; to be called from the `main` of an executable that was minted.
+pub fn main() -> ExitCode {
+    let Some(behaviour) = Behaviour::own() else {
+        eprintln!("this fake node was not minted");
+        return ExitCode::from(99);
+    };
+    let args: Vec<String> = std::env::args_os().skip(1).map(OsString::into_string).map(Result::unwrap).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).filter(|word| *word != "--no-banner").collect();
+    let code = match words.as_slice() {
+        ["build-info", "--output=json"] | ["build-info", "--output", "json"] => answer_build_info(&behaviour),
+        ["run", ..] => running::run(&behaviour, &args),
+        ["grandchild", flags @ ..] => running::grandchild(&behaviour, flags),
+        ["fail", ..] => echo(&args, behaviour.exit_code),
+        _ => echo(&args, 0),
+    };
+    std::process::exit(code)
+}
+
+fn echo(args: &[String], code: i32) -> i32 {
+    println!("args: {}", args.join(" "));
+    code
+}
+
+fn answer_build_info(behaviour: &Behaviour) -> i32 {
+    let mut details = behaviour.details();
+    match &behaviour.build_info {
+        BuildInfoAnswer::Ok => {}
+        BuildInfoAnswer::Hang => sleep_for_good(),
+        BuildInfoAnswer::Rubbish => {
+            println!("this is no JSON");
+            return 0;
+        }
+        BuildInfoAnswer::Huge => return never_stop_writing(),
+        BuildInfoAnswer::Exit(code) => {
+            eprintln!("no build info today");
+            return *code;
+        }
+        BuildInfoAnswer::OtherName(name) => details["binary_name"] = Value::from(name.as_str()),
+        BuildInfoAnswer::OtherVersion(version) => details["build_version"] = Value::from(version.as_str()),
+        BuildInfoAnswer::BannerFirst => println!("\n   _ __  _   _ _ __ ___\n  | '_ \\| | | | '_ \\ _ \\\n"),
+        BuildInfoAnswer::NoTriple => {
+            details.as_object_mut().unwrap().remove("cargo_triple");
+        }
+    }
+    println!("{}", wire::compact(&details));
+    0
+}
+
+/// Until the reader goes away, which Rust programs see as an error and not as SIGPIPE.
+fn never_stop_writing() -> i32 {
+    let mut stdout = std::io::stdout().lock();
+    let mut chunk = b"{\"binary_name\":\"".to_vec();
+    loop {
+        if stdout.write_all(&chunk).and_then(|()| stdout.flush()).is_err() {
+            return 1;
+        }
+        chunk.clear();
+        chunk.resize(64 * 1024, b'a');
+    }
+}
+
+fn sleep_for_good() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
