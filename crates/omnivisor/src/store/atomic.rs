@@ -1,0 +1,139 @@
+//! Files and links that are replaced whole: a reader, and a crash, see the old one or the new one.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint;
+
+/// What the name of a file that is being made ends in; nothing that ends so is ever read.
+pub const UNFINISHED: &str = ".omnivisor-new";
+
+/// Replaces `path` by a file with these contents and this mode. When it returns, contents and name are durable.
+///
+/// On an error `path` is what it was, and nothing is left beside it.
+pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let unfinished = unfinished(path)?;
+    let written = write(&unfinished, contents, mode, true).and_then(|()| {
+        checkpoint::reach("atomic-before-rename");
+        fs::rename(&unfinished, path)
+    });
+    clean(written, &unfinished)?;
+    checkpoint::reach("atomic-after-rename");
+    flush_folder_of(path)
+}
+
+/// Like [`replace`], but only the page cache has it when it returns: it outlives this process, not a power cut.
+pub fn replace_in_memory(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let unfinished = unfinished(path)?;
+    let written = write(&unfinished, contents, mode, false).and_then(|()| fs::rename(&unfinished, path));
+    clean(written, &unfinished)
+}
+
+/// Replaces `path` by a symbolic link to `target`; durable when it returns. It never is absent in between.
+pub fn replace_link(path: &Path, target: &Path) -> io::Result<()> {
+    let unfinished = unfinished(path)?;
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let linked = std::os::unix::fs::symlink(target, &unfinished).and_then(|()| {
+        checkpoint::reach("link-before-rename");
+        fs::rename(&unfinished, path)
+    });
+    clean(linked, &unfinished)?;
+    checkpoint::reach("link-after-rename");
+    flush_folder_of(path)
+}
+
+/// Makes the names in the folder that holds `path` durable.
+pub fn flush_folder_of(path: &Path) -> io::Result<()> {
+    flush_folder(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Makes the names in this folder durable.
+pub fn flush_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Removes what a crash left half made in `folder`. Nobody else may be writing there through this module.
+pub fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn write(path: &Path, contents: &[u8], mode: u32, durable: bool) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    file.write_all(contents)?;
+    if durable {
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
+fn unfinished(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(UNFINISHED);
+    Ok(path.with_file_name(hidden))
+}
+
+fn clean(result: io::Result<()>, unfinished: &Path) -> io::Result<()> {
+    if result.is_err() {
+        let _ = fs::remove_file(unfinished);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("omnivisor-atomic-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode() {
+        let folder = folder("file");
+        let path = folder.join("it.json");
+        fs::write(&path, "old").unwrap();
+        replace(&path, b"new", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_replaced_even_over_what_a_crash_left() {
+        let folder = folder("link");
+        let path = folder.join("current");
+        std::os::unix::fs::symlink("/nowhere", folder.join(format!(".current{UNFINISHED}"))).unwrap();
+        replace_link(&path, Path::new("/a")).unwrap();
+        replace_link(&path, Path::new("/b")).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("/b"));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_stays_and_nothing_is_left() {
+        let folder = folder("fails");
+        let path = folder.join("taken");
+        fs::create_dir_all(path.join("inside")).unwrap();
+        assert!(replace(&path, b"x", 0o644).is_err());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

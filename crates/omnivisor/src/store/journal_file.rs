@@ -1,0 +1,164 @@
+//! The journal on disk: appended, flushed, and as long as it may have to become.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use omnivisor_core::formats::journal::{self, DecodeError};
+use omnivisor_core::journal::Record;
+
+use super::atomic;
+use crate::checkpoint;
+
+/// Kept free ahead of the last record, so that a full disk cannot stop the records of an upgrade under way. An upgrade
+/// with an undo writes about 8 KiB.
+const ROOM: usize = 64 * 1024;
+
+/// Why a journal cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is not there.
+    #[error("there is no journal at {}", .0.display())]
+    Missing(PathBuf),
+    /// It is there, and cannot be opened or read.
+    #[error("the journal {path} cannot be opened", path = .path.display())]
+    Unopenable {
+        /// The journal.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is there, and cannot be believed.
+    #[error("the journal {path} cannot be believed", path = .path.display())]
+    Undecodable {
+        /// The journal.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct JournalFile {
+    file: File,
+    end: usize,
+    length: usize,
+}
+
+impl JournalFile {
+    /// Makes a journal that begins with `first`. It is there whole, and durable, when this returns, or not at all.
+    pub fn create(path: &Path, first: &[Record]) -> io::Result<Self> {
+        let mut bytes = journal::MAGIC.to_vec();
+        first.iter().for_each(|record| bytes.extend(journal::encode(record)));
+        let end = bytes.len();
+        bytes.resize(end + ROOM, 0);
+        atomic::replace(path, &bytes, 0o600)?;
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Self { file, end, length: bytes.len() })
+    }
+
+    /// Opens a journal; a torn tail is cut.
+    pub fn open(path: &Path) -> Result<(Self, Vec<Record>), OpenError> {
+        let unopenable = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
+            _ => OpenError::Unopenable { path: path.to_owned(), source },
+        };
+        let file =
+            OpenOptions::new().read(true).write(true).custom_flags(libc_nofollow()).open(path).map_err(unopenable)?;
+        let bytes = fs::read(path).map_err(unopenable)?;
+        let decoded =
+            journal::decode(&bytes).map_err(|source| OpenError::Undecodable { path: path.to_owned(), source })?;
+        let journal = Self { file, end: decoded.end, length: bytes.len() };
+        if decoded.torn {
+            tracing::warn!(path = %path.display(), "the last record of the journal was torn by a crash and is cut");
+            journal.zero(decoded.end, bytes.len()).and_then(|()| journal.file.sync_data()).map_err(unopenable)?;
+        }
+        Ok((journal, decoded.records))
+    }
+
+    /// Appends all of `records`; they are durable when it returns. After an error none of them is there.
+    pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| bytes.extend(journal::encode(record)));
+        if self.end + bytes.len() + ROOM / 2 > self.length {
+            // Only what has to fit is needed now; the room ahead is for later, and may be had later.
+            let grown = self.zero(self.length, self.length + ROOM).map(|()| self.length += ROOM);
+            if self.end + bytes.len() > self.length {
+                grown?;
+            }
+        }
+        checkpoint::reach("journal-before-write");
+        let written = self
+            .file
+            .write_all_at(&bytes, self.end as u64)
+            .inspect(|()| checkpoint::reach("journal-before-flush"))
+            .and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            let _ = self.zero(self.end, self.end + bytes.len());
+            return Err(error);
+        }
+        self.end += bytes.len();
+        checkpoint::reach("journal-after-flush");
+        Ok(())
+    }
+
+    /// How many bytes of records there are.
+    pub fn size(&self) -> usize {
+        self.end
+    }
+
+    fn zero(&self, from: usize, to: usize) -> io::Result<()> {
+        self.file.write_all_at(&vec![0; to.saturating_sub(from)], from as u64)
+    }
+}
+
+/// A journal is a file of ours: what stands there as a link was put there by somebody else.
+fn libc_nofollow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("omnivisor-journal-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn what_was_appended_is_read_back_across_many_openings() {
+        let path = path("grows");
+        let _ = fs::remove_file(&path);
+        assert!(matches!(JournalFile::open(&path), Err(OpenError::Missing(_))));
+        let mut all = vec![Record::Held];
+        drop(JournalFile::create(&path, &all).unwrap());
+        for round in 0..400 {
+            let (mut journal, records) = JournalFile::open(&path).unwrap();
+            assert_eq!(records, all);
+            let record = Record::Died { reason: "x".repeat(round) };
+            journal.append(&[record.clone(), Record::Resumed]).unwrap();
+            all.extend([record, Record::Resumed]);
+        }
+        assert!(fs::metadata(&path).unwrap().len() > ROOM as u64);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn an_upgrade_under_way_is_recorded_without_growing_the_file() {
+        let path = path("room");
+        let mut journal = JournalFile::create(&path, &[Record::Held]).unwrap();
+        let before = fs::metadata(&path).unwrap().len();
+        for _ in 0..20 {
+            journal.append(&[Record::Died { reason: "x".repeat(1000) }]).unwrap();
+        }
+        assert_eq!(fs::metadata(&path).unwrap().len(), before);
+        fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,110 @@
+//! The locks that keep a node from running twice.
+//!
+//! - `supervisor.lock` is held by the supervisor for its life and by nothing else.
+//! - `node.lock` is inherited by the node's processes and by nothing else: it outlives the supervisor with them.
+//! - `upgrade.lock` is the peer's name for the right to change the files that instances share.
+//!
+//! A lock file is never renamed, replaced or deleted: a lock is on the file, not on its name.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Why a lock could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody has it.
+    #[error("{path} is held by {holder}", path = .path.display())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// What the holder wrote into it.
+        holder: String,
+    },
+    /// It cannot be opened or locked at all.
+    #[error("the lock {path} cannot be used", path = .path.display())]
+    Unusable {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A lock that is held until it is dropped, or until every process that inherited it is gone.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Takes the lock if nobody has it. Close-on-exec.
+    pub fn try_take(path: &Path) -> Result<Self, LockError> {
+        let unusable = |source| LockError::Unusable { path: path.to_owned(), source };
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::Error(source)) => Err(unusable(source)),
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.by_ref().take(200).read_to_string(&mut holder);
+                let holder = holder.trim().to_owned();
+                let holder = if holder.is_empty() { "an unknown process".to_owned() } else { holder };
+                Err(LockError::Held { path: path.to_owned(), holder })
+            }
+        }
+    }
+
+    /// Takes the lock, waiting for it for so long. Blocks its thread.
+    pub fn take_within(path: &Path, patience: Duration) -> Result<Self, LockError> {
+        let end = Instant::now() + patience;
+        loop {
+            match Self::try_take(path) {
+                Err(LockError::Held { .. }) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+                result => return result,
+            }
+        }
+    }
+
+    /// Writes into the lock file who holds it, for whoever finds it held.
+    pub fn sign(&mut self, holder: &str) -> io::Result<()> {
+        self.0.set_len(0)?;
+        self.0.rewind()?;
+        self.0.write_all(holder.as_bytes())
+    }
+
+    /// The locked file, to be inherited.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+/// The name of the network or user-space file system that `path` is on, if it is on one: locks are no guarantee there.
+pub fn unreliable_file_system(path: &Path) -> Option<&'static str> {
+    let kind = rustix::fs::statfs(path).ok()?.f_type;
+    match u32::try_from(kind & 0xffff_ffff).ok()? {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("CIFS"),
+        0x6573_5546 => Some("FUSE"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_one_is_told_who_holds_it() {
+        let path = std::env::temp_dir().join(format!("omnivisor-lock-{}", std::process::id()));
+        let mut first = Lock::try_take(&path).unwrap();
+        first.sign("pid 42").unwrap();
+        match Lock::try_take(&path) {
+            Err(LockError::Held { holder, .. }) => assert_eq!(holder, "pid 42"),
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        Lock::take_within(&path, Duration::ZERO).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+}
