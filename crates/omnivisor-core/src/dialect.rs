@@ -1,2 +1,201 @@
-//! x
+//! How nym, vega and cosmos say the same things.
+//!
+//! A dialect never does anything: it says what to look at and what that means, where things are, what to run, and how to
+//! tell that it is well. The shell does it. So each is tested with fixtures alone: bytes in, announcements out; state in,
+//! files out.
+
 pub mod nym;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::health::HealthProbe;
+use crate::release::{Identity, Installed, Release, Version};
+use crate::schedule::Announcement;
+use crate::time::Timestamp;
+
+/// Something in the outside world that says what is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// A file: look again whenever it may have changed.
+    File(PathBuf),
+    /// An address: ask every so often.
+    Url {
+        /// What to ask.
+        url: String,
+        /// How often.
+        every: Duration,
+    },
+}
+
+/// Something that was seen and cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What it calls itself.
+    pub name: String,
+    /// Why not, in one sentence.
+    pub reason: String,
+}
+
+/// What the queue says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// What can be followed, in the queue's order.
+    pub announcements: Vec<Announcement>,
+    /// What cannot.
+    pub refused: Vec<Refused>,
+}
+
+/// A file to be replaced whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorFile {
+    /// Which.
+    pub path: PathBuf,
+    /// By what.
+    pub contents: Contents,
+}
+
+/// What a mirror file consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// These bytes; the mode is 0644.
+    Bytes(Vec<u8>),
+    /// A symbolic link to there.
+    Link(PathBuf),
+}
+
+/// What an upstream's answer changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// The queue as it is to be now, if it is to be another one.
+    pub queue: Option<Vec<u8>>,
+    /// What an operator should read: (whether it is a warning, text).
+    pub news: Vec<(bool, String)>,
+}
+
+/// What was seen cannot be understood at all.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} cannot be used: {reason}")]
+pub struct DialectError {
+    /// What was read.
+    pub what: String,
+    /// Why it cannot be used.
+    pub reason: String,
+}
+
+/// What may not be installed again, and what everything new must be above.
+pub struct Limits<'a> {
+    /// The highest version that was ever healthy here.
+    pub floor: &'a Version,
+    /// Whether a release failed here.
+    pub denied: &'a dyn Fn(&Release) -> bool,
+}
+
+/// When is there something new?
+pub trait ReleaseSource {
+    /// What to look at. The first is the queue, a file.
+    fn watches(&self) -> Vec<Watch>;
+    /// What the queue says.
+    fn announced(&self, queue: &[u8]) -> Result<Observed, DialectError>;
+    /// What an upstream's answer changes in the queue.
+    fn merge(&self, queue: &[u8], answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, DialectError>;
+}
+
+/// Where is it?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Our own state: journal and locks. Never rolled back.
+    pub state: PathBuf,
+    /// The folder that holds all releases; instances may share it.
+    pub releases: PathBuf,
+    /// The link that other tools read. Ours only to write.
+    pub link: PathBuf,
+    /// The queue.
+    pub queue: PathBuf,
+    /// What is locked while a file that instances share is changed.
+    pub shared_lock: PathBuf,
+    /// The node's home: what a snapshot holds.
+    pub home: PathBuf,
+    /// Where snapshots go.
+    pub backups: PathBuf,
+    /// What below the home is no part of a snapshot, and stays where it is in a restore.
+    pub apart: Vec<PathBuf>,
+}
+
+/// What mirror files say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirrored {
+    /// The release that runs, or ran last.
+    pub shown: Installed,
+    /// When it was committed, if it was.
+    pub committed: Option<Timestamp>,
+    /// Whether the link points to nothing, or to that release already.
+    pub linked: bool,
+    /// Releases that this instance is done with, one way or the other.
+    pub settled: Vec<Release>,
+}
+
+/// Where are things?
+pub trait Layout {
+    /// Everything that has a fixed place.
+    fn paths(&self) -> &Paths;
+    /// The folder of the release the installation began with.
+    fn genesis_folder(&self) -> PathBuf;
+    /// The usual folder of a release.
+    fn release_folder(&self, release: &Release) -> PathBuf;
+    /// The executable in a release's folder.
+    fn executable(&self, folder: &Path) -> PathBuf;
+    /// Whether a file of the home, by its path below the home, must never go back to an earlier state.
+    fn is_monotonic(&self, path: &Path) -> bool;
+    /// The files that other tools expect, rewritten whole; `read` gives a file's present contents. Those of the release's
+    /// folder come first, the link last.
+    fn mirror(&self, state: &Mirrored, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Result<Vec<MirrorFile>, DialectError>;
+}
+
+/// A program to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// Its executable.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<std::ffi::OsString>,
+}
+
+/// What runs, and how is it asked to stop?
+pub trait Launch {
+    /// The node.
+    fn command(&self, active: &Installed) -> CommandSpec;
+    /// The signal that asks the main process to end.
+    fn stop_signal(&self) -> i32;
+    /// Whether what was asked for is the long-running node, and not a short command.
+    fn is_long_running(&self) -> bool;
+}
+
+/// Is it the right one, and is it well?
+pub trait Health {
+    /// The arguments with which an executable says who it is.
+    fn identify_arguments(&self) -> Vec<String>;
+    /// What it said: version and identity.
+    fn identify(&self, stdout: &[u8]) -> Result<(Version, Identity), DialectError>;
+    /// Whether a new executable is of the same program as the one that runs: else both names.
+    fn same_program(&self, active: &Identity, new: &Identity) -> Result<(), (String, String)>;
+    /// How a new release proves itself.
+    fn probe(&self) -> &HealthProbe;
+}
+
+/// All of it.
+pub trait Dialect: ReleaseSource + Layout + Launch + Health + Send + Sync {
+    /// What the instance is called.
+    fn instance(&self) -> &str;
+    /// What another tool left: the release that is installed, as far as its files tell.
+    fn found(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, link: Option<&Path>) -> Found;
+}
+
+/// What the files of an installation say of the release that is active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where it may be, the likeliest first.
+    pub folders: Vec<PathBuf>,
+    /// Whether an upgrade was ever done: then the first release is no fallback.
+    pub upgraded: bool,
+}

@@ -427,6 +427,11 @@ impl Journal {
         self.denied.get(release).map(String::as_str)
     }
 
+    /// Every release that is never to be run again here, and why.
+    pub fn denied(&self) -> impl Iterator<Item = (&Release, &str)> {
+        self.denied.iter().map(|(release, why)| (release, why.as_str()))
+    }
+
     /// How the attempts at this release went, if any failed since it last changed.
     pub fn attempts(&self, release: &Release) -> Option<&Attempts> {
         self.attempts.get(release)

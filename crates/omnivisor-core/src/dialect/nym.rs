@@ -1,6 +1,376 @@
-//! x
+//! The Nym dialect: Nymvisor's files, folders and words.
+//!
+//! Absent here: reading or writing any of them.
+
 pub mod build_info;
 pub mod config;
 pub mod files;
 pub mod platform;
 pub mod queue;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use self::build_info::BuildInfo;
+use self::config::Config;
+use self::files::{CurrentVersionFile, HistoryFile, Lenient, PlanFile, UpgradeInfo};
+use self::queue::Context;
+use super::{
+    CommandSpec, Contents, Dialect, DialectError, Found, Health, Launch, Layout, Limits, Merge, MirrorFile, Mirrored,
+    Observed, Paths, Refused, ReleaseSource, Watch,
+};
+use crate::health::HealthProbe;
+use crate::release::{Identity, Installed, Release, ReleaseName, Version};
+
+/// SIGINT, the only signal that Nymvisor sends.
+const SIGINT: i32 = 2;
+
+/// What a key store, a ticket store or a share is called in the homes of Nym's daemons. A key is never older than what was
+/// signed with it, a ticket is spent once.
+const MONOTONIC_ENDINGS: [&str; 5] = [".pem", ".key", ".dkg", ".share", ".secret"];
+const MONOTONIC_PARTS: [&str; 5] = ["credential", "ecash", "ticket", "dkg_persistent_state", "keypair"];
+
+/// One instance that speaks Nymvisor's dialect.
+#[derive(Clone, Debug)]
+pub struct Nym {
+    config: Config,
+    context: Context,
+    paths: Paths,
+    probe: HealthProbe,
+    arguments: Vec<OsString>,
+}
+
+/// The folder of everything Nymvisor has below a home: `<home>/.nym/nymvisors`.
+pub fn nymvisors(home: &Path) -> PathBuf {
+    home.join(".nym/nymvisors")
+}
+
+/// The folder of an instance.
+pub fn instance_folder(home: &Path, id: &str) -> PathBuf {
+    nymvisors(home).join("instances").join(id)
+}
+
+/// Where an instance's configuration is, unless it is said where it is.
+pub fn config_file(home: &Path, id: &str) -> PathBuf {
+    instance_folder(home, id).join("config/config.toml")
+}
+
+/// The upgrade data directory of a configuration: plan, history and releases.
+pub fn data_directory(home: &Path, config: &Config) -> PathBuf {
+    config.upgrade_data_directory.clone().unwrap_or_else(|| nymvisors(home).join("data").join(&config.name))
+}
+
+impl Nym {
+    /// An instance of this configuration, below the home that holds `.nym`. `siblings` are the other instances that share
+    /// its data directory; `arguments` are the node's.
+    pub fn new(
+        home: &Path,
+        config: Config,
+        platform: &str,
+        siblings: Vec<String>,
+        probe: HealthProbe,
+        arguments: Vec<OsString>,
+    ) -> Self {
+        let instance = instance_folder(home, &config.id);
+        let data = data_directory(home, &config);
+        let own = config.home.join("nymvisor");
+        let backups = config.backup_data_directory.clone().unwrap_or_else(|| own.join("backups"));
+        let paths = Paths {
+            state: instance.join("data/omnivisor"),
+            link: data.join("current"),
+            queue: data.join(PlanFile::FILE_NAME),
+            shared_lock: data.join("upgrade.lock"),
+            home: config.home.clone(),
+            apart: vec![own, backups.clone(), data.clone(), nymvisors(home)],
+            backups,
+            releases: data,
+        };
+        let context = Context {
+            platform: platform.to_owned(),
+            instance: config.id.clone(),
+            siblings,
+            allow_download: config.allow_binaries_download,
+            enforce_checksum: config.enforce_download_checksum,
+        };
+        Self { config, context, paths, probe, arguments }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// For whom queues are read.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Where the upstream's announcement is: the absolute address, or `<base>/<daemon>/upgrade-info.json`.
+    pub fn upstream(&self) -> String {
+        match &self.config.absolute_upstream_upgrade_url {
+            Some(url) => url.to_string(),
+            None => {
+                let base = self.config.upstream_base_upgrade_url.as_str().trim_end_matches('/');
+                format!("{base}/{}/{}", self.config.name, UpgradeInfo::FILE_NAME)
+            }
+        }
+    }
+
+    fn info_file(folder: &Path) -> PathBuf {
+        folder.join(UpgradeInfo::FILE_NAME)
+    }
+
+    /// What describes a release: its file, or its entry of the queue, or what can be said without either. The details are
+    /// always those that its executable gave.
+    fn describe(&self, shown: &Installed, queue: Option<&PlanFile>, file: Option<UpgradeInfo>) -> UpgradeInfo {
+        let is_it = |info: &UpgradeInfo| {
+            info.name == shown.release.name.as_str() && info.version == shown.release.version.as_str()
+        };
+        let queued = || {
+            let plan = queue?;
+            let queued = plan.queued_up.iter().filter_map(Lenient::known).find(|info| is_it(info));
+            queued.or_else(|| is_it(&plan.current).then_some(&plan.current)).cloned()
+        };
+        let details = BuildInfo::from_identity(&shown.identity).unwrap_or_default();
+        let genesis = || UpgradeInfo {
+            name: shown.release.name.to_string(),
+            version: shown.release.version.to_string(),
+            ..UpgradeInfo::genesis(details.clone())
+        };
+        let info = file.filter(is_it).or_else(queued).unwrap_or_else(genesis);
+        UpgradeInfo { binary_details: Some(details), omnivisor: None, ..info }
+    }
+}
+
+fn wrong(what: &str, error: impl std::fmt::Display) -> DialectError {
+    DialectError { what: what.to_owned(), reason: error.to_string() }
+}
+
+impl ReleaseSource for Nym {
+    fn watches(&self) -> Vec<Watch> {
+        let url = Watch::Url { url: self.upstream(), every: self.config.upstream_polling_rate };
+        vec![Watch::File(self.paths.queue.clone()), url]
+    }
+
+    fn announced(&self, queue: &[u8]) -> Result<Observed, DialectError> {
+        let plan = PlanFile::parse(queue).map_err(|error| wrong("the upgrade plan", error))?;
+        let queue::Observed { announcements, refused } = queue::announcements(&plan, &self.context);
+        let refused = refused.into_iter().map(|it| Refused { name: it.name, reason: it.reason }).collect();
+        Ok(Observed { announcements, refused })
+    }
+
+    fn merge(&self, queue: &[u8], answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, DialectError> {
+        let answer = UpgradeInfo::parse(answer).map_err(|error| wrong("the upstream's answer", error))?;
+        let mut plan = PlanFile::parse(queue).map_err(|error| wrong("the upgrade plan", error))?;
+        let merged = queue::merge_upstream(&mut plan, &answer, url, &self.context, limits.floor, limits.denied);
+        let what = format!("{} ({})", answer.version, answer.name);
+        let mut news: Vec<_> =
+            merged.withdrawn.iter().map(|name| (true, format!("upstream withdrew the upgrade {name}"))).collect();
+        match &merged.outcome {
+            queue::Outcome::Added => {
+                news.push((false, format!("upstream announces {what} for {}", answer.upgrade_time)));
+            }
+            queue::Outcome::Updated => news.push((false, format!("upstream corrected its announcement of {what}"))),
+            queue::Outcome::Denied => news.push((true, format!("upstream announces {what}, which has failed here"))),
+            queue::Outcome::Refused(why) => {
+                news.push((true, format!("upstream announces {:?}, which cannot be followed: {why}", answer.name)));
+            }
+            queue::Outcome::NotNewer if answer.version != limits.floor.as_str() => {
+                let floor = limits.floor;
+                news.push((true, format!("upstream announces {what}, which is not newer than {floor}: not followed")));
+            }
+            queue::Outcome::KeptLocal | queue::Outcome::Unchanged | queue::Outcome::NotNewer => {}
+        }
+        Ok(Merge { queue: merged.changed().then(|| plan.to_bytes()), news })
+    }
+}
+
+impl Layout for Nym {
+    fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    fn genesis_folder(&self) -> PathBuf {
+        self.paths.releases.join("genesis")
+    }
+
+    fn release_folder(&self, release: &Release) -> PathBuf {
+        if release.name == ReleaseName::genesis() {
+            return self.genesis_folder();
+        }
+        self.paths.releases.join("upgrades").join(release.name.as_str())
+    }
+
+    fn executable(&self, folder: &Path) -> PathBuf {
+        folder.join("bin").join(&self.config.name)
+    }
+
+    fn is_monotonic(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        MONOTONIC_ENDINGS.iter().any(|ending| name.ends_with(ending))
+            || MONOTONIC_PARTS.iter().any(|part| name.contains(part))
+    }
+
+    fn mirror(&self, state: &Mirrored, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Result<Vec<MirrorFile>, DialectError> {
+        let shown = &state.shown;
+        let queue = read(&self.paths.queue);
+        let plan = queue.as_deref().and_then(|bytes| PlanFile::parse(bytes).ok());
+        let info_file = Self::info_file(&shown.folder);
+        let on_disk = read(&info_file).and_then(|bytes| UpgradeInfo::parse(&bytes).ok());
+        let info = self.describe(shown, plan.as_ref(), on_disk.clone());
+
+        let mut files = Vec::new();
+        let mut put = |path: PathBuf, bytes: Vec<u8>| {
+            if read(&path).as_deref() != Some(&bytes) {
+                files.push(MirrorFile { path, contents: Contents::Bytes(bytes) });
+            }
+        };
+        if on_disk.as_ref() != Some(&info) {
+            put(info_file, info.to_bytes());
+        }
+        let version = CurrentVersionFile {
+            name: info.name.clone(),
+            version: info.version.clone(),
+            upgrade_time: info.upgrade_time,
+            binary_details: info.binary_details.clone().unwrap_or_default(),
+            extra: serde_json::Map::new(),
+        };
+        // Nymvisor reads the first; its documentation names the second.
+        for name in [CurrentVersionFile::FILE_NAME, "current-version-info.json"] {
+            put(self.config.home.join("nymvisor").join(name), version.to_bytes());
+        }
+
+        // A plan that cannot be read is somebody's plan all the same: it is not replaced.
+        let mut next = match (plan, &queue) {
+            (Some(plan), _) => plan,
+            (None, None) => PlanFile::new(info.clone()),
+            (None, Some(_)) => return Ok(self.with_link(files, state)),
+        };
+        let shared = !self.context.siblings.is_empty();
+        if !shared || state.linked {
+            next.current = info.clone();
+        }
+        for release in &state.settled {
+            queue::settle(&mut next, release.name.as_str(), release.version.as_str(), &self.context);
+        }
+        if queue.as_deref().and_then(|bytes| PlanFile::parse(bytes).ok()).as_ref() != Some(&next) {
+            put(self.paths.queue.clone(), next.to_bytes());
+        }
+
+        if let Some(at) = state.committed {
+            let path = self.paths.releases.join(HistoryFile::FILE_NAME);
+            let history = match read(&path) {
+                None => Some(None),
+                Some(bytes) => HistoryFile::parse(&bytes).ok().map(Some),
+            };
+            let added = history.and_then(|history| queue::history_with(history, at, info, &self.context.instance));
+            if let Some(history) = added {
+                put(path, history.to_bytes());
+            }
+        }
+        Ok(self.with_link(files, state))
+    }
+}
+
+impl Nym {
+    /// Where instances share the link it is moved by an upgrade only, and not back and forth at every start.
+    fn with_link(&self, mut files: Vec<MirrorFile>, state: &Mirrored) -> Vec<MirrorFile> {
+        if self.context.siblings.is_empty() || state.linked {
+            let contents = Contents::Link(state.shown.folder.clone());
+            files.push(MirrorFile { path: self.paths.link.clone(), contents });
+        }
+        files
+    }
+}
+
+impl Launch for Nym {
+    fn command(&self, active: &Installed) -> CommandSpec {
+        CommandSpec { program: self.executable(&active.folder), arguments: self.arguments.clone() }
+    }
+
+    fn stop_signal(&self) -> i32 {
+        SIGINT
+    }
+
+    fn is_long_running(&self) -> bool {
+        match self.arguments.first() {
+            Some(first) => first == "run" || first.to_string_lossy().starts_with('-'),
+            None => true,
+        }
+    }
+}
+
+impl Health for Nym {
+    fn identify_arguments(&self) -> Vec<String> {
+        ["--no-banner", "build-info", "--output=json"].map(str::to_owned).to_vec()
+    }
+
+    fn identify(&self, stdout: &[u8]) -> Result<(Version, Identity), DialectError> {
+        let info = BuildInfo::parse(stdout).map_err(|error| wrong("its build information", error))?;
+        Ok((Version::new(info.build_version.as_str()), info.to_identity()))
+    }
+
+    fn same_program(&self, active: &Identity, new: &Identity) -> Result<(), (String, String)> {
+        match (active.get("binary_name"), new.get("binary_name")) {
+            (Some(active), new) if Some(active) != new => {
+                Err((active.to_owned(), new.unwrap_or("something without a name").to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn probe(&self) -> &HealthProbe {
+        &self.probe
+    }
+}
+
+impl Dialect for Nym {
+    fn instance(&self) -> &str {
+        &self.config.id
+    }
+
+    fn found(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, link: Option<&Path>) -> Found {
+        let folder_of = |name: &str| match ReleaseName::parse_installed(name) {
+            Ok(name) if name == ReleaseName::genesis() => Some(self.genesis_folder()),
+            Ok(name) => Some(self.paths.releases.join("upgrades").join(name.as_str())),
+            Err(_) => None,
+        };
+        let version = read(&self.config.home.join("nymvisor").join(CurrentVersionFile::FILE_NAME));
+        let version = version.and_then(|bytes| CurrentVersionFile::parse(&bytes).ok());
+        let plan = read(&self.paths.queue).and_then(|bytes| PlanFile::parse(&bytes).ok());
+        let history = read(&self.paths.releases.join(HistoryFile::FILE_NAME));
+        let history = history.and_then(|bytes| HistoryFile::parse(&bytes).ok()).unwrap_or_default();
+        let last = history.history.iter().filter_map(Lenient::known).next_back();
+
+        // Nymvisor writes current-version, plan and history before it changes the link, and starts only what the link says.
+        let mut folders: Vec<PathBuf> = link.map(Path::to_owned).into_iter().collect();
+        let names = [
+            version.as_ref().map(|version| version.name.as_str()),
+            plan.as_ref().map(|plan| plan.current.name.as_str()),
+            last.map(|entry| entry.info.name.as_str()),
+        ];
+        for folder in names.into_iter().flatten().filter_map(folder_of) {
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+        let named_upgrade = folders.iter().any(|folder| *folder != self.genesis_folder());
+        let upgraded = named_upgrade || !history.history.is_empty();
+        if folders.is_empty() && !upgraded {
+            folders.push(self.genesis_folder());
+        }
+        Found { folders, upgraded }
+    }
+}
+
+/// A new instance's first files: those that `init` writes, in the order in which they are to appear.
+pub fn first_files(nym: &Nym, details: &BuildInfo) -> Vec<MirrorFile> {
+    let info = UpgradeInfo::genesis(details.clone());
+    vec![
+        MirrorFile {
+            path: Nym::info_file(&nym.genesis_folder()),
+            contents: Contents::Bytes(info.to_bytes()),
+        },
+        MirrorFile { path: nym.paths.queue.clone(), contents: Contents::Bytes(PlanFile::new(info).to_bytes()) },
+    ]
+}

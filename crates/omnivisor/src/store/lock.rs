@@ -47,7 +47,7 @@ impl Lock {
             Err(TryLockError::Error(source)) => Err(unusable(source)),
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                let _ = file.by_ref().take(200).read_to_string(&mut holder);
+                let _ = Read::take(&mut file, 200).read_to_string(&mut holder);
                 let holder = holder.trim().to_owned();
                 let holder = if holder.is_empty() { "an unknown process".to_owned() } else { holder };
                 Err(LockError::Held { path: path.to_owned(), holder })

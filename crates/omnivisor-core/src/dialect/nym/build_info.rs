@@ -29,7 +29,7 @@ pub enum BuildInfoError {
 }
 
 /// The build information of a Nym binary, as it is written in JSON. Keys that are not known are ignored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(expecting = "an object with the ten fields of the build information")]
 #[allow(missing_docs, reason = "the fields are named by the format and mean what their names say")]
 pub struct BuildInfo {

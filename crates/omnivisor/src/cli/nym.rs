@@ -1,0 +1,193 @@
+//! The commands of Nymvisor, and how their instance is found.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::{Parser, Subcommand, ValueEnum};
+use omnivisor_core::dialect::nym::config::{Config, Fragment, Warning};
+use omnivisor_core::dialect::nym::platform::platform_key;
+use omnivisor_core::dialect::nym::{self, Nym};
+
+use super::{Outcome, Trouble, nym_add_upgrade, nym_init, nym_run, output};
+use crate::exit::Exit;
+use crate::settings::Settings;
+
+/// Runs a Nym daemon and upgrades it: a drop-in for Nymvisor.
+#[derive(Parser)]
+#[command(name = "nymvisor", version)]
+pub(super) struct Nymvisor {
+    #[command(subcommand)]
+    command: NymCommand,
+}
+
+#[derive(Subcommand)]
+enum NymCommand {
+    /// Initialise a nymvisor instance with persistent Config.toml file
+    Init(Box<nym_init::Init>),
+    /// Run the associated daemon with the preconfigured settings
+    Run(nym_run::Run),
+    /// Queues up another upgrade for the associated daemon
+    AddUpgrade(nym_add_upgrade::AddUpgrade),
+    /// Show configuration options being used by this instance of nymvisor
+    Config {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Format,
+    },
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+impl Format {
+    pub(super) fn print_config(self, config: &Config) {
+        output::result(&match self {
+            Self::Text => config.to_text(),
+            Self::Json => config.to_json_line(),
+        });
+    }
+}
+
+pub(super) fn run(nymvisor: Nymvisor) -> Outcome {
+    match nymvisor.command {
+        NymCommand::Init(init) => nym_init::init(*init),
+        NymCommand::Run(run) => nym_run::run(run),
+        NymCommand::AddUpgrade(add) => nym_add_upgrade::add_upgrade(&add),
+        NymCommand::Config { output } => {
+            let loaded = Loaded::find()?;
+            loaded.log(false);
+            output.print_config(&loaded.config);
+            Ok(Exit::Success)
+        }
+    }
+}
+
+/// The home that everything of Nymvisor is below.
+pub(super) fn home() -> anyhow::Result<PathBuf> {
+    env::var_os("NYM_HOME_DIR")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from)
+        .or_else(env::home_dir)
+        .ok_or_else(|| anyhow!("there is no home directory: set HOME or NYM_HOME_DIR"))
+}
+
+/// An instance's configuration, as the file and the environment have it.
+pub(super) struct Loaded {
+    pub(super) home: PathBuf,
+    pub(super) file: PathBuf,
+    pub(super) config: Config,
+    warnings: Vec<Warning>,
+}
+
+impl Loaded {
+    /// Finds the configuration: by its path, by the instance's id, or because there is only one.
+    pub(super) fn find() -> Result<Self, Trouble> {
+        let home = home()?;
+        let (fragment, mut warnings) = Fragment::from_env(env::vars_os())?;
+        let file = match (&fragment.config_path, &fragment.id) {
+            (Some(path), _) => path.clone(),
+            (None, Some(id)) => nym::config_file(&home, id),
+            (None, None) => only_instance(&home)?,
+        };
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read the configuration {}", file.display()));
+        let text = text.map_err(|error| Trouble::from(error).hint("`nymvisor init` makes an instance"))?;
+        let (mut config, said) =
+            Config::from_toml(&text).with_context(|| format!("cannot use the configuration {}", file.display()))?;
+        warnings.extend(said);
+        config.apply(fragment);
+        config.resolve_against(&env::current_dir()?);
+        Ok(Self { home, file, config, warnings })
+    }
+
+    /// A configuration that is not on disk yet.
+    pub(super) fn of(home: PathBuf, file: PathBuf, config: Config) -> Self {
+        Self { home, file, config, warnings: Vec::new() }
+    }
+
+    /// Begins to log, unless it is configured not to, and says what is odd about the configuration.
+    pub(super) fn log(&self, silent: bool) {
+        begin_log(silent || self.config.disable_logs);
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    /// The other instances that share the data directory.
+    pub(super) fn siblings(&self) -> Vec<String> {
+        let mine = nym::data_directory(&self.home, &self.config);
+        instances(&self.home)
+            .into_iter()
+            .filter_map(|(_, file)| Config::from_toml(&fs::read_to_string(file).ok()?).ok())
+            .map(|(config, _)| config)
+            .filter(|config| config.id != self.config.id && nym::data_directory(&self.home, config) == mine)
+            .map(|config| config.id)
+            .collect()
+    }
+
+    /// Our own settings, which are beside the configuration.
+    pub(super) fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Settings::read(&self.file.with_file_name("omnivisor.toml"), |name| env::var_os(name))?)
+    }
+
+    /// The dialect of this instance, for a node with these arguments.
+    pub(super) fn dialect(&self, settings: &Settings, arguments: Vec<OsString>) -> Nym {
+        let platform = platform_key(env::consts::OS, env::consts::ARCH);
+        let probe = settings.probe(self.config.startup_period_duration);
+        Nym::new(&self.home, self.config.clone(), &platform, self.siblings(), probe, arguments)
+    }
+}
+
+/// The instances there are: id and configuration file.
+fn instances(home: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(nym::nymvisors(home).join("instances")).into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut all: Vec<_> = ids.map(|id| (id.clone(), nym::config_file(home, &id))).collect();
+    all.retain(|(_, file)| file.is_file());
+    all.sort();
+    all
+}
+
+fn only_instance(home: &Path) -> Result<PathBuf, Trouble> {
+    let mut all = instances(home);
+    let folder = nym::nymvisors(home).join("instances");
+    match all.len() {
+        1 => Ok(all.remove(0).1),
+        0 => Err(Trouble::from(anyhow!("there is no instance in {}", folder.display()))
+            .hint("`nymvisor init` makes one; NYMVISOR_CONFIG_PATH names a configuration elsewhere")),
+        _ => {
+            let ids: Vec<_> = all.into_iter().map(|(id, _)| id).collect();
+            let error = anyhow!("there is more than one instance in {}: {}", folder.display(), ids.join(", "));
+            Err(Trouble::from(error).hint("say which with NYMVISOR_ID or NYMVISOR_CONFIG_PATH"))
+        }
+    }
+}
+
+/// Logs go where Nymvisor's go: to standard error, coloured on a terminal only. What cannot be written is no error.
+pub(super) fn begin_log(silent: bool) {
+    use std::io::IsTerminal;
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let said = env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let level = if silent { Targets::new().with_default(LevelFilter::OFF) } else {
+        said.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
+    };
+    let colours = std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let layer = tracing_subscriber::fmt::layer()
+        .compact()
+        .with_target(false)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
+    let _ = tracing_subscriber::registry().with(layer).with(level).try_init();
+}

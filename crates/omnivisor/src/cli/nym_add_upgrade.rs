@@ -1,0 +1,181 @@
+//! `nymvisor add-upgrade`: queue a release whose executable is on this machine.
+//!
+//! The executable is in its place, whole, before anything tells a running supervisor of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use omnivisor_core::dialect::nym::build_info::BuildInfo;
+use omnivisor_core::dialect::nym::config;
+use omnivisor_core::dialect::nym::files::{Lenient, PlanFile, UpgradeInfo};
+use omnivisor_core::dialect::nym::{Nym, queue};
+use omnivisor_core::dialect::Layout;
+use omnivisor_core::release::{Algorithm, Digest, Release, ReleaseName, Version};
+use omnivisor_core::time::Timestamp;
+use serde_json::json;
+
+use super::nym::{Format, Loaded};
+use super::nym_init::{build_info, copy_executable};
+use super::{Outcome, Trouble, nym_run, output};
+use crate::clock;
+use crate::effects::fetch;
+use crate::exit::Exit;
+use crate::store::atomic;
+use crate::store::lock::Lock;
+
+/// Nymvisor's default.
+const DELAY: Duration = Duration::from_secs(15 * 60);
+/// How long somebody else may take to change the plan.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Queues an upgrade.
+#[derive(Args)]
+pub(super) struct AddUpgrade {
+    /// Path to the new executable
+    daemon_binary: PathBuf,
+    /// What the upgrade is called
+    #[arg(long)]
+    upgrade_name: String,
+    /// Replace an upgrade of this name; allow an older version
+    #[arg(long)]
+    force: bool,
+    /// Only add the executable to an upgrade that is announced already
+    #[arg(long, conflicts_with_all = ["now", "publish_date", "upgrade_time", "upgrade_delay"])]
+    add_binary: bool,
+    /// Upgrade at once
+    #[arg(long, conflicts_with_all = ["upgrade_time", "upgrade_delay"])]
+    now: bool,
+    /// When it was published (RFC 3339) [default: now]
+    #[arg(long, value_parser = Timestamp::parse)]
+    publish_date: Option<Timestamp>,
+    /// When to upgrade (RFC 3339) [default: in 15 minutes]
+    #[arg(long, value_parser = Timestamp::parse, conflicts_with = "upgrade_delay")]
+    upgrade_time: Option<Timestamp>,
+    /// How long to wait before the upgrade, such as 1h 30m
+    #[arg(long)]
+    upgrade_delay: Option<String>,
+    /// How to print what was queued
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Format,
+}
+
+pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
+    let loaded = Loaded::find()?;
+    loaded.log(true);
+    let name = ReleaseName::parse(&add.upgrade_name)?;
+    let delay = add.upgrade_delay.as_ref().map(|delay| config::duration("--upgrade-delay", delay)).transpose()?;
+    let settings = loaded.settings()?;
+    let dialect = loaded.dialect(&settings, Vec::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
+
+    let source = fs::canonicalize(&add.daemon_binary)
+        .with_context(|| format!("cannot find the executable {}", add.daemon_binary.display()))?;
+    let details = runtime.block_on(asked_copy(&dialect, &source))?;
+    let digest = fetch::file_digest(Algorithm::Sha256, &source)?;
+    let release = Release { name: name.clone(), version: Version::new(&details.build_version), digest: None };
+    let folder = dialect.release_folder(&release);
+    check_program(&dialect, &details)?;
+
+    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    let path = &dialect.paths().queue;
+    let bytes = fs::read(path).with_context(|| format!("cannot read the upgrade plan {}", path.display()))?;
+    let mut plan = PlanFile::parse(&bytes)?;
+    let now = clock::now().wall;
+    let info = if add.add_binary {
+        let queued = plan.queued_up.iter_mut().find_map(|entry| match entry {
+            Lenient::Known(info) if info.name == add.upgrade_name => Some(info),
+            _ => None,
+        });
+        let queued = queued.ok_or_else(|| {
+            Trouble::from(anyhow!("no upgrade {:?} is queued to add the executable to", add.upgrade_name))
+                .hint("without --add-binary it is queued as a new one")
+        })?;
+        if queued.version != details.build_version {
+            let (version, announced) = (&details.build_version, &queued.version);
+            return Err(anyhow!("the executable is version {version}, and {announced} is announced").into());
+        }
+        queued.omnivisor.get_or_insert_default().digest = Some(digest.to_string());
+        queued.clone()
+    } else {
+        let due = if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(delay.unwrap_or(DELAY))) };
+        let info = UpgradeInfo::local(&add.upgrade_name, details, now, add.publish_date, due);
+        let described = folder.join(UpgradeInfo::FILE_NAME);
+        if described.exists() && !add.force {
+            let error = anyhow!("there is an upgrade {:?} already: {}", add.upgrade_name, described.display());
+            return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
+        }
+        queue::add_local(&mut plan, info.clone(), Some(&digest), add.force, add.force)?;
+        info
+    };
+    // The executable, what describes it, and only then the plan, which is what a running supervisor looks at.
+    place(&dialect, &source, &folder, &digest, add.force)?;
+    if !add.add_binary {
+        atomic::replace(&folder.join(UpgradeInfo::FILE_NAME), &info.to_bytes(), 0o644)
+            .with_context(|| format!("cannot describe the upgrade in {}", folder.display()))?;
+    }
+    atomic::replace(path, &plan.to_bytes(), 0o644)
+        .with_context(|| format!("cannot write the upgrade plan {}", path.display()))?;
+    output::result(&match add.output {
+        Format::Json => json!({
+            "name": info.name,
+            "version": info.version,
+            "upgradeTime": info.upgrade_time.to_string(),
+            "digest": digest.to_string(),
+        })
+        .to_string(),
+        Format::Text => {
+            let wait = humantime::format_duration(Duration::from_secs(info.upgrade_time.0.since(now).as_secs()));
+            format!("{} ({}) is queued for {}, in {wait}", info.version, info.name, info.upgrade_time)
+        }
+    });
+    Ok(Exit::Success)
+}
+
+/// Asks a copy of the executable who it is: the operator's file is not changed, not even made executable.
+async fn asked_copy(dialect: &Nym, source: &Path) -> anyhow::Result<BuildInfo> {
+    let folder = dialect.paths().releases.join("upgrades").join(format!(".omnivisor-add-{}", std::process::id()));
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let copy = folder.join(source.file_name().unwrap_or_default());
+    let asked = match copy_executable(source, &copy) {
+        Ok(()) => build_info(&copy).await,
+        Err(error) => Err(error),
+    };
+    let _ = fs::remove_dir_all(&folder);
+    asked.with_context(|| format!("{} cannot be queued", source.display()))
+}
+
+fn check_program(dialect: &Nym, details: &BuildInfo) -> anyhow::Result<()> {
+    let Some(active) = nym_run::active(dialect) else { return Ok(()) };
+    match active.identity.get("binary_name") {
+        Some(name) if name != details.binary_name => {
+            bail!("the executable calls itself {}, and {name} runs here", details.binary_name)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts the executable into its folder, unless it is there. One that a node runs from is never replaced.
+fn place(dialect: &Nym, source: &Path, folder: &Path, digest: &Digest, force: bool) -> Result<(), Trouble> {
+    let target = dialect.executable(folder);
+    if target.exists() {
+        if fetch::file_digest(Algorithm::Sha256, &target)? == *digest {
+            return Ok(());
+        }
+        if !force {
+            let error = anyhow!("{} is there already, and is another executable", target.display());
+            return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
+        }
+        let linked = fs::read_link(&dialect.paths().link).is_ok_and(|link| dialect.paths().releases.join(link) == folder);
+        if linked || nym_run::active(dialect).is_some_and(|active| active.folder == folder) {
+            let error = anyhow!("{} is what the node runs from", target.display());
+            return Err(Trouble::from(error).hint("choose another name"));
+        }
+    }
+    let bin = target.parent().unwrap_or(folder);
+    fs::create_dir_all(bin).with_context(|| format!("cannot make the folder {}", bin.display()))?;
+    copy_executable(source, &target)?;
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! What is done in the world: each module carries out one kind of action of the core, and decides nothing.
+
+pub mod activate;
+pub mod fetch;
+pub mod http;
+pub mod poll;
+pub mod preflight;
+pub mod probe;
+pub mod process;
+pub mod restore;
+pub mod roll_call;
+pub mod run_command;
+pub mod snapshot;
+pub mod space;
+pub mod watch;

@@ -1,0 +1,69 @@
+//! Make a release the active one for everybody who looks: the link, and the files that other tools expect.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use omnivisor_core::dialect::{Contents, Dialect, Mirrored};
+
+use crate::checkpoint;
+use crate::store::atomic;
+use crate::store::lock::{Lock, LockError};
+
+/// How long another instance or the peer may take to change a shared file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the files could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// Somebody else is changing them.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// They do not make sense.
+    #[error(transparent)]
+    Dialect(#[from] omnivisor_core::dialect::DialectError),
+    /// One cannot be written.
+    #[error("{path} cannot be written: {source}", path = .path.display())]
+    Write {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Points the link to this folder; durable when it returns. A link that does already is left alone.
+pub fn link(link: &Path, folder: &Path) -> Result<(), ActivateError> {
+    if fs::read_link(link).is_ok_and(|target| target == folder) {
+        return Ok(());
+    }
+    atomic::replace_link(link, folder).map_err(|source| ActivateError::Write { path: link.to_owned(), source })
+}
+
+/// Rewrites every file that says something else than `state`. Durable when it returns. Holds the shared lock meanwhile.
+pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, ActivateError> {
+    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    // Whoever shares the link may have moved it since.
+    let target = fs::read_link(&dialect.paths().link).ok();
+    let linked = target.is_none_or(|target| target == state.shown.folder || !target.is_dir());
+    let state = &Mirrored { linked, ..state.clone() };
+    let files = dialect.mirror(state, &|path| fs::read(path).ok())?;
+    let mut written = 0;
+    for file in files {
+        let wrote = match &file.contents {
+            Contents::Link(target) => {
+                link(&file.path, target)?;
+                continue;
+            }
+            Contents::Bytes(bytes) => {
+                let folder = file.path.parent().map_or(Ok(()), fs::create_dir_all);
+                folder.and_then(|()| atomic::replace(&file.path, bytes, 0o644))
+            }
+        };
+        wrote.map_err(|source| ActivateError::Write { path: file.path.clone(), source })?;
+        written += 1;
+        checkpoint::reach("mirror-between-files");
+    }
+    Ok(written)
+}

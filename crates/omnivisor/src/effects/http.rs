@@ -1,0 +1,139 @@
+//! The one way in which this program asks the network for something.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, StatusCode};
+
+/// A server that is reached at all is reached in a second; ten leave room for a bad day.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Nothing at all for so long is a stall.
+const STALL: Duration = Duration::from_secs(30);
+/// GitHub's downloads take two.
+const REDIRECTS: usize = 10;
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// It could not be asked, or the answer broke off.
+    #[error("{url}: {reason}")]
+    Transport {
+        /// What was asked.
+        url: String,
+        /// The whole chain of causes.
+        reason: String,
+    },
+    /// It answered that it has nothing.
+    #[error("{url} answered {status}")]
+    Status {
+        /// What was asked.
+        url: String,
+        /// What it said.
+        status: StatusCode,
+    },
+    /// It answers with more than it should.
+    #[error("{url} answers with more than {limit} bytes")]
+    TooLarge {
+        /// What was asked.
+        url: String,
+        /// How much would have been taken.
+        limit: u64,
+    },
+}
+
+/// A connection to the network, to be dropped when it is not needed: what it keeps is memory.
+pub struct Http(Client);
+
+impl Http {
+    /// Opens one. Proxies and certificate authorities are the system's.
+    pub fn new() -> Result<Self, HttpError> {
+        let builder = || {
+            Client::builder()
+                .user_agent(concat!("omnivisor/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .read_timeout(STALL)
+                .pool_max_idle_per_host(0)
+                .redirect(Policy::custom(|attempt| {
+                    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+                    if attempt.previous().len() > REDIRECTS {
+                        attempt.error("too many redirects")
+                    } else if was_secure && attempt.url().scheme() != "https" {
+                        attempt.error("it redirects from https to something that anybody on the way can change")
+                    } else {
+                        attempt.follow()
+                    }
+                }))
+        };
+        // Without any certificate authority on the system no client can be built, not even one for plain http.
+        let roots = || {
+            webpki_root_certs::TLS_SERVER_ROOT_CERTS
+                .iter()
+                .filter_map(|der| reqwest::Certificate::from_der(der).ok())
+        };
+        builder()
+            .build()
+            .or_else(|_| builder().tls_certs_only(roots()).build())
+            .map(Self)
+            .map_err(|error| transport("the network", &error))
+    }
+
+    /// Asks for `url`; anything but a success is an error.
+    pub async fn get(&self, url: &str) -> Result<Response, HttpError> {
+        let response = self.0.get(url).send().await.map_err(|error| transport(url, &error))?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(HttpError::Status { url: shown(url), status: response.status() })
+        }
+    }
+
+    /// Asks for something small, all of it within `timeout`.
+    pub async fn get_small(&self, url: &str, limit: u64, timeout: Duration) -> Result<Vec<u8>, HttpError> {
+        let all = async {
+            let mut response = self.get(url).await?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|error| transport(url, &error))? {
+                if bytes.len() as u64 + chunk.len() as u64 > limit {
+                    return Err(HttpError::TooLarge { url: shown(url), limit });
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        };
+        let slow = || HttpError::Transport { url: shown(url), reason: "no whole answer in time".to_owned() };
+        tokio::time::timeout(timeout, all).await.unwrap_or_else(|_| Err(slow()))
+    }
+}
+
+/// An error of the transport with all its causes: reqwest's own text hides them.
+pub fn transport(url: &str, error: &reqwest::Error) -> HttpError {
+    let mut reason = String::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        reason = if reason.is_empty() { error.to_string() } else { format!("{reason}: {error}") };
+        cause = error.source();
+    }
+    if reason.is_empty() {
+        // What carries no cause says it in its kind; the address stands before it already.
+        reason = error.to_string();
+    }
+    HttpError::Transport { url: shown(url), reason }
+}
+
+/// An address without what may be secret in it.
+pub fn shown(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut url) => {
+            if !url.username().is_empty() || url.password().is_some() {
+                let _ = url.set_username("");
+                let _ = url.set_password(None);
+            }
+            if url.query().is_some() {
+                url.set_query(Some("…"));
+            }
+            url.to_string()
+        }
+        Err(_) => "an address that is none".to_owned(),
+    }
+}

@@ -1,0 +1,64 @@
+//! Ask an upstream every so often, and bring what it says into the queue.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use omnivisor_core::dialect::{Dialect, Limits, Merge};
+
+use super::http::{Http, HttpError};
+use crate::checkpoint;
+use crate::store::atomic;
+use crate::store::lock::{Lock, LockError};
+
+/// The largest announcement: build information and notes are kilobytes.
+const LARGEST: u64 = 1 << 20;
+/// All of it within this.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long somebody else may take to change the queue.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why an upstream's answer changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    /// There was none.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// It is not what it should be, or the queue is not.
+    #[error(transparent)]
+    Dialect(#[from] omnivisor_core::dialect::DialectError),
+    /// Somebody else is changing the queue.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The queue cannot be read or written.
+    #[error("{path} cannot be read or written: {source}", path = .path.display())]
+    Queue {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Asks once.
+pub async fn ask(url: &str) -> Result<Vec<u8>, PollError> {
+    Ok(Http::new()?.get_small(url, LARGEST, ANSWER).await?)
+}
+
+/// Brings an answer into the queue, entry by entry: what somebody else wrote there stays. Durable when it returns.
+pub fn merge(dialect: &dyn Dialect, answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, PollError> {
+    let path = &dialect.paths().queue;
+    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    let wrong = |source| PollError::Queue { path: path.clone(), source };
+    let queue = fs::read(path).map_err(wrong)?;
+    let merge = dialect.merge(&queue, answer, url, limits)?;
+    if let Some(queue) = &merge.queue {
+        checkpoint::reach("poll-before-queue");
+        replace(path, queue).map_err(wrong)?;
+    }
+    Ok(merge)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    atomic::replace(path, bytes, 0o644)
+}

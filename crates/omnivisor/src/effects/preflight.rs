@@ -1,0 +1,133 @@
+//! Prove an executable while the old node still runs, and see that the switch would have what it needs.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use omnivisor_core::dialect::Dialect;
+use omnivisor_core::plan::{Failure, UpgradePlan};
+use omnivisor_core::release::{Algorithm, Identity, Installed, Version};
+
+use super::run_command::{self, CommandError};
+use super::{fetch, snapshot, space};
+
+/// An executable that does not say who it is within this is not asked again: a cold start of 100 MB takes a second.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Asks an executable who it is.
+pub async fn identify(dialect: &dyn Dialect, executable: &Path) -> Result<(Version, Identity), Failure> {
+    runs_here(executable)?;
+    let name = executable.display();
+    match run_command::run(executable, dialect.identify_arguments(), &[], ANSWER).await {
+        Ok(stdout) => dialect.identify(&stdout).map_err(|error| Failure::permanent(format!("{name}: {error}"))),
+        Err(error @ CommandError::TimedOut(_)) => {
+            Err(Failure::permanent(format!("{name}, asked for its build information: {error}")))
+        }
+        Err(error) => Err(Failure::permanent(format!("{name} does not say who it is: {error}"))),
+    }
+}
+
+/// Proves what was fetched, publishes it into its folder, and sees that there is room for the rest.
+pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<Installed, Failure> {
+    let release = &plan.to.release;
+    let located = fetch::locate(dialect, release).map_err(|error| Failure::transient(error.to_string()))?;
+    let located = located.ok_or_else(|| Failure::transient("what was fetched is not there any more"))?;
+    let proven = prove(dialect, plan, &located.executable).await;
+    if proven.is_err() && located.staged {
+        fetch::discard(dialect);
+    }
+    let identity = proven?;
+    let digest = fetch::file_digest(Algorithm::Sha256, &located.executable)
+        .map_err(|error| Failure::transient(error.to_string()))?;
+    fetch::publish(dialect, &located)
+        .map_err(|error| Failure::transient(format!("{} cannot be filled: {error}", located.folder.display())))?;
+    let installed = Installed { release: release.clone(), folder: located.folder, digest, identity };
+    can_switch(dialect, plan)?;
+    Ok(installed)
+}
+
+async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executable: &Path) -> Result<Identity, Failure> {
+    let name = executable.display();
+    let metadata = fs::metadata(executable).map_err(|error| Failure::transient(format!("{name}: {error}")))?;
+    let mode = metadata.permissions().mode();
+    if mode & 0o111 == 0 {
+        // Nymvisor does so, too: what is placed in a release's folder is meant to be executed.
+        fs::set_permissions(executable, fs::Permissions::from_mode(mode | 0o111))
+            .map_err(|error| Failure::transient(format!("{name} cannot be made executable: {error}")))?;
+    }
+    let (version, identity) = identify(dialect, executable).await?;
+    let announced = &plan.to.release.version;
+    if version != *announced {
+        return Err(Failure::permanent(format!("{name} is version {version}, but {announced} was announced")));
+    }
+    if let Err((active, new)) = dialect.same_program(&plan.from.identity, &identity) {
+        return Err(Failure::permanent(format!("{name} calls itself {new}, but {active} runs here")));
+    }
+    if let Some((field, expected, found)) = identity.differences(&plan.to.expected).first() {
+        let found = found.unwrap_or("nothing");
+        return Err(Failure::permanent(format!("{name} says {field} = {found}, but {expected} was announced")));
+    }
+    Ok(identity)
+}
+
+/// The last look before the outage.
+pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed) -> Result<(), Failure> {
+    let executable = dialect.executable(&staged.folder);
+    let found = fetch::file_digest(Algorithm::Sha256, &executable).map_err(|error| Failure::transient(error.to_string()))?;
+    if found != staged.digest {
+        let name = executable.display();
+        return Err(Failure::permanent(format!("{name} was changed since it was proven ({found}, not {})", staged.digest)));
+    }
+    can_switch(dialect, plan)
+}
+
+/// Whether everything from the stop on has the room and the rights it needs.
+fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> {
+    let paths = dialect.paths();
+    let writable = |folder: &Path| {
+        rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .map_err(|error| Failure::transient(format!("{} cannot be written to: {error}", folder.display())))
+    };
+    writable(&paths.releases)?;
+    if !plan.snapshot {
+        return Ok(());
+    }
+    let survey = space::survey(&paths.home, &paths.apart).map_err(|error| Failure::transient(error.to_string()))?;
+    snapshot::private_folder(&paths.backups)
+        .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", paths.backups.display())))?;
+    writable(&paths.backups)?;
+    writable(&paths.home)?;
+    space::require(&paths.backups, survey.bytes, "a snapshot").map_err(|error| Failure::transient(error.to_string()))
+}
+
+/// Refuses an executable for another machine before it is executed, and says so.
+fn runs_here(executable: &Path) -> Result<(), Failure> {
+    const HERE: Option<(u16, &str)> = match std::env::consts::ARCH.as_bytes() {
+        b"x86_64" => Some((62, "x86-64")),
+        b"aarch64" => Some((183, "AArch64")),
+        b"arm" => Some((40, "ARM")),
+        b"riscv64" => Some((243, "RISC-V")),
+        _ => None,
+    };
+    let name = executable.display();
+    let mut head = [0_u8; 20];
+    let read = fs::File::open(executable).and_then(|mut file| file.read(&mut head));
+    let read = read.map_err(|error| Failure::transient(format!("{name} cannot be read: {error}")))?;
+    match &head[..read] {
+        [0x7f, b'E', b'L', b'F', ..] if read == head.len() => {
+            // e_machine, in the byte order of the fifth byte of e_ident.
+            let bytes = [head[18], head[19]];
+            let machine = if head[5] == 2 { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
+            match HERE {
+                Some((here, called)) if here != machine => Err(Failure::permanent(format!(
+                    "{name} is built for another machine (ELF machine {machine}; this is {called}, {here})"
+                ))),
+                _ => Ok(()),
+            }
+        }
+        [b'#', b'!', ..] => Ok(()),
+        _ => Err(Failure::permanent(format!("{name} is neither an ELF executable nor a script"))),
+    }
+}

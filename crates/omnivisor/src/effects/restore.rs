@@ -1,0 +1,193 @@
+//! Put a node's data back as a snapshot has it, entry by entry, by renames.
+//!
+//! The snapshot stays; a copy of it is made on the home's own file system first, so that nothing is moved before all of it
+//! is there. What is replaced is kept aside. What must never go back (monotonic files) and what stands apart is not moved
+//! at all. Taken again after a crash, it goes on where it was: whatever is still in the copy has not been put back yet.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use super::snapshot;
+use crate::checkpoint;
+use crate::store::atomic;
+
+/// What a restore works on.
+pub struct Restore<'a> {
+    /// The snapshot, which is complete.
+    pub snapshot: &'a Path,
+    /// Where it goes.
+    pub home: &'a Path,
+    /// A folder on the home's file system for what is made and what is replaced.
+    pub work: &'a Path,
+    /// What is no part of snapshots.
+    pub apart: &'a [PathBuf],
+    /// Whether a path below the home must never go back.
+    pub is_monotonic: &'a dyn Fn(&Path) -> bool,
+}
+
+/// What stands where the copy is whole.
+const COMPLETE: &str = "complete";
+
+impl Restore<'_> {
+    /// Does it. Durable when it returns.
+    pub fn run(&self, cancelled: &AtomicBool) -> io::Result<()> {
+        let kept = self.kept()?;
+        let (copy, aside) = (self.work.join("copy"), self.work.join("replaced"));
+        if !self.work.join(COMPLETE).exists() {
+            if !self.snapshot.is_dir() {
+                return Err(io::Error::other(format!("the snapshot {} is not there", self.snapshot.display())));
+            }
+            snapshot::remove(&copy)?;
+            snapshot::private_folder(self.work)?;
+            snapshot::copy_tree(self.snapshot, &copy, &[], cancelled)?;
+            rustix::fs::syncfs(File::open(&copy)?)?;
+            atomic::replace(&self.work.join(COMPLETE), b"", 0o600)?;
+        }
+        checkpoint::reach("restore-before-renames");
+        snapshot::private_folder(&aside)?;
+        self.put_back(Path::new(""), &copy, &aside, &kept)?;
+        rustix::fs::syncfs(File::open(self.home)?)?;
+        Ok(())
+    }
+
+    /// The paths below the home that are not moved: what stands apart, and every monotonic file, live or in the snapshot.
+    fn kept(&self) -> io::Result<BTreeSet<PathBuf>> {
+        let mut kept: BTreeSet<PathBuf> =
+            self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok()).map(Path::to_owned).collect();
+        for root in [self.home, self.snapshot] {
+            let mut folders = vec![PathBuf::new()];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(root.join(&folder))? {
+                    let entry = entry?;
+                    let path = folder.join(entry.file_name());
+                    if kept.contains(&path) {
+                        continue;
+                    }
+                    if entry.file_type()?.is_dir() {
+                        folders.push(path);
+                    } else if (self.is_monotonic)(&path) {
+                        if fs::symlink_metadata(self.home.join(&path)).is_err() {
+                            return Err(io::Error::other(format!(
+                                "{} must never go back to an earlier state, and is missing: a person has to decide",
+                                self.home.join(&path).display()
+                            )));
+                        }
+                        kept.insert(path);
+                    }
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    fn put_back(&self, below: &Path, copy: &Path, aside: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
+        let live = self.home.join(below);
+        let mut names: BTreeSet<OsString> = names(&live)?;
+        names.extend(names_if_there(&copy.join(below))?);
+        let in_snapshot = names_if_there(&self.snapshot.join(below))?;
+        for name in names {
+            let path = below.join(&name);
+            if kept.contains(&path) {
+                continue;
+            }
+            if kept.iter().any(|kept| kept.starts_with(&path)) && self.home.join(&path).is_dir() {
+                self.put_back(&path, copy, aside, kept)?;
+                continue;
+            }
+            let (from, to) = (copy.join(&path), self.home.join(&path));
+            let copied = fs::symlink_metadata(&from).is_ok();
+            // What is in the snapshot and no longer in the copy was put back before a crash.
+            if in_snapshot.contains(&name) && !copied {
+                continue;
+            }
+            if fs::symlink_metadata(&to).is_ok() {
+                let mut rest = aside.join(&path);
+                if let Some(parent) = rest.parent() {
+                    snapshot::private_folder(parent)?;
+                }
+                // A crash may have come between two attempts that both replaced something.
+                for attempt in 1.. {
+                    if fs::symlink_metadata(&rest).is_err() {
+                        break;
+                    }
+                    rest = aside.join(format!("{}.{attempt}", path.display()));
+                }
+                fs::rename(&to, rest)?;
+            }
+            checkpoint::reach("restore-between-renames");
+            if copied {
+                fs::rename(&from, &to)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn names(folder: &Path) -> io::Result<BTreeSet<OsString>> {
+    fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
+}
+
+fn names_if_there(folder: &Path) -> io::Result<BTreeSet<OsString>> {
+    match names(folder) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(BTreeSet::new())
+        }
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: PathBuf, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Interrupted after every number of renames and taken again, it ends with the same tree.
+    #[test]
+    fn the_old_data_is_back_but_a_key_stays_and_the_rest_is_kept_aside() {
+        let root = std::env::temp_dir().join(format!("omnivisor-restore-{}", std::process::id()));
+        let home = root.join("home");
+        let read = |path: &str| fs::read_to_string(home.join(path)).ok();
+        write(home.join("config/config.toml"), "old");
+        write(home.join("data/db"), "old");
+        write(home.join("data/keys/id.pem"), "key 1");
+        write(home.join("nymvisor/backups/x"), "apart");
+        let apart = [home.join("nymvisor")];
+        let copy = root.join("snapshot");
+        snapshot::take(&home, &copy, &apart, &AtomicBool::new(false)).unwrap();
+        assert!(!copy.join("nymvisor").exists());
+
+        write(home.join("data/db"), "migrated");
+        write(home.join("data/keys/id.pem"), "key 2");
+        write(home.join("data/keys/other"), "new");
+        write(home.join("new/file"), "new");
+        fs::remove_file(home.join("config/config.toml")).unwrap();
+        let work = home.join("nymvisor/restore");
+        let monotonic = |path: &Path| path.extension().is_some_and(|it| it == "pem");
+        let restore =
+            Restore { snapshot: &copy, home: &home, work: &work, apart: &apart, is_monotonic: &monotonic };
+        for _ in 0..2 {
+            restore.run(&AtomicBool::new(false)).unwrap();
+            assert_eq!(read("config/config.toml").as_deref(), Some("old"));
+            assert_eq!(read("data/db").as_deref(), Some("old"));
+            assert_eq!(read("data/keys/id.pem").as_deref(), Some("key 2"), "a key never goes back");
+            assert_eq!(read("nymvisor/backups/x").as_deref(), Some("apart"));
+            assert_eq!(read("new/file"), None);
+            assert_eq!(read("data/keys/other"), None);
+            let aside = work.join("replaced");
+            assert_eq!(fs::read_to_string(aside.join("data/db")).unwrap(), "migrated");
+            assert_eq!(fs::read_to_string(aside.join("new/file")).unwrap(), "new");
+        }
+        fs::remove_file(home.join("data/keys/id.pem")).unwrap();
+        let refused = restore.run(&AtomicBool::new(false)).unwrap_err();
+        assert!(refused.to_string().contains("never go back"), "{refused}");
+        fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -1,0 +1,121 @@
+//! Copy a node's data aside: plain, complete, and there whole or not at all.
+//!
+//! Kept: contents, folders, symbolic links as links, pipes, modes, owners (as root) and times. Left out: sockets, which
+//! whoever listens makes anew, devices, and what stands apart. The copy may be read by nobody else: it holds keys.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
+
+use crate::checkpoint;
+use crate::store::atomic;
+
+/// What the name of a copy that is not whole ends in.
+const PARTIAL: &str = ".partial";
+
+/// Takes a snapshot of `home` at `to`, without what is `apart`. Durable and complete when it returns; if `to` is there
+/// already, it is complete, and that is all.
+///
+/// On an error, or when `cancelled`, nothing is left.
+pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
+    if to.exists() {
+        return Ok(());
+    }
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(PARTIAL);
+    let partial = PathBuf::from(partial);
+    remove(&partial)?;
+    if let Some(parent) = to.parent() {
+        private_folder(parent)?;
+    }
+    let copied = copy_tree(home, &partial, apart, cancelled).and_then(|()| {
+        // All of it at once: a flush for each file would take most of the outage.
+        rustix::fs::syncfs(File::open(&partial)?)?;
+        checkpoint::reach("snapshot-before-rename");
+        fs::rename(&partial, to)?;
+        atomic::flush_folder_of(to)
+    });
+    if copied.is_err() {
+        let _ = remove(&partial);
+    }
+    copied
+}
+
+/// Makes a folder, and those above it, that only the owner may look into.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Removes whatever is there, if anything is.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Copies a folder and everything in it. `to` must not be there.
+pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from).map_err(|error| named(from, &error))?;
+    private_folder(to).map_err(|error| named(to, &error))?;
+    for entry in fs::read_dir(from).map_err(|error| named(from, &error))? {
+        let name = entry.map_err(|error| named(from, &error))?.file_name();
+        let (source, target) = (from.join(&name), to.join(&name));
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(io::Error::from(io::ErrorKind::Interrupted));
+        }
+        if !apart.contains(&source) {
+            copy_entry(&source, &target, apart, cancelled)?;
+        }
+    }
+    dress(&metadata, to).map_err(|error| named(to, &error))
+}
+
+fn copy_entry(from: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from).map_err(|error| named(from, &error))?;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        return copy_tree(from, to, apart, cancelled);
+    }
+    let copied = if kind.is_file() {
+        fs::copy(from, to).map(|_| ())
+    } else if kind.is_symlink() {
+        fs::read_link(from).and_then(|target| std::os::unix::fs::symlink(target, to))
+    } else if kind.is_fifo() {
+        rustix::fs::mknodat(CWD, to, FileType::Fifo, Mode::from_raw_mode(metadata.mode()), 0).map_err(Into::into)
+    } else {
+        tracing::debug!(path = %from.display(), "a socket or a device is no part of a snapshot");
+        return Ok(());
+    };
+    copied.and_then(|()| dress(&metadata, to)).map_err(|error| named(from, &error))
+}
+
+/// Gives a copy the owner, mode and times of what it is a copy of.
+fn dress(metadata: &Metadata, to: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    if !metadata.is_symlink() {
+        fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    }
+    let time = |seconds, nanos| Timespec { tv_sec: seconds, tv_nsec: nanos };
+    let times = Timestamps {
+        last_access: time(metadata.atime(), metadata.atime_nsec()),
+        last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
+    };
+    rustix::fs::utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,12 @@
+//! The shell of omnivisor: acts as the core decides.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod clock;
+pub mod control;
+pub mod effects;
+pub mod exit;
+pub mod settings;
+pub mod shell;
+pub mod store;
+pub mod sys;

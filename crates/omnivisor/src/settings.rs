@@ -1,0 +1,195 @@
+//! What no peer has a word for: `omnivisor.toml`, beside the dialect's own configuration, and its variables.
+//!
+//! Each key has a variable; the variable counts. A key that is not known is an error: it is one that does nothing.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use omnivisor_core::health::{CommandProbe, HealthProbe};
+use serde::Deserialize;
+
+/// The file as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    probe: ProbeTable,
+    #[serde(default)]
+    retry: RetryTable,
+    allow_network_file_system: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ProbeTable {
+    window: Option<String>,
+    deaths: Option<u32>,
+    command: Option<Vec<String>>,
+    interval: Option<String>,
+    timeout: Option<String>,
+    failures: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RetryTable {
+    delay: Option<String>,
+    most: Option<String>,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("the settings {path} cannot be read", path = .path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no such file.
+    #[error("the settings {path} make no sense", path = .path.display())]
+    Unparsable {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("{place} = {value:?} makes no sense: {right} would be right")]
+    Value {
+        /// The key or the variable.
+        place: String,
+        /// What was said.
+        value: String,
+        /// What could be said.
+        right: &'static str,
+    },
+}
+
+/// The settings of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a new release has to stay alive; none: as long as the dialect says.
+    pub window: Option<Duration>,
+    /// How often it may die meanwhile.
+    pub deaths: u32,
+    /// What has to succeed.
+    pub command: Option<CommandProbe>,
+    /// How long after a first failure to prepare a release the next try is.
+    pub retry: Duration,
+    /// The longest time between two tries.
+    pub retry_most: Duration,
+    /// Whether a file system on which locks are no guarantee may be used.
+    pub allow_network_file_system: bool,
+}
+
+impl Settings {
+    /// Reads the settings: `$OMNIVISOR_CONFIG`, or `beside`, or none; and over them the variables.
+    pub fn read(beside: &Path, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingsError> {
+        let named = variable("OMNIVISOR_CONFIG").map(PathBuf::from);
+        let path = named.as_deref().unwrap_or(beside);
+        let file = match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text)
+                .map_err(|error| SettingsError::Unparsable { path: path.to_owned(), source: Box::new(error) })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => File::default(),
+            Err(source) => return Err(SettingsError::Unreadable { path: path.to_owned(), source }),
+        };
+        Self::resolve(file, variable)
+    }
+
+    fn resolve(file: File, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingsError> {
+        let said = |name: &str, key: &str, in_file: Option<String>| match variable(name) {
+            Some(value) => Some((name.to_owned(), value.to_string_lossy().into_owned())),
+            None => in_file.map(|value| (key.to_owned(), value)),
+        };
+        let text = |number: Option<u32>| number.map(|number| number.to_string());
+        let window = said("OMNIVISOR_PROBE_WINDOW", "probe.window", file.probe.window).map(duration).transpose()?;
+        let deaths = said("OMNIVISOR_PROBE_DEATHS", "probe.deaths", text(file.probe.deaths)).map(count).transpose()?;
+        let failures =
+            said("OMNIVISOR_PROBE_FAILURES", "probe.failures", text(file.probe.failures)).map(count).transpose()?;
+        let interval = said("OMNIVISOR_PROBE_INTERVAL", "probe.interval", file.probe.interval).map(duration).transpose()?;
+        let timeout = said("OMNIVISOR_PROBE_TIMEOUT", "probe.timeout", file.probe.timeout).map(duration).transpose()?;
+        let retry = said("OMNIVISOR_RETRY_DELAY", "retry.delay", file.retry.delay).map(duration).transpose()?;
+        let retry_most = said("OMNIVISOR_RETRY_MOST", "retry.most", file.retry.most).map(duration).transpose()?;
+        let argv = match variable("OMNIVISOR_PROBE_COMMAND") {
+            Some(line) => Some(line.to_string_lossy().split_whitespace().map(str::to_owned).collect()),
+            None => file.probe.command,
+        };
+        let allowed = said(
+            "OMNIVISOR_ALLOW_NETWORK_FILE_SYSTEM",
+            "allow-network-file-system",
+            file.allow_network_file_system.map(|allowed| allowed.to_string()),
+        );
+        let second = Duration::from_secs(1);
+        Ok(Self {
+            window,
+            deaths: deaths.unwrap_or(2),
+            command: argv.filter(|argv: &Vec<String>| !argv.is_empty()).map(|argv| CommandProbe {
+                argv,
+                interval: interval.unwrap_or(5 * second),
+                timeout: timeout.unwrap_or(10 * second),
+                failures: failures.unwrap_or(3),
+            }),
+            retry: retry.unwrap_or(10 * second),
+            retry_most: retry_most.unwrap_or(3600 * second),
+            allow_network_file_system: allowed.map(boolean).transpose()?.unwrap_or(false),
+        })
+    }
+
+    /// The probe of an instance whose dialect says that a node starts for `startup`.
+    pub fn probe(&self, startup: Duration) -> HealthProbe {
+        HealthProbe { window: self.window.unwrap_or(startup), deaths: self.deaths, command: self.command.clone() }
+    }
+}
+
+fn duration((place, value): (String, String)) -> Result<Duration, SettingsError> {
+    humantime::parse_duration(&value).map_err(|_| SettingsError::Value { place, value, right: "30s or 1h 30m" })
+}
+
+fn count((place, value): (String, String)) -> Result<u32, SettingsError> {
+    let wrong = |value| SettingsError::Value { place, value, right: "a whole number from 1 on" };
+    value.parse().ok().filter(|count| *count > 0).ok_or_else(|| wrong(value))
+}
+
+fn boolean((place, value): (String, String)) -> Result<bool, SettingsError> {
+    value.parse().map_err(|_| SettingsError::Value { place, value, right: "true or false" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let file = toml::from_str(text).map_err(|error| error.to_string())?;
+        let find = |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, value)| value.into());
+        Settings::resolve(file, find).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_variable_counts_over_the_file_and_the_file_over_the_default() {
+        let text = "[probe]\nwindow = '1m'\ndeaths = 3\ncommand = ['/bin/check', 'a b']";
+        let settings = resolve(text, &[("OMNIVISOR_PROBE_WINDOW", "5s")]).unwrap();
+        assert_eq!(settings.window, Some(Duration::from_secs(5)));
+        assert_eq!(settings.deaths, 3);
+        assert_eq!(settings.command.unwrap().argv, ["/bin/check", "a b"]);
+        assert_eq!(settings.retry, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (text, variables, expected) in [
+            ("[probe]\nwindow = 'soon'", vec![], "probe.window"),
+            ("", vec![("OMNIVISOR_RETRY_DELAY", "10")], "OMNIVISOR_RETRY_DELAY"),
+            ("[probe]\ndeaths = 0", vec![], "probe.deaths"),
+            ("[prob]\nwindow = '1s'", vec![], "prob"),
+        ] {
+            let error = resolve(text, &variables).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The shell around the core: takes what happens in the world to the agent, and what the agent answers into the world.
+//!
+//! One loop, one order: records to disk, processes as they are wanted, then actions. Everything that takes long happens in
+//! tasks that report back. Absent here: any decision.
+
+mod act;
+mod report;
+mod start;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use omnivisor_core::agent::{Agent, Ending, Event};
+use omnivisor_core::dialect::{Dialect, Mirrored, Watch};
+use omnivisor_core::journal::Record;
+use omnivisor_core::release::{Release, Version};
+use omnivisor_core::supervisor::{Exit as NodeExit, LaunchKey, Order, Report, Seen, Supervisor};
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::{self, Timer};
+use crate::control::{self, Asked};
+use crate::effects::process::{Launcher, Node};
+use crate::effects::roll_call::LaunchRecord;
+use crate::effects::watch::FileWatch;
+use crate::effects::{poll, process};
+use crate::exit::Exit;
+use crate::store::journal_file::JournalFile;
+use crate::store::lock::Lock;
+
+pub use start::{Start, StartError, adopt_installation, initialise};
+
+/// How long after a record could not be written the next try is.
+const UNWRITABLE: Duration = Duration::from_secs(1);
+
+/// How long the last mirror files may take when a run ends.
+const LAST_MIRROR: Duration = Duration::from_secs(10);
+
+/// What the poll task has to know of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    floor: Version,
+    denied: Vec<Release>,
+}
+
+/// One instance, being supervised.
+pub struct Shell {
+    dialect: Arc<dyn Dialect>,
+    agent: Agent,
+    supervisor: Supervisor,
+    /// None if the journal could not be believed: then nothing is recorded, and no upgrade is done.
+    journal: Option<JournalFile>,
+    degraded: Option<String>,
+
+    launcher: Launcher,
+    /// What the supervisor ordered last, counted: late news of an earlier launch is told by it.
+    launch: u64,
+    node: Option<Node>,
+    group: Option<process::Group>,
+    node_lock: Option<Lock>,
+    mark: String,
+    /// Whether a node that fails is restarted at all.
+    restarts: bool,
+
+    waiting: VecDeque<Event>,
+    unwritable: bool,
+    seen: (mpsc::UnboundedSender<(u64, Seen)>, mpsc::UnboundedReceiver<(u64, Seen)>),
+    results: (mpsc::UnboundedSender<(u64, Event)>, mpsc::UnboundedReceiver<(u64, Event)>),
+    action: act::InFlight,
+    mirrored: watch::Sender<Option<Mirrored>>,
+    mirror_done: watch::Receiver<Option<Mirrored>>,
+    known: watch::Sender<Known>,
+    told: report::Told,
+    /// Held for life: nobody else supervises this instance.
+    _lock: Lock,
+}
+
+impl Shell {
+    /// Runs until the node or an operator ends it. `commands` come from the control socket.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Asked>) -> Exit {
+        let wiring = (|| {
+            Ok::<_, std::io::Error>((
+                Timer::monotonic()?,
+                Timer::wall()?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::quit())?,
+                signal(SignalKind::hangup())?,
+            ))
+        })();
+        let (mut monotonic, mut wall, mut interrupt, mut terminate, mut quit, mut hangup) = match wiring {
+            Ok(wiring) => wiring,
+            Err(error) => {
+                tracing::error!(%error, "the supervisor cannot listen to signals and clocks");
+                return Exit::Failure;
+            }
+        };
+        let mut queue = FileWatch::new(&self.dialect.paths().queue);
+        self.look_at_queue();
+        let _poll = self.poll();
+        loop {
+            self.settle();
+            if let Some(exit) = self.ended() {
+                return self.end(exit).await;
+            }
+            self.set_timers(&mut monotonic, &mut wall);
+            tokio::select! {
+                biased;
+                Some(()) = interrupt.recv() => self.stop("SIGINT"),
+                Some(()) = terminate.recv() => self.stop("SIGTERM"),
+                Some(()) = quit.recv() => self.stop("SIGQUIT"),
+                Some(()) = hangup.recv() => tracing::info!("SIGHUP: the terminal is gone, the node stays"),
+                Some((launch, seen)) = self.seen.1.recv() => self.observe(launch, seen),
+                Some((ticket, event)) = self.results.1.recv() => {
+                    if self.action.landed(ticket) {
+                        self.waiting.push_back(event);
+                    }
+                }
+                Some(asked) = commands.recv() => self.answer(asked),
+                () = queue.changed() => self.look_at_queue(),
+                () = monotonic.fired() => self.waiting.push_back(Event::Timeout),
+                () = wall.fired() => self.waiting.push_back(Event::Timeout),
+            }
+        }
+    }
+
+    /// Answers every event that is waiting, and makes the world as it is wanted.
+    fn settle(&mut self) {
+        loop {
+            while let Some(event) = self.waiting.pop_front() {
+                if !self.step(event) {
+                    return;
+                }
+            }
+            self.supervise();
+            if self.waiting.is_empty() {
+                break;
+            }
+        }
+        self.publish();
+    }
+
+    /// One event, in the order of the contract. False if it could not be recorded: then nothing of it has happened.
+    fn step(&mut self, event: Event) -> bool {
+        let before = self.agent.clone();
+        let effects = self.agent.step(clock::now(), event.clone());
+        if let Err(error) = self.record(&effects.records) {
+            if !self.unwritable {
+                tracing::error!(%error, "the journal cannot be written: nothing is begun until it can");
+            }
+            self.unwritable = true;
+            self.agent = before;
+            self.waiting.push_front(event);
+            self.supervise_as(&self.agent.wanted());
+            return false;
+        }
+        self.unwritable = false;
+        report::tell(&effects.records, &self.agent);
+        self.supervise();
+        if effects.cancel {
+            self.action.cancel();
+        }
+        if let Some(action) = effects.action {
+            self.act(action);
+        }
+        true
+    }
+
+    fn record(&mut self, records: &[Record]) -> std::io::Result<()> {
+        match &mut self.journal {
+            Some(journal) => journal.append(records),
+            None => Ok(()),
+        }
+    }
+
+    fn supervise(&mut self) {
+        self.supervise_as(&self.agent.wanted());
+        if self.agent.awaits_down() && self.supervisor.is_down() && !self.waiting.contains(&Event::NodeDown) {
+            self.waiting.push_back(Event::NodeDown);
+        }
+    }
+
+    fn supervise_as(&mut self, wanted: &omnivisor_core::supervisor::Wanted) {
+        while let Some(order) = self.supervisor.reconcile(clock::now().monotonic, wanted) {
+            match order {
+                Order::Start(key) => self.start_node(&key),
+                Order::AskMain => {
+                    let signal = self.dialect.stop_signal();
+                    if let Some(Err(error)) = self.node.as_ref().map(|node| node.signal(signal)) {
+                        tracing::error!(%error, "the node cannot be asked to end");
+                    }
+                }
+                Order::AskGroup => self.end_group(false),
+                Order::Kill => {
+                    tracing::warn!("the node did not end within its grace period and is killed");
+                    self.end_group(true);
+                }
+            }
+        }
+    }
+
+    fn start_node(&mut self, key: &LaunchKey) {
+        self.launch += 1;
+        let node = self.launch_node(key);
+        let seen = match node {
+            Ok(node) => {
+                tracing::info!(pid = node.id().pid, release = %key.installed.release, "the node is started");
+                self.group = Some(node.group());
+                if let Err(error) = node.watch(self.tagged()) {
+                    tracing::error!(%error, "the node cannot be watched");
+                }
+                self.node = Some(node);
+                Seen::Started
+            }
+            Err(error) => {
+                tracing::error!(release = %key.installed.release, error, "the node cannot be started");
+                self.node = None;
+                Seen::Exited { exit: NodeExit::NotStarted(error), group_empty: true }
+            }
+        };
+        self.observe(self.launch, seen);
+    }
+
+    fn launch_node(&mut self, key: &LaunchKey) -> Result<Node, String> {
+        let paths = self.dialect.paths();
+        if self.node_lock.is_none() {
+            let lock = Lock::try_take(&paths.state.join(start::NODE_LOCK)).map_err(|error| error.to_string())?;
+            self.node_lock = Some(lock);
+        }
+        let spec = self.dialect.command(&key.installed);
+        let file = paths.state.join(start::LAUNCH);
+        let record = |process| {
+            let launch = LaunchRecord {
+                process,
+                boot_id: process::boot_id(),
+                folder: key.installed.folder.clone(),
+                arguments: spec.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect(),
+            };
+            launch.write(&file)
+        };
+        let mut tries = 0;
+        loop {
+            match self.launcher.start(&spec, &self.mark, self.node_lock.as_ref(), record) {
+                // It was written a moment ago, and a child that has not executed yet still has it open.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 40 => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(node) => return Ok(node),
+                Err(error) => return Err(format!("{}: {error}", spec.program.display())),
+            }
+        }
+    }
+
+    fn end_group(&mut self, kill: bool) {
+        let Some(group) = &self.group else { return };
+        let left = group.members();
+        if !left.is_empty() {
+            let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
+            tracing::warn!(?pids, "processes that the node left behind are {}", if kill { "killed" } else { "ended" });
+        }
+        group.signal(if kill { Signal::KILL } else { Signal::TERM });
+        group.clone().watch_empty(kill, self.tagged());
+    }
+
+    /// A sender whose messages carry the present launch.
+    fn tagged(&self) -> mpsc::UnboundedSender<Seen> {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let (launch, seen) = (self.launch, self.seen.0.clone());
+        tokio::spawn(async move {
+            while let Some(it) = receiver.recv().await {
+                let _ = seen.send((launch, it));
+            }
+        });
+        sender
+    }
+
+    fn observe(&mut self, launch: u64, seen: Seen) {
+        if launch != self.launch {
+            return;
+        }
+        let report = self.supervisor.observe(clock::now().monotonic, seen);
+        if let Some(report) = report {
+            report::tell_node(&report, &self.supervisor);
+            self.waiting.push_back(Event::Node(report));
+        } else {
+            self.waiting.push_back(Event::Timeout);
+        }
+    }
+
+    fn stop(&mut self, why: &str) {
+        tracing::info!("{why}: the node is stopped, then the supervisor ends");
+        self.waiting.push_back(Event::StopRequested);
+    }
+
+    /// Reads the queue, and tells the agent if it says something.
+    fn look_at_queue(&mut self) {
+        let path = &self.dialect.paths().queue;
+        let observed = match std::fs::read(path) {
+            Ok(bytes) => self.dialect.announced(&bytes).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), "the upgrade plan is gone and is made anew");
+                self.mirrored.send_modify(|_| {}); // to be looked at again
+                return;
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match observed {
+            Ok(observed) => {
+                self.told.queue_is_fine();
+                self.told.refused(&observed.refused);
+                self.waiting.push_back(Event::Announced(observed.announcements));
+            }
+            // Half written, perhaps: what it said before stays true until it says something else.
+            Err(error) => self.told.queue_is_wrong(path, &error),
+        }
+    }
+
+    fn set_timers(&mut self, monotonic: &mut Timer, wall: &mut Timer) {
+        let now = clock::now();
+        let timeouts = self.agent.timeouts(now);
+        let retry = self.unwritable.then(|| now.monotonic + UNWRITABLE);
+        let next = [timeouts.monotonic, self.supervisor.timeout(), retry].into_iter().flatten().min();
+        let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+        let set = monotonic.set(next.map(nanos)).and_then(|()| wall.set(timeouts.wall.map(|wall| wall.unix_nanos())));
+        if let Err(error) = set {
+            tracing::error!(%error, "a timer cannot be set");
+        }
+    }
+
+    /// Tells the mirror and the poll what they have to know.
+    fn publish(&mut self) {
+        let journal = self.agent.journal();
+        self.told.standings(&self.agent);
+        if let Some(shown) = journal.shown() {
+            let now = clock::now();
+            let settled = self.agent.announced().iter();
+            let settled = settled.filter(|announced| report::is_settled(&self.agent.standing(now, announced)));
+            let mirrored = Mirrored {
+                shown: shown.clone(),
+                linked: false, // looked at when it is written
+                committed: journal.last_commit().filter(|_| journal.active() == Some(shown)),
+                settled: settled.map(|announced| announced.release.clone()).collect(),
+            };
+            self.mirrored.send_if_modified(|old| {
+                let changed = old.as_ref() != Some(&mirrored);
+                *old = Some(mirrored);
+                changed
+            });
+        }
+        if let Some(known) = known(&self.agent) {
+            self.known.send_if_modified(|old| std::mem::replace(old, known.clone()) != known);
+        }
+    }
+
+    fn poll(&self) -> Vec<tokio::task::JoinHandle<()>> {
+        let urls = self.dialect.watches().into_iter().filter_map(|watch| match watch {
+            Watch::Url { url, every } => Some((url, every)),
+            Watch::File(_) => None,
+        });
+        urls.map(|(url, every)| {
+            let (dialect, known) = (self.dialect.clone(), self.known.subscribe());
+            tokio::spawn(async move {
+                loop {
+                    ask_upstream(&dialect, &url, &known).await;
+                    tokio::time::sleep(every).await;
+                }
+            })
+        })
+        .collect()
+    }
+
+    fn ended(&self) -> Option<Exit> {
+        let ending = self.agent.ending()?;
+        if !self.supervisor.is_down() || self.agent.in_flight().is_some() || !self.waiting.is_empty() {
+            return None;
+        }
+        Some(match ending {
+            Ending::Stopped | Ending::Finished => Exit::Success,
+            Ending::GaveUp(_) if self.restarts => Exit::GaveUp,
+            Ending::GaveUp(_) => Exit::NodeFailed,
+        })
+    }
+
+    async fn end(mut self, exit: Exit) -> Exit {
+        let wanted = self.mirrored.borrow().clone();
+        let mirrored = self.mirror_done.wait_for(|done| *done == wanted);
+        if tokio::time::timeout(LAST_MIRROR, mirrored).await.is_err() {
+            tracing::warn!("the files for other tools could not be brought up to date; the next start tries again");
+        }
+        tracing::info!(code = exit.code(), "the supervisor ends");
+        exit
+    }
+
+    fn answer(&mut self, asked: Asked) {
+        let Asked { command, answer } = asked;
+        let result = match command {
+            control::Command::Status => Ok(self.status()),
+            control::Command::Stop => {
+                self.stop("an operator says stop");
+                Ok(serde_json::Value::Null)
+            }
+            control::Command::Hold => {
+                self.waiting.push_back(Event::Hold);
+                Ok(serde_json::Value::Null)
+            }
+            control::Command::Resume if self.degraded.is_some() => {
+                Err(format!("this run is degraded: {}", self.degraded.clone().unwrap_or_default()))
+            }
+            control::Command::Resume => {
+                self.waiting.push_back(Event::Resume);
+                Ok(serde_json::Value::Null)
+            }
+            control::Command::Upgrade { name } => self.approve(&name),
+        };
+        self.settle(); // what was asked for is on disk before it is answered
+        let _ = answer.send(result);
+    }
+
+    fn approve(&mut self, name: &str) -> control::Answer {
+        if let Some(why) = &self.degraded {
+            return Err(format!("this run is degraded, no upgrade is done: {why}"));
+        }
+        let mut found = self.agent.announced().iter().filter(|it| it.release.name.as_str() == name);
+        match (found.next(), found.next()) {
+            (Some(announced), None) => {
+                let release = announced.release.clone();
+                let answer = serde_json::json!({ "name": name, "version": release.version.as_str() });
+                self.waiting.push_back(Event::Approve(release));
+                Ok(answer)
+            }
+            (Some(_), Some(_)) => Err(format!("more than one upgrade is announced as {name:?}")),
+            (None, _) => Err(format!("no upgrade {name:?} is announced")),
+        }
+    }
+}
+
+async fn ask_upstream(dialect: &Arc<dyn Dialect>, url: &str, known: &watch::Receiver<Known>) {
+    let answer = match poll::ask(url).await {
+        Ok(answer) => answer,
+        Err(error) => return tracing::warn!(%error, "upstream cannot be asked; the node runs on"),
+    };
+    let (dialect, url, known) = (dialect.clone(), url.to_owned(), known.borrow().clone());
+    let merged = tokio::task::spawn_blocking(move || {
+        let denied = |release: &Release| known.denied.contains(release);
+        let limits = omnivisor_core::dialect::Limits { floor: &known.floor, denied: &denied };
+        poll::merge(&*dialect, &answer, &url, &limits)
+    });
+    match merged.await {
+        Ok(Ok(merge)) => merge.news.iter().for_each(|(warning, news)| match warning {
+            true => tracing::warn!("{news}"),
+            false => tracing::info!("{news}"),
+        }),
+        Ok(Err(error)) => tracing::warn!(%error, "what upstream answers changes nothing; the node runs on"),
+        Err(error) => tracing::error!(%error, "upstream's answer could not be looked at"),
+    }
+}
+
+/// The highest version that ran well here, and what failed.
+fn known(agent: &Agent) -> Option<Known> {
+    use std::cmp::Ordering;
+    let journal = agent.journal();
+    let active = journal.active()?.release.version.clone();
+    let floor = journal.committed().map(|release| &release.version).fold(active, |highest, version| {
+        match version.precedence(&highest) {
+            Some(Ordering::Greater) => version.clone(),
+            _ => highest,
+        }
+    });
+    let denied = journal.denied().map(|(release, _)| release.clone()).collect();
+    Some(Known { floor, denied })
+}
+
+/// Tells how a node's end is counted: for [`Shell::ended`].
+fn is_final(report: &Report) -> bool {
+    matches!(report, Report::Finished | Report::GaveUp(_))
+}

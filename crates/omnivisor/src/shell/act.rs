@@ -1,0 +1,135 @@
+//! Carry out one action of the agent, beside the loop, and report how it ended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use omnivisor_core::agent::{Action, Event, Outcome};
+use omnivisor_core::dialect::Dialect;
+use omnivisor_core::plan::{Failure, UpgradePlan};
+use tokio::sync::Notify;
+
+use super::Shell;
+use crate::checkpoint;
+use crate::effects::restore::Restore;
+use crate::effects::{activate, fetch, preflight, probe, snapshot};
+
+/// How an action is asked to end early.
+#[derive(Default)]
+struct Cancel {
+    flag: AtomicBool,
+    told: Notify,
+}
+
+/// The action that is being carried out.
+#[derive(Default)]
+pub(super) struct InFlight {
+    ticket: u64,
+    cancel: Option<Arc<Cancel>>,
+}
+
+impl InFlight {
+    /// Asks it to end early; it reports how it ended all the same.
+    pub(super) fn cancel(&self) {
+        if let Some(cancel) = &self.cancel {
+            cancel.flag.store(true, Ordering::Relaxed);
+            cancel.told.notify_one();
+        }
+    }
+
+    /// Whether this is the result that is waited for.
+    pub(super) fn landed(&mut self, ticket: u64) -> bool {
+        ticket == self.ticket && self.cancel.take().is_some()
+    }
+}
+
+impl Shell {
+    /// Begins an action. All of it happens on a thread of its own: hashing and copying must not keep us from the node.
+    pub(super) fn act(&mut self, action: Action) {
+        let cancel = Arc::new(Cancel::default());
+        self.action.ticket += 1;
+        self.action.cancel = Some(cancel.clone());
+        let (ticket, results, dialect) = (self.action.ticket, self.results.0.clone(), self.dialect.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let name = name(&action);
+        tokio::task::spawn_blocking(move || {
+            checkpoint::reach(&format!("before-{name}"));
+            let event = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    event = carry_out(&*dialect, &action, &cancel) => event,
+                    () = cancel.told.notified() => Event::Cancelled,
+                }
+            });
+            checkpoint::reach(&format!("after-{name}"));
+            let _ = results.send((ticket, event));
+        });
+    }
+}
+
+fn name(action: &Action) -> &'static str {
+    match action {
+        Action::Fetch(_) => "fetch",
+        Action::Preflight(_) => "preflight",
+        Action::Arm(..) => "arm",
+        Action::Snapshot(_) => "snapshot",
+        Action::Activate(..) => "activate",
+        Action::Restore(_) => "restore",
+        Action::Reactivate(_) => "reactivate",
+        Action::Sample(_) => "sample",
+    }
+}
+
+async fn carry_out(dialect: &dyn Dialect, action: &Action, cancel: &Cancel) -> Event {
+    let result = match action {
+        Action::Fetch(plan) => fetch::fetch(dialect, &plan.to).await.map(|()| Outcome::Nothing),
+        Action::Preflight(plan) => preflight::preflight(dialect, plan).await.map(Outcome::Proven),
+        Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged).map(|()| Outcome::Nothing),
+        Action::Snapshot(plan) => take_snapshot(dialect, plan, cancel).map(|()| Outcome::Nothing),
+        Action::Activate(_, staged) => point_link(dialect, &staged.folder),
+        Action::Reactivate(plan) => point_link(dialect, &plan.from.folder),
+        Action::Restore(plan) => restore(dialect, plan, cancel).map(|()| Outcome::Nothing),
+        Action::Sample(_) => match &dialect.probe().command {
+            Some(command) => probe::sample(command, &dialect.paths().home).await.map(|()| Outcome::Nothing),
+            None => Ok(Outcome::Nothing),
+        },
+    };
+    match result {
+        Ok(outcome) => Event::Done(outcome),
+        Err(_) if cancel.flag.load(Ordering::Relaxed) => Event::Cancelled,
+        Err(failure) => Event::Failed(failure),
+    }
+}
+
+/// Where the snapshot of an upgrade is: below the backups, by the release's name, as the peer has it.
+fn snapshot_folder(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::path::PathBuf {
+    let name = format!("snapshot-{:06}-preupgrade", plan.number);
+    dialect.paths().backups.join(plan.to.release.name.as_str()).join(name)
+}
+
+fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
+    let (paths, to) = (dialect.paths(), snapshot_folder(dialect, plan));
+    snapshot::take(&paths.home, &to, &paths.apart, &cancel.flag)
+        .map_err(|error| Failure::transient(format!("{} cannot be copied to {}: {error}", paths.home.display(), to.display())))
+}
+
+fn point_link(dialect: &dyn Dialect, folder: &std::path::Path) -> Result<Outcome, Failure> {
+    activate::link(&dialect.paths().link, folder)
+        .map(|()| Outcome::Nothing)
+        .map_err(|error| Failure::transient(error.to_string()))
+}
+
+fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
+    let paths = dialect.paths();
+    // Beside the data, and apart from it: only there is a rename enough.
+    let work = paths.home.join("nymvisor").join(format!("restore-{:06}", plan.number));
+    let restore = Restore {
+        snapshot: &snapshot_folder(dialect, plan),
+        home: &paths.home,
+        work: &work,
+        apart: &paths.apart,
+        is_monotonic: &|path| dialect.is_monotonic(path),
+    };
+    restore
+        .run(&cancel.flag)
+        .map_err(|error| Failure::transient(format!("the data in {} cannot be put back: {error}", paths.home.display())))
+}

@@ -1,0 +1,196 @@
+//! Say what is, what will be, and why: in the log, once for each change, and to whoever asks.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use omnivisor_core::agent::{Agent, Standing};
+use omnivisor_core::dialect::Refused;
+use omnivisor_core::journal::{Phase, Record};
+use omnivisor_core::plan::FailureKind;
+use omnivisor_core::schedule::{Announcement, Trigger};
+use omnivisor_core::supervisor::{Report, Supervisor};
+use serde_json::{Value, json};
+
+use super::{Shell, is_final};
+use crate::clock;
+
+/// What was said last, so that it is said once.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    queue: Option<String>,
+    refused: Vec<Refused>,
+    standings: BTreeMap<String, String>,
+}
+
+impl Told {
+    pub(super) fn queue_is_fine(&mut self) {
+        if self.queue.take().is_some() {
+            tracing::info!("the upgrade plan can be read again");
+        }
+    }
+
+    pub(super) fn queue_is_wrong(&mut self, path: &Path, error: &str) {
+        if self.queue.as_deref() != Some(error) {
+            tracing::warn!(path = %path.display(), error, "the upgrade plan cannot be read: what it said before stays");
+            self.queue = Some(error.to_owned());
+        }
+    }
+
+    pub(super) fn refused(&mut self, refused: &[Refused]) {
+        for it in refused.iter().filter(|it| !self.refused.contains(it)) {
+            tracing::warn!(name = it.name, reason = it.reason, "an entry of the upgrade plan cannot be followed");
+        }
+        self.refused = refused.to_vec();
+    }
+
+    pub(super) fn standings(&mut self, agent: &Agent) {
+        let now = clock::now();
+        let mut standings = BTreeMap::new();
+        for announced in agent.announced() {
+            let text = describe(&agent.standing(now, announced), announced);
+            let release = announced.release.to_string();
+            if self.standings.get(&release) != Some(&text) {
+                tracing::info!(release, "{text}");
+            }
+            standings.insert(release, text);
+        }
+        self.standings = standings;
+    }
+}
+
+/// Whether nothing more will be done about it.
+pub(super) fn is_settled(standing: &Standing) -> bool {
+    matches!(standing, Standing::Installed | Standing::Denied(_))
+}
+
+fn describe(standing: &Standing, announced: &Announcement) -> String {
+    match standing {
+        Standing::Installed => "installed".to_owned(),
+        Standing::Denied(why) => format!("failed here and is not installed again: {why}"),
+        Standing::NotNewer(version) => format!("not followed: {version} ran here, and this is not newer"),
+        Standing::Unfit(why) => format!("given up until it is announced differently: {why}"),
+        Standing::RetryAt(at, why) => format!("tried again at {at}: {why}"),
+        Standing::Waiting => format!("will be switched to {}", announced.trigger),
+        Standing::WaitsForApproval if announced.trigger == Trigger::OnCommand => {
+            format!("is prepared, and waits for `omnivisor upgrade {}`", announced.release.name)
+        }
+        Standing::WaitsForApproval => format!(
+            "was already due when this installation was taken over: is prepared, and waits for `omnivisor upgrade {}`",
+            announced.release.name
+        ),
+    }
+}
+
+/// Logs what was written.
+pub(super) fn tell(records: &[Record], agent: &Agent) {
+    for record in records {
+        match record {
+            Record::Adopted { installed, .. } => tracing::info!(release = %installed.release, "adopted"),
+            Record::Planned(plan) => {
+                tracing::info!(from = %plan.from.release, to = %plan.to.release, trigger = %plan.to.trigger, "upgrade planned");
+            }
+            Record::Started(step) => tracing::info!(%step, "upgrade"),
+            Record::Staged(staged) => tracing::info!(release = %staged.release, digest = %staged.digest, "ready"),
+            Record::Rescheduled(trigger) => tracing::info!("the upgrade is now wanted {trigger}"),
+            Record::Cancelled(why) => tracing::info!(why = why.as_str(), "the upgrade is dropped"),
+            Record::Failed { step, kind, reason, .. } => match kind {
+                FailureKind::Transient => tracing::warn!(%step, reason, "the upgrade failed and is tried again later"),
+                FailureKind::Permanent => tracing::error!(%step, reason, "the upgrade failed"),
+            },
+            Record::Died { reason } => tracing::warn!(reason, "the new node died"),
+            Record::Undone(undo) => tracing::info!(%undo, "undone"),
+            Record::UndoFailed { reason } => match agent.journal().phase() {
+                Phase::NeedsHuman { .. } => tracing::error!(
+                    reason,
+                    "the upgrade cannot be taken back, and nothing more happens by itself; hint: mend the cause, then `omnivisor resume`"
+                ),
+                _ => tracing::warn!(reason, "taking the upgrade back failed and is tried again"),
+            },
+            Record::Committed { .. } => {
+                let release = agent.journal().active().map(|active| active.release.to_string()).unwrap_or_default();
+                tracing::info!(release, "the upgrade is done: the new node is well");
+            }
+            Record::RolledBack => {
+                let release = agent.journal().active().map(|active| active.release.to_string()).unwrap_or_default();
+                tracing::warn!(release, "the upgrade was taken back: the old release is active again");
+            }
+            Record::Held => tracing::info!("no automatic upgrades until `omnivisor resume`"),
+            Record::Resumed => tracing::info!("automatic upgrades go on"),
+            Record::Approved(release) => tracing::info!(%release, "an operator wants this upgrade now"),
+        }
+    }
+}
+
+/// Logs what happened to the node.
+pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
+    match report {
+        Report::Up => {}
+        Report::Finished => tracing::info!("the node ended by itself with exit code 0"),
+        Report::Died(exit) => {
+            let wait = supervisor.restarts_at().map(|at| at.saturating_sub(clock::now().monotonic));
+            let wait = wait.map(|wait| std::time::Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)));
+            match wait {
+                Some(wait) => tracing::warn!("the node ended with {exit}; it is started again in {}", humantime::format_duration(wait)),
+                None => tracing::warn!("the node ended with {exit}; what it left behind is ended first"),
+            }
+        }
+        Report::GaveUp(exit) => tracing::error!("the node ended with {exit} and is not started again"),
+    }
+    debug_assert!(is_final(report) || !supervisor.is_down() || supervisor.restarts_at().is_some());
+}
+
+impl Shell {
+    /// What `omnivisor status` shows.
+    pub(super) fn status(&self) -> Value {
+        let now = clock::now();
+        let journal = self.agent.journal();
+        let announced: Vec<Value> = self
+            .agent
+            .announced()
+            .iter()
+            .map(|announced| {
+                json!({
+                    "name": announced.release.name.as_str(),
+                    "version": announced.release.version.as_str(),
+                    "due": announced.trigger.due().map(|due| due.to_string()),
+                    "standing": describe(&self.agent.standing(now, announced), announced),
+                })
+            })
+            .collect();
+        let running = self.node.as_ref().filter(|_| self.supervisor.is_running());
+        json!({
+            "instance": self.dialect.instance(),
+            "supervisor": std::process::id(),
+            "node": {
+                "state": if running.is_some() { "running" } else if self.supervisor.is_down() { "down" } else { "ending" },
+                "pid": running.map(|node| node.id().pid),
+                "release": journal.runs().map(|installed| json!({
+                    "name": installed.release.name.as_str(),
+                    "version": installed.release.version.as_str(),
+                    "folder": installed.folder,
+                })),
+            },
+            "active": journal.active().map(|active| json!({
+                "name": active.release.name.as_str(),
+                "version": active.release.version.as_str(),
+            })),
+            "upgrade": phase(journal.phase()),
+            "held": journal.held(),
+            "degraded": self.degraded,
+            "announced": announced,
+        })
+    }
+}
+
+fn phase(phase: &Phase) -> Value {
+    let to = |plan: &omnivisor_core::plan::UpgradePlan| plan.to.release.to_string();
+    match phase {
+        Phase::Idle => json!({ "phase": "idle" }),
+        Phase::Preparing { plan, step } => json!({ "phase": "preparing", "step": step.as_str(), "to": to(plan) }),
+        Phase::Staged { plan, .. } => json!({ "phase": "staged", "to": to(plan) }),
+        Phase::Switching { plan, step, .. } => json!({ "phase": "switching", "step": step.as_str(), "to": to(plan) }),
+        Phase::Probing { plan, deaths, .. } => json!({ "phase": "probing", "to": to(plan), "deaths": deaths }),
+        Phase::Undoing { plan, reason, .. } => json!({ "phase": "undoing", "to": to(plan), "why": reason }),
+        Phase::NeedsHuman { plan, reason, .. } => json!({ "phase": "needs-human", "to": to(plan), "why": reason }),
+    }
+}
