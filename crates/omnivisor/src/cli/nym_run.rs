@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use omnivisor_core::agent::Policy;
-use omnivisor_core::dialect::{Dialect, Health as _, Launch as _, Layout as _};
+use omnivisor_core::dialect::{Dialect, Launch as _};
 use omnivisor_core::formats::journal;
 use omnivisor_core::journal::Journal;
 use omnivisor_core::release::Installed;

@@ -1,0 +1,6 @@
+//! The real binary, from outside: real processes, real files, loopback servers.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "a panic is a failed test")]
+
+mod upgrade;
+mod world;
