@@ -179,6 +179,8 @@ pub struct Agent {
     seen: Observed,
     undo_after: Option<Duration>,
     ending: Option<Ending>,
+    /// When it was last asked.
+    now: Now,
 }
 
 enum Call {
@@ -200,6 +202,7 @@ impl Agent {
             seen: Observed::default(),
             undo_after: None,
             ending: None,
+            now,
         };
         let mut effects = Effects::default();
         agent.go_on(now, &mut effects);
@@ -209,6 +212,7 @@ impl Agent {
     /// Answers an event.
     pub fn step(&mut self, now: Now, event: Event) -> Effects {
         let mut effects = Effects::default();
+        self.now = now;
         self.take_in(now, event, &mut effects.records);
         self.go_on(now, &mut effects);
         effects
@@ -574,8 +578,10 @@ impl Agent {
         }
     }
 
-    /// When to call back, at the latest.
-    pub fn timeouts(&self, now: Now) -> Timeouts {
+    /// When to call back, at the latest. Seen from the last call, whenever this is asked: what has become due since then
+    /// is still to be waited for, for no time at all.
+    pub fn timeouts(&self) -> Timeouts {
+        let now = self.now;
         if self.ending.is_some() {
             return Timeouts::default();
         }

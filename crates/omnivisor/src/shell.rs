@@ -320,7 +320,7 @@ impl Shell {
 
     fn set_timers(&mut self, monotonic: &mut Timer, wall: &mut Timer) {
         let now = clock::now();
-        let timeouts = self.agent.timeouts(now);
+        let timeouts = self.agent.timeouts();
         let retry = self.unwritable.then(|| now.monotonic + UNWRITABLE);
         let next = [timeouts.monotonic, self.supervisor.timeout(), retry].into_iter().flatten().min();
         let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);

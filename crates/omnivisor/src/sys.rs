@@ -36,14 +36,15 @@ pub fn hold_at_gate(command: &mut Command, gate: Gate) {
         loop {
             match rustix::io::read(&go, &mut [0_u8]) {
                 Ok(1) => return Ok(()),
-                Ok(_) => return Err(io::Error::from_raw_os_error(rustix::io::Errno::PIPE.raw_os_error())),
+                // The parent is gone, so nobody is left to be told of an error.
+                // SAFETY: ends this process without running anything of its parent's.
+                Ok(_) => unsafe { libc::_exit(1) },
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are made: close, fcntl, getpid, write and read, directly
-    // as system calls; nothing is allocated, no lock is taken, and errors carry a number only.
+    // SAFETY: between fork and exec only async-signal-safe calls are made: close, fcntl, getpid, write, read and _exit; nothing is allocated, no lock is taken, and errors carry a number only.
     unsafe { command.pre_exec(wait) };
 }
 

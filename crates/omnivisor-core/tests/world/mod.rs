@@ -353,7 +353,7 @@ impl World {
 
     /// Sleeps until the next thing that happens by itself.
     fn sleep(&mut self, agent: &Agent, supervisor: &mut Supervisor, deadline: Duration) -> Option<Event> {
-        let timeouts = agent.timeouts(self.now());
+        let timeouts = agent.timeouts();
         let wall = timeouts.wall.map(|wall| self.clock + wall.since(at(self.clock)));
         let dies = self.node.as_ref().and_then(|node| node.dies_at.as_ref()).map(|(at, _)| *at);
         let next = [timeouts.monotonic, wall, dies, supervisor.timeout()].into_iter().flatten().min()?;

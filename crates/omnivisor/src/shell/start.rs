@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Shell, known, report};
 use crate::clock;
-use crate::effects::process::{Group, Launcher, Node};
+use crate::effects::process::{Group, Launcher, Node, ProcessId};
 use crate::effects::roll_call::{self, LaunchRecord, RollCall, Sought};
 use crate::effects::{activate, fetch, preflight};
 use crate::store::journal_file::{JournalFile, OpenError};
@@ -33,6 +33,9 @@ pub(super) const LAUNCH: &str = "launch.json";
 const JOURNAL: &str = "journal";
 /// Says that there was a journal.
 const ADOPTED: &str = "adopted";
+
+/// How long a lock whose holder is dead may still be held.
+const ORPHANED_LOCK: Duration = Duration::from_secs(5);
 
 /// How long after a failed mirror the next try is.
 const MIRROR_AGAIN: Duration = Duration::from_secs(5);
@@ -105,10 +108,7 @@ impl Start {
         if let Some(kind) = lock::unreliable_file_system(&paths.state).filter(|_| !self.allow_network_file_system) {
             return Err(StartError::FileSystem { path: paths.state, kind });
         }
-        let mut supervisor_lock = Lock::try_take(&paths.state.join(SUPERVISOR_LOCK)).map_err(|error| match error {
-            LockError::Held { holder, .. } => StartError::AlreadyRunning(holder),
-            error => error.into(),
-        })?;
+        let mut supervisor_lock = be_the_one(&paths.state.join(SUPERVISOR_LOCK)).await?;
         let holder = format!("process {}\n", std::process::id());
         supervisor_lock.sign(&holder).map_err(state("the lock file cannot be signed".to_owned()))?;
         sweep(&*dialect);
@@ -232,6 +232,26 @@ fn unknown(folder: PathBuf) -> Installed {
     #[allow(clippy::expect_used, reason = "thirty-two bytes are a SHA-256")]
     let digest = omnivisor_core::release::Digest::new(Algorithm::Sha256, &[0; 32]).expect("has its length");
     Installed { release, folder, digest, identity: Identity::default() }
+}
+
+/// Takes the supervisor's lock. A holder that is dead has left it to a child that had not executed yet, and which ends as
+/// soon as it sees that: that is waited for.
+async fn be_the_one(path: &Path) -> Result<Lock, StartError> {
+    let end = clock::now().monotonic + ORPHANED_LOCK;
+    loop {
+        match Lock::try_take(path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held { holder, .. }) => {
+                let pid = holder.strip_prefix("process ").and_then(|pid| pid.parse().ok());
+                let alive = pid.is_none_or(|pid| ProcessId::of(pid).is_some());
+                if alive || clock::now().monotonic >= end {
+                    return Err(StartError::AlreadyRunning(holder));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn make_state_folder(path: &Path) -> Result<(), StartError> {

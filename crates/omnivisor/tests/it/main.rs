@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "a panic is a failed test")]
 
+mod bad_input;
+mod build_info;
+mod crash;
+mod peer_defects;
 mod upgrade;
 mod world;

@@ -1,0 +1,303 @@
+//! One rule, one test: what the agent must and must not do, said directly. Most were written because a planted bug showed
+//! that no other test noticed, see `plant-bugs` in the testkit.
+
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod world;
+
+use std::time::Duration;
+
+use omnivisor_core::agent::{Action, Agent, Effects, Event, Outcome, Standing};
+use omnivisor_core::journal::{Adoption, CancelReason, Journal, Phase, Record};
+use omnivisor_core::plan::{Failure, Step, Undo};
+use omnivisor_core::release::Version;
+use omnivisor_core::schedule::{Announcement, Origin, Trigger};
+use omnivisor_core::time::{Now, Timestamp};
+use world::{Fault, Fuse, Health, NEW, NEWER, OLD, Scenario, World, announce, at, installed, name, release};
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+/// An agent that runs [`OLD`], adopted at 100 s, with what it has written so far.
+struct Lab {
+    agent: Agent,
+    records: Vec<Record>,
+    clock: Duration,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let installed = installed(&release(OLD, 0));
+        let adopted = Record::Adopted { installed, at: at(S(100)), adoption: Adoption::Initialised };
+        let records = vec![adopted];
+        let policy = World::new(Scenario::default()).policy();
+        let (agent, _) = Agent::recover(&records, policy, Now { monotonic: S(100), wall: at(S(100)) }).unwrap();
+        Self { agent, records, clock: S(100) }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.clock, wall: at(self.clock) }
+    }
+
+    fn step(&mut self, event: Event) -> Effects {
+        let effects = self.agent.step(self.now(), event);
+        self.records.extend(effects.records.iter().cloned());
+        effects
+    }
+
+    fn done(&mut self) -> Effects {
+        self.step(Event::Done(Outcome::Nothing))
+    }
+
+    /// Announces a release and prepares it until it is staged.
+    fn stage(&mut self, announced: &Announcement) -> Effects {
+        let effects = self.step(Event::Announced(vec![announced.clone()]));
+        assert_eq!(asked(&effects), "Fetch");
+        assert_eq!(asked(&self.done()), "Preflight");
+        self.step(Event::Done(Outcome::Proven(installed(&announced.release))))
+    }
+
+    fn standing(&self, announced: &Announcement) -> Standing {
+        self.agent.standing(self.now(), announced)
+    }
+}
+
+fn asked(effects: &Effects) -> String {
+    effects.action.as_ref().map_or_else(String::new, name)
+}
+
+fn lived(scenario: Scenario) -> World {
+    let mut world = World::new(scenario);
+    assert!(world.live(&mut Fuse::new(&[])).is_ok(), "nothing crashes here");
+    world
+}
+
+fn runs(world: &World) -> Option<&str> {
+    world.node.as_ref().map(|node| node.version.as_str())
+}
+
+fn always(step: Step, permanent: bool) -> Option<Fault> {
+    Some(Fault { step, attempt: None, after_effect: true, permanent })
+}
+
+#[test]
+fn recovery_asks_for_what_was_under_way_without_being_told_anything() {
+    let world = lived(Scenario { health: Health::Dies, ..Scenario::default() });
+    let mut seen = Vec::new();
+    for end in 1..=world.journal.len() {
+        let records = &world.journal[..end];
+        let (agent, effects) = Agent::recover(records, world.policy(), world.now()).unwrap();
+        let expected = match Journal::replay(records).unwrap().phase() {
+            Phase::Preparing { step: Step::Fetch, .. } => "Fetch",
+            Phase::Preparing { .. } => "Preflight",
+            Phase::Staged { .. } => "Arm",
+            Phase::Switching { step: Step::Snapshot, .. } => "Snapshot",
+            Phase::Switching { step: Step::Activate, .. } => "Activate",
+            Phase::Undoing { owed, .. } => match owed.first() {
+                Some(Undo::Restore) => "Restore",
+                Some(Undo::Reactivate) => "Reactivate",
+                _ => "",
+            },
+            _ => "",
+        };
+        assert_eq!(asked(&effects), expected, "{:?}", agent.journal().phase());
+        seen.push(expected);
+    }
+    seen.retain(|action| !action.is_empty());
+    seen.dedup();
+    assert_eq!(seen, ["Fetch", "Preflight", "Arm", "Snapshot", "Activate", "Restore", "Reactivate"]);
+}
+
+#[test]
+fn an_activation_that_failed_half_way_is_taken_back() {
+    let world = lived(Scenario { fault: always(Step::Activate, false), ..Scenario::default() });
+    assert_eq!((world.link.as_str(), runs(&world)), (OLD, Some(OLD)), "{}", world.tell());
+}
+
+#[test]
+fn a_link_that_cannot_be_moved_back_keeps_no_node_down() {
+    let undo_fault = Some((Undo::Reactivate, 9));
+    let world = lived(Scenario { health: Health::Dies, undo_fault, ..Scenario::default() });
+    assert!(matches!(world.phase, Phase::NeedsHuman { .. }), "{}", world.tell());
+    assert_eq!(runs(&world), Some(OLD), "{}", world.tell());
+}
+
+#[test]
+fn no_two_plans_have_the_same_number() {
+    let fault = Some(Fault { step: Step::Fetch, attempt: Some(1), after_effect: false, permanent: false });
+    let world = lived(Scenario { fault, ..Scenario::default() });
+    let numbers: Vec<u64> = world
+        .journal
+        .iter()
+        .filter_map(|record| match record {
+            Record::Planned(plan) => Some(plan.number),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[test]
+fn a_release_that_is_wrong_is_tried_three_times() {
+    let world = lived(Scenario { fault: always(Step::Preflight, true), ..Scenario::default() });
+    let failed = world.journal.iter().filter(|record| matches!(record, Record::Failed { .. })).count();
+    assert_eq!(failed, 3, "{}", world.tell());
+    assert_eq!(runs(&world), Some(OLD), "{}", world.tell());
+}
+
+#[test]
+fn while_held_a_release_is_prepared_and_not_switched_to() {
+    let mut lab = Lab::new();
+    lab.step(Event::Hold);
+    assert_eq!(asked(&lab.stage(&announce(NEW, 90))), "", "it is due, and waits");
+    lab.clock = S(10_000);
+    assert_eq!(asked(&lab.step(Event::Timeout)), "");
+    assert_eq!(asked(&lab.step(Event::Resume)), "Arm");
+}
+
+#[test]
+fn a_hold_during_the_last_look_counts() {
+    let mut lab = Lab::new();
+    assert_eq!(asked(&lab.stage(&announce(NEW, 90))), "Arm");
+    lab.step(Event::Hold);
+    lab.done();
+    assert!(matches!(lab.agent.journal().phase(), Phase::Staged { .. }), "the node was not stopped");
+    assert!(lab.agent.journal().runs().is_some());
+}
+
+#[test]
+fn a_result_that_comes_late_is_not_the_present_actions() {
+    let mut lab = Lab::new();
+    let first = announce(NEW, 90);
+    assert_eq!(asked(&lab.step(Event::Announced(vec![first.clone()]))), "Fetch");
+    let again = Announcement { release: release(NEW, 2), ..first };
+    let effects = lab.step(Event::Announced(vec![again]));
+    assert!(effects.cancel, "the download of what is not wanted any more is to end");
+    assert!(matches!(effects.records[0], Record::Cancelled(CancelReason::Superseded)));
+    assert_eq!(asked(&effects), "", "one action at a time");
+    // It had succeeded before it could be told.
+    let effects = lab.done();
+    assert_eq!(effects.records, [], "nothing is known of the second one yet");
+    match effects.action {
+        Some(Action::Fetch(plan)) => assert_eq!(plan.to.release, release(NEW, 2)),
+        other => panic!("{other:?}"),
+    }
+    let effects = lab.step(Event::Announced(Vec::new()));
+    assert!(effects.cancel);
+    let effects = lab.step(Event::Failed(Failure::permanent("broke off")));
+    assert_eq!(effects, Effects::default(), "a failure of what was dropped is nobody's");
+}
+
+#[test]
+fn what_is_due_earlier_goes_first() {
+    let mut lab = Lab::new();
+    let later = announce(NEWER, 5000);
+    assert_eq!(asked(&lab.stage(&later)), "", "staged, and waits for its time");
+    let effects = lab.step(Event::Announced(vec![later, announce(NEW, 4000)]));
+    assert_eq!(effects.records[0], Record::Cancelled(CancelReason::Preempted));
+    match effects.action {
+        Some(Action::Fetch(plan)) => assert_eq!(plan.to.release, release(NEW, 1)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_approval_goes_back_to_an_older_version() {
+    let mut lab = Lab::new();
+    let older = announce("0.9.0", 90);
+    lab.step(Event::Announced(vec![older.clone()]));
+    let effects = lab.step(Event::Approve(older.release.clone()));
+    assert_eq!(effects.action, None);
+    assert_eq!(lab.standing(&older), Standing::NotNewer(OLD.to_owned()));
+    let asked_for = Announcement { origin: Origin::LocalDowngrade, ..older };
+    assert_eq!(asked(&lab.step(Event::Announced(vec![asked_for]))), "Fetch", "a downgrade is announced as one");
+}
+
+#[test]
+fn an_upstream_is_followed_upwards_only() {
+    let mut lab = Lab::new();
+    let reissued = Announcement { release: release(OLD, 9), ..announce(OLD, 90) };
+    let mut odd = announce(NEW, 90);
+    odd.release.version = Version::new("banana");
+    for announced in [reissued.clone(), odd] {
+        let effects = lab.step(Event::Announced(vec![announced.clone()]));
+        assert_eq!(effects, Effects::default(), "{announced:?}");
+        assert_eq!(lab.standing(&announced), Standing::NotNewer(OLD.to_owned()));
+    }
+    let hot_fix = Announcement { origin: Origin::Local, ..reissued };
+    assert_eq!(asked(&lab.step(Event::Announced(vec![hot_fix]))), "Fetch", "a person may issue the same version again");
+}
+
+#[test]
+fn the_wait_between_two_tries_doubles_up_to_its_limit_and_the_tries_never_end() {
+    let mut lab = Lab::new();
+    let announced = announce(NEW, 90);
+    let mut waits = Vec::new();
+    assert_eq!(asked(&lab.step(Event::Announced(vec![announced.clone()]))), "Fetch");
+    for _ in 0..12 {
+        assert_eq!(asked(&lab.step(Event::Failed(Failure::transient("no network")))), "");
+        let Standing::RetryAt(next, _) = lab.standing(&announced) else { panic!("{:?}", lab.standing(&announced)) };
+        let wait = next.since(lab.now().wall);
+        assert_eq!(lab.agent.timeouts(lab.now()).wall, Some(next), "and it asks to be called then");
+        lab.clock += wait - Duration::from_nanos(1);
+        assert_eq!(asked(&lab.step(Event::Timeout)), "", "not a moment earlier");
+        lab.clock += Duration::from_nanos(1);
+        assert_eq!(asked(&lab.step(Event::Timeout)), "Fetch");
+        waits.push(wait.as_secs());
+    }
+    assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_makes_nobody_wait_for_it() {
+    let mut lab = Lab::new();
+    let announced = announce(NEW, 90);
+    lab.step(Event::Announced(vec![announced.clone()]));
+    lab.step(Event::Failed(Failure::transient("no network")));
+    assert!(matches!(lab.standing(&announced), Standing::RetryAt(..)));
+    let back = Now { monotonic: lab.clock, wall: Timestamp::EPOCH };
+    assert_eq!(lab.agent.standing(back, &announced), Standing::Waiting);
+}
+
+#[test]
+fn an_approval_ends_with_the_next_commit() {
+    let mut lab = Lab::new();
+    lab.step(Event::Approve(release(NEWER, 1)));
+    assert_eq!(asked(&lab.stage(&announce(NEW, 90))), "Arm");
+    lab.done();
+    let mut journal = lab.agent.journal().clone();
+    for record in [
+        Record::Started(Step::Snapshot),
+        Record::Started(Step::Activate),
+        Record::Started(Step::Probe),
+        Record::Committed { at: at(S(200)) },
+    ] {
+        journal.append(&record).unwrap();
+    }
+    assert!(!journal.approved(&release(NEWER, 1)), "it was asked of the release before");
+}
+
+#[test]
+fn what_waits_for_a_command_is_prepared_and_not_switched_to() {
+    let mut lab = Lab::new();
+    let announced = Announcement { trigger: Trigger::OnCommand, ..announce(NEW, 90) };
+    assert_eq!(asked(&lab.stage(&announced)), "");
+    lab.clock = S(1_000_000);
+    assert_eq!(asked(&lab.step(Event::Timeout)), "");
+    assert_eq!(asked(&lab.step(Event::Approve(announced.release))), "Arm");
+}
+
+#[test]
+fn a_stop_in_the_outage_starts_nothing_and_the_next_run_goes_on() {
+    let mut lab = Lab::new();
+    lab.stage(&announce(NEW, 90));
+    lab.done();
+    let effects = lab.step(Event::NodeDown);
+    assert_eq!(asked(&effects), "Snapshot");
+    lab.step(Event::StopRequested);
+    let effects = lab.done();
+    assert_eq!(effects.records, [Record::Started(Step::Activate)], "what was done counts");
+    assert_eq!(effects.action, None, "and nothing more is begun");
+    let policy = World::new(Scenario::default()).policy();
+    let (_, effects) = Agent::recover(&lab.records, policy, lab.now()).unwrap();
+    assert_eq!(asked(&effects), "Activate");
+}
