@@ -79,45 +79,32 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let folder = dialect.release_folder(&release);
     check_program(&dialect, &details)?;
 
-    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
-    let path = &dialect.paths().queue;
-    let bytes = fs::read(path).with_context(|| format!("cannot read the upgrade plan {}", path.display()))?;
-    let mut plan = PlanFile::parse(&bytes)?;
     let now = clock::now().wall;
-    let info = if add.add_binary {
-        let queued = plan.queued_up.iter_mut().find_map(|entry| match entry {
-            Lenient::Known(info) if info.name == add.upgrade_name => Some(info),
-            _ => None,
-        });
-        let queued = queued.ok_or_else(|| {
-            Trouble::from(anyhow!("no upgrade {:?} is queued to add the executable to", add.upgrade_name))
-                .hint("without --add-binary it is queued as a new one")
-        })?;
-        if queued.version != details.build_version {
-            let (version, announced) = (&details.build_version, &queued.version);
-            return Err(anyhow!("the executable is version {version}, and {announced} is announced").into());
-        }
-        queued.omnivisor.get_or_insert_default().digest = Some(digest.to_string());
-        queued.clone()
-    } else {
-        let due = if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(delay.unwrap_or(DELAY))) };
-        let info = UpgradeInfo::local(&add.upgrade_name, details, now, add.publish_date, due);
-        let described = folder.join(UpgradeInfo::FILE_NAME);
-        if described.exists() && !add.force {
-            let error = anyhow!("there is an upgrade {:?} already: {}", add.upgrade_name, described.display());
-            return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
-        }
-        queue::add_local(&mut plan, info.clone(), Some(&digest), add.force, add.force)?;
-        info
-    };
-    // The executable, what describes it, and only then the plan, which is what a running supervisor looks at.
+    let due = if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(delay.unwrap_or(DELAY))) };
+    let new = UpgradeInfo::local(&add.upgrade_name, details, now, add.publish_date, due);
+    let described = folder.join(UpgradeInfo::FILE_NAME);
+    if !add.add_binary && described.exists() && !add.force {
+        let error = anyhow!("there is an upgrade {:?} already: {}", add.upgrade_name, described.display());
+        return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
+    }
+    // Everything is refused that would be refused later, before anything is copied. Then the executable, what describes it,
+    // and only then the plan, which is what a running supervisor looks at.
+    let path = &dialect.paths().queue;
+    edit(add, &mut read_plan(path)?.1, &new, &digest)?;
     place(&dialect, &source, &folder, &digest, add.force)?;
     if !add.add_binary {
-        atomic::replace(&folder.join(UpgradeInfo::FILE_NAME), &info.to_bytes(), 0o644)
+        atomic::replace(&described, &new.to_bytes(), 0o644)
             .with_context(|| format!("cannot describe the upgrade in {}", folder.display()))?;
     }
-    atomic::replace(path, &plan.to_bytes(), 0o644)
-        .with_context(|| format!("cannot write the upgrade plan {}", path.display()))?;
+    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    let info = loop {
+        let (bytes, mut plan) = read_plan(path)?;
+        let info = edit(add, &mut plan, &new, &digest)?;
+        let replaced = atomic::replace_if(path, Some(&bytes), &plan.to_bytes(), 0o644);
+        if replaced.with_context(|| format!("cannot write the upgrade plan {}", path.display()))? {
+            break info;
+        }
+    };
     output::result(&match add.output {
         Format::Json => json!({
             "name": info.name,
@@ -132,6 +119,33 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
         }
     });
     Ok(Exit::Success)
+}
+
+fn read_plan(path: &Path) -> anyhow::Result<(Vec<u8>, PlanFile)> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read the upgrade plan {}", path.display()))?;
+    let plan = PlanFile::parse(&bytes)?;
+    Ok((bytes, plan))
+}
+
+/// Puts the upgrade, or the executable's digest, into the plan; returns the entry.
+fn edit(add: &AddUpgrade, plan: &mut PlanFile, new: &UpgradeInfo, digest: &Digest) -> Result<UpgradeInfo, Trouble> {
+    if !add.add_binary {
+        queue::add_local(plan, new.clone(), Some(digest), add.force, add.force)?;
+        return Ok(new.clone());
+    }
+    let queued = plan.queued_up.iter_mut().find_map(|entry| match entry {
+        Lenient::Known(info) if info.name == add.upgrade_name => Some(info),
+        _ => None,
+    });
+    let queued = queued.ok_or_else(|| {
+        Trouble::from(anyhow!("no upgrade {:?} is queued to add the executable to", add.upgrade_name))
+            .hint("without --add-binary it is queued as a new one")
+    })?;
+    if queued.version != new.version {
+        return Err(anyhow!("the executable is version {}, and {} is announced", new.version, queued.version).into());
+    }
+    queued.omnivisor.get_or_insert_default().digest = Some(digest.to_string());
+    Ok(queued.clone())
 }
 
 /// Asks a copy of the executable who it is: the operator's file is not changed, not even made executable.

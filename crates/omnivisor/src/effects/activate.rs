@@ -1,5 +1,7 @@
 //! Make a release the active one for everybody who looks: the link, and the files that other tools expect.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -14,6 +16,9 @@ use crate::store::lock::{Lock, LockError};
 /// How long another instance or the peer may take to change a shared file.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often somebody else may be faster.
+const TRIES: usize = 50;
+
 /// Why the files could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {
@@ -23,6 +28,9 @@ pub enum ActivateError {
     /// They do not make sense.
     #[error(transparent)]
     Dialect(#[from] omnivisor_core::dialect::DialectError),
+    /// Somebody else writes them all the time.
+    #[error("somebody else writes the files as fast as we do")]
+    Overtaken,
     /// One cannot be written.
     #[error("{path} cannot be written: {source}", path = .path.display())]
     Write {
@@ -48,22 +56,36 @@ pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, Activate
     let target = fs::read_link(&dialect.paths().link).ok();
     let linked = target.is_none_or(|target| target == state.shown.folder || !target.is_dir());
     let state = &Mirrored { linked, ..state.clone() };
-    let files = dialect.mirror(state, &|path| fs::read(path).ok())?;
     let mut written = 0;
-    for file in files {
-        let wrote = match &file.contents {
-            Contents::Link(target) => {
-                link(&file.path, target)?;
-                continue;
-            }
-            Contents::Bytes(bytes) => {
-                let folder = file.path.parent().map_or(Ok(()), fs::create_dir_all);
-                folder.and_then(|()| atomic::replace(&file.path, bytes, 0o644))
-            }
+    for _ in 0..TRIES {
+        // What was read is what may be replaced: a person or a peer takes no lock.
+        let seen = RefCell::new(HashMap::new());
+        let read = |path: &Path| -> Option<Vec<u8>> {
+            seen.borrow_mut().entry(path.to_owned()).or_insert_with(|| fs::read(path).ok()).clone()
         };
-        wrote.map_err(|source| ActivateError::Write { path: file.path.clone(), source })?;
-        written += 1;
-        checkpoint::reach("mirror-between-files");
+        let files = dialect.mirror(state, &read)?;
+        let seen = seen.borrow();
+        let mut overtaken = false;
+        for file in files {
+            let bytes = match &file.contents {
+                Contents::Link(target) => {
+                    link(&file.path, target)?;
+                    continue;
+                }
+                Contents::Bytes(bytes) => bytes,
+            };
+            let before = seen.get(&file.path).and_then(Option::as_deref);
+            let folder = file.path.parent().map_or(Ok(()), fs::create_dir_all);
+            let wrote = folder.and_then(|()| atomic::replace_if(&file.path, before, bytes, 0o644));
+            match wrote.map_err(|source| ActivateError::Write { path: file.path.clone(), source })? {
+                true => written += 1,
+                false => overtaken = true,
+            }
+            checkpoint::reach("mirror-between-files");
+        }
+        if !overtaken {
+            return Ok(written);
+        }
     }
-    Ok(written)
+    Err(ActivateError::Overtaken)
 }

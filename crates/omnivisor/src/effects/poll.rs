@@ -1,7 +1,6 @@
 //! Ask an upstream every so often, and bring what it says into the queue.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use omnivisor_core::dialect::{Dialect, Limits, Merge};
@@ -17,6 +16,8 @@ const LARGEST: u64 = 1 << 20;
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long somebody else may take to change the queue.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often somebody who takes no lock may be faster.
+const TRIES: usize = 50;
 
 /// Why an upstream's answer changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +51,14 @@ pub fn merge(dialect: &dyn Dialect, answer: &[u8], url: &str, limits: &Limits<'_
     let path = &dialect.paths().queue;
     let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
     let wrong = |source| PollError::Queue { path: path.clone(), source };
-    let queue = fs::read(path).map_err(wrong)?;
-    let merge = dialect.merge(&queue, answer, url, limits)?;
-    if let Some(queue) = &merge.queue {
+    for _ in 0..TRIES {
+        let queue = fs::read(path).map_err(wrong)?;
+        let merge = dialect.merge(&queue, answer, url, limits)?;
+        let Some(merged) = &merge.queue else { return Ok(merge) };
         checkpoint::reach("poll-before-queue");
-        replace(path, queue).map_err(wrong)?;
+        if atomic::replace_if(path, Some(&queue), merged, 0o644).map_err(wrong)? {
+            return Ok(merge);
+        }
     }
-    Ok(merge)
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    atomic::replace(path, bytes, 0o644)
+    Err(wrong(std::io::Error::other("somebody else writes it as fast as we do")))
 }

@@ -95,9 +95,10 @@ fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> 
         return Ok(());
     }
     let survey = space::survey(&paths.home, &paths.apart).map_err(|error| Failure::transient(error.to_string()))?;
-    snapshot::private_folder(&paths.backups)
-        .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", paths.backups.display())))?;
-    writable(&paths.backups)?;
+    let backups = paths.backups.join(plan.to.release.name.as_str());
+    snapshot::prepare(&backups)
+        .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", backups.display())))?;
+    writable(&backups)?;
     writable(&paths.home)?;
     space::require(&paths.backups, survey.bytes, "a snapshot").map_err(|error| Failure::transient(error.to_string()))
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -44,14 +44,12 @@ impl Restore<'_> {
             snapshot::remove(&copy)?;
             snapshot::private_folder(self.work)?;
             snapshot::copy_tree(self.snapshot, &copy, &[], cancelled)?;
-            rustix::fs::syncfs(File::open(&copy)?)?;
+            snapshot::flush_tree(&copy)?;
             atomic::replace(&self.work.join(COMPLETE), b"", 0o600)?;
         }
         checkpoint::reach("restore-before-renames");
         snapshot::private_folder(&aside)?;
-        self.put_back(Path::new(""), &copy, &aside, &kept)?;
-        rustix::fs::syncfs(File::open(self.home)?)?;
-        Ok(())
+        self.put_back(Path::new(""), &copy, &aside, &kept)
     }
 
     /// The paths below the home that are not moved: what stands apart, and every monotonic file, live or in the snapshot.
@@ -123,7 +121,7 @@ impl Restore<'_> {
                 fs::rename(&from, &to)?;
             }
         }
-        Ok(())
+        atomic::flush_folder(&live)
     }
 }
 

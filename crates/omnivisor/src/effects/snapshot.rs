@@ -1,5 +1,8 @@
 //! Copy a node's data aside: plain, complete, and there whole or not at all.
 //!
+//! Flushing: a few files one by one; more of them with the whole file system, which is faster then, but waits for what
+//! everybody else has written, too.
+//!
 //! Kept: contents, folders, symbolic links as links, pipes, modes, owners (as root) and times. Left out: sockets, which
 //! whoever listens makes anew, devices, and what stands apart. The copy may be read by nobody else: it holds keys.
 
@@ -17,6 +20,9 @@ use crate::store::atomic;
 /// What the name of a copy that is not whole ends in.
 const PARTIAL: &str = ".partial";
 
+/// Up to so many files and folders are flushed one by one: each takes about as long as a whole file system at rest.
+const FEW: usize = 16;
+
 /// Takes a snapshot of `home` at `to`, without what is `apart`. Durable and complete when it returns; if `to` is there
 /// already, it is complete, and that is all.
 ///
@@ -33,8 +39,7 @@ pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -
         private_folder(parent)?;
     }
     let copied = copy_tree(home, &partial, apart, cancelled).and_then(|()| {
-        // All of it at once: a flush for each file would take most of the outage.
-        rustix::fs::syncfs(File::open(&partial)?)?;
+        flush_tree(&partial)?;
         checkpoint::reach("snapshot-before-rename");
         fs::rename(&partial, to)?;
         atomic::flush_folder_of(to)
@@ -43,6 +48,38 @@ pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -
         let _ = remove(&partial);
     }
     copied
+}
+
+/// Makes the folder that snapshots of a release go to, so that it is durable before the outage begins.
+pub fn prepare(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    private_folder(folder)?;
+    folder.ancestors().skip(1).take(2).try_for_each(atomic::flush_folder)
+}
+
+/// Makes a copy durable.
+pub fn flush_tree(root: &Path) -> io::Result<()> {
+    let (mut paths, mut looked) = (vec![root.to_owned()], 0);
+    while let Some(path) = paths.get(looked).cloned() {
+        looked += 1;
+        if fs::symlink_metadata(&path)?.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                paths.push(entry?.path());
+            }
+        }
+        if paths.len() > FEW {
+            return Ok(rustix::fs::syncfs(File::open(root)?)?);
+        }
+    }
+    for path in paths {
+        let kind = fs::symlink_metadata(&path)?.file_type();
+        if kind.is_file() || kind.is_dir() {
+            File::open(&path)?.sync_all()?; // links and pipes are in their folder
+        }
+    }
+    Ok(())
 }
 
 /// Makes a folder, and those above it, that only the owner may look into.

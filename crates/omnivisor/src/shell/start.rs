@@ -242,8 +242,9 @@ async fn be_the_one(path: &Path) -> Result<Lock, StartError> {
         match Lock::try_take(path) {
             Ok(lock) => return Ok(lock),
             Err(LockError::Held { holder, .. }) => {
+                // One that has not signed yet is about to.
                 let pid = holder.strip_prefix("process ").and_then(|pid| pid.parse().ok());
-                let alive = pid.is_none_or(|pid| ProcessId::of(pid).is_some());
+                let alive = pid.is_some_and(|pid| ProcessId::of(pid).is_some());
                 if alive || clock::now().monotonic >= end {
                     return Err(StartError::AlreadyRunning(holder));
                 }
@@ -265,8 +266,18 @@ fn make_state_folder(path: &Path) -> Result<(), StartError> {
 /// Removes what a crash left half made.
 fn sweep(dialect: &dyn Dialect) {
     let paths = dialect.paths();
-    for folder in [&paths.state, &paths.releases, &paths.home.join("nymvisor")] {
+    for folder in [&paths.state, &paths.home.join("nymvisor")] {
         atomic::sweep(folder);
+    }
+    // Others may be writing where instances share files; then it is theirs to sweep.
+    let Ok(_lock) = Lock::try_take(&paths.shared_lock) else { return };
+    atomic::sweep(&paths.releases);
+    for entry in fs::read_dir(paths.releases.join("upgrades")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let adding = name.strip_prefix(".omnivisor-add-").and_then(|pid| pid.parse().ok());
+        if adding.is_some_and(|pid| ProcessId::of(pid).is_none()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -6,6 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 use crate::checkpoint;
 
 /// What the name of a file that is being made ends in; nothing that ends so is ever read.
@@ -23,6 +26,55 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     clean(written, &unfinished)?;
     checkpoint::reach("atomic-after-rename");
     flush_folder_of(path)
+}
+
+/// Like [`replace`], but only if the file still has the contents `expected` (none: is not there); false if it has others.
+///
+/// For files that people and peers write without taking any lock: whatever they wrote until the very moment is seen, and
+/// stays.
+pub fn replace_if(path: &Path, expected: Option<&[u8]>, contents: &[u8], mode: u32) -> io::Result<bool> {
+    let unfinished = unfinished(path)?;
+    let exchanged = write(&unfinished, contents, mode, true).and_then(|()| exchange(&unfinished, path, expected));
+    checkpoint::reach("exchange-before-removal");
+    let removed = fs::remove_file(&unfinished);
+    match exchanged {
+        Ok(true) => {
+            if expected.is_some() {
+                removed?;
+            }
+            flush_folder_of(path).map(|()| true)
+        }
+        other => other,
+    }
+}
+
+/// Puts `new` in the place of `path`, and back if that was not what was expected.
+fn exchange(new: &Path, path: &Path, expected: Option<&[u8]>) -> io::Result<bool> {
+    let swap = |flags| renameat_with(CWD, new, CWD, path, flags);
+    let Some(expected) = expected else {
+        return match swap(RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        };
+    };
+    match swap(RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Ok(false),
+        // A file system that cannot exchange: looked at as late as possible.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            return match fs::read(path)? == expected {
+                true => fs::rename(new, path).map(|()| true),
+                false => Ok(false),
+            };
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if fs::read(new)? == expected {
+        return Ok(true);
+    }
+    swap(RenameFlags::EXCHANGE)?;
+    Ok(false)
 }
 
 /// Like [`replace`], but only the page cache has it when it returns: it outlives this process, not a power cut.
@@ -124,6 +176,23 @@ mod tests {
         replace_link(&path, Path::new("/b")).unwrap();
         assert_eq!(fs::read_link(&path).unwrap(), Path::new("/b"));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_meanwhile_stays() {
+        let folder = folder("if");
+        let path = folder.join("plan.json");
+        assert!(replace_if(&path, None, b"1", 0o644).unwrap());
+        assert!(!replace_if(&path, None, b"2", 0o644).unwrap(), "it is there");
+        assert!(!replace_if(&path, Some(b"0"), b"2", 0o644).unwrap(), "it is another one");
+        assert_eq!(fs::read(&path).unwrap(), b"1");
+        assert!(replace_if(&path, Some(b"1"), b"2", 0o644).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_file(&path).unwrap();
+        assert!(!replace_if(&path, Some(b"2"), b"3", 0o644).unwrap(), "it is gone");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -6,5 +6,6 @@ mod bad_input;
 mod build_info;
 mod crash;
 mod peer_defects;
+mod supervise;
 mod upgrade;
 mod world;
