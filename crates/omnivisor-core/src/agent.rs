@@ -525,7 +525,7 @@ impl Agent {
         if let Some(floor) = self.above(announced) {
             return Standing::NotNewer(floor);
         }
-        if let Some(attempts) = self.journal.attempts(release) {
+        if let Some(attempts) = self.journal.attempts(announced) {
             if attempts.permanent >= self.policy.rechecks {
                 return Standing::Unfit(attempts.reason.clone());
             }

@@ -150,6 +150,8 @@ pub trait Layout {
     /// The files that other tools expect, rewritten whole; `read` gives a file's present contents. Those of the release's
     /// folder come first, the link last.
     fn mirror(&self, state: &Mirrored, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Result<Vec<MirrorFile>, DialectError>;
+    /// Those of the files that keep what others have written, and that are there and make no sense.
+    fn unreadable(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Vec<PathBuf>;
 }
 
 /// A program to be run.
@@ -187,6 +189,8 @@ pub trait Health {
 pub trait Dialect: ReleaseSource + Layout + Launch + Health + Send + Sync {
     /// What the instance is called.
     fn instance(&self) -> &str;
+    /// The folder of the release that another tool has installed since `since`, in place of `shown`.
+    fn moved(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, shown: &Installed, since: Timestamp) -> Option<PathBuf>;
     /// What another tool left: the release that is installed, as far as its files tell.
     fn found(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, link: Option<&Path>) -> Found;
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
 use crate::release::{Installed, Release};
-use crate::schedule::Trigger;
+use crate::schedule::{Announcement, Trigger};
 use crate::time::Timestamp;
 
 /// How often an undo is tried before a person is called.
@@ -106,6 +106,40 @@ pub enum Record {
     Resumed,
     /// An operator said: switch to this one, although it waits for a person.
     Approved(Release),
+    /// Another tool has installed this since we looked last: it is the active one, and what was under way is over.
+    TakenOver {
+        /// What runs.
+        installed: Installed,
+        /// When that was found.
+        at: Timestamp,
+    },
+    /// Stands for every record before it: the first one of a journal that had become long.
+    Summed(Box<Summary>),
+}
+
+/// Everything that a journal amounts to while no upgrade is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// What runs.
+    pub active: Installed,
+    /// Since when the instance is known.
+    pub adopted_at: Timestamp,
+    /// How it came to be.
+    pub adoption: Adoption,
+    /// The number of the last plan.
+    pub plans: u64,
+    /// Whether an operator stopped automatic upgrades.
+    pub held: bool,
+    /// When the active release was committed.
+    pub last_commit: Option<Timestamp>,
+    /// What was ever healthy here.
+    pub committed: BTreeSet<Release>,
+    /// What is never to be run again, and why.
+    pub denied: BTreeMap<Release, String>,
+    /// How the attempts at releases went.
+    pub attempts: BTreeMap<Release, Attempts>,
+    /// What an operator asked for.
+    pub approved: BTreeSet<Release>,
 }
 
 /// A record that cannot follow the ones before it.
@@ -193,6 +227,8 @@ pub enum Phase {
 /// How the attempts at one release went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempts {
+    /// What was attempted. One that is to be prepared in another way has not been attempted yet.
+    pub of: Announcement,
     /// Failures in a row that may be gone later.
     pub transient: u32,
     /// Failures of the release itself.
@@ -238,8 +274,32 @@ impl Journal {
                 self.adopted = Some((*at, *adoption));
                 Idle
             }
+            (Idle, Record::Summed(summary)) if self.active.is_none() => {
+                let Summary { active, adopted_at, adoption, plans, held, last_commit, .. } = &**summary;
+                *self = Self {
+                    active: Some(active.clone()),
+                    adopted: Some((*adopted_at, *adoption)),
+                    phase: Idle,
+                    plans: *plans,
+                    held: *held,
+                    last_commit: *last_commit,
+                    committed: summary.committed.clone(),
+                    denied: summary.denied.clone(),
+                    attempts: summary.attempts.clone(),
+                    approved: summary.approved.clone(),
+                };
+                Idle
+            }
             (_, _) if self.active.is_none() => return Err(self.refuse(record)),
 
+            (_, Record::TakenOver { installed, at }) => {
+                self.committed.insert(installed.release.clone());
+                self.active = Some(installed.clone());
+                self.adopted = Some((*at, Adoption::Found));
+                self.last_commit = None;
+                self.approved.clear();
+                Idle
+            }
             (Idle, Record::Planned(plan)) if self.active.as_ref() == Some(&plan.from) && plan.number > self.plans => {
                 self.plans = plan.number;
                 Preparing { plan: plan.clone(), step: Step::Fetch }
@@ -284,8 +344,8 @@ impl Journal {
             (Preparing { plan, .. } | Staged { plan, .. }, Record::Failed { step, kind, reason, at })
                 if matches!(step, Step::Fetch | Step::Preflight | Step::Arm) =>
             {
-                let release = plan.to.release.clone();
-                self.count(release, *kind, reason, *at);
+                let of = plan.to.clone();
+                self.count(of, *kind, reason, *at);
                 Idle
             }
 
@@ -322,7 +382,7 @@ impl Journal {
                     self.attempts.remove(&release);
                     self.denied.insert(release, reason);
                 } else {
-                    self.count(release, kind, &reason, at);
+                    self.count(plan.to.clone(), kind, &reason, at);
                 }
                 Idle
             }
@@ -377,8 +437,10 @@ impl Journal {
         Phase::Undoing { plan: plan.clone(), owed, failures: 0, step, reason: reason.to_owned(), kind, at }
     }
 
-    fn count(&mut self, release: Release, kind: FailureKind, reason: &str, at: Timestamp) {
-        let none = Attempts { transient: 0, permanent: 0, last: at, reason: String::new() };
+    fn count(&mut self, of: Announcement, kind: FailureKind, reason: &str, at: Timestamp) {
+        let release = of.release.clone();
+        self.attempts.retain(|_, attempts| attempts.of.release != release || attempts.of.is_prepared_like(&of));
+        let none = Attempts { of, transient: 0, permanent: 0, last: at, reason: String::new() };
         let attempts = self.attempts.entry(release).or_insert(none);
         match kind {
             FailureKind::Transient => attempts.transient = attempts.transient.saturating_add(1),
@@ -390,6 +452,26 @@ impl Journal {
 
     fn refuse(&self, record: &Record) -> JournalError {
         JournalError { phase: Box::new(self.phase.clone()), record: Box::new(record.clone()) }
+    }
+
+    /// One record that stands for all of them; none while an upgrade is under way.
+    pub fn summary(&self) -> Option<Record> {
+        let (adopted_at, adoption) = self.adopted?;
+        if self.phase != Phase::Idle {
+            return None;
+        }
+        Some(Record::Summed(Box::new(Summary {
+            active: self.active.clone()?,
+            adopted_at,
+            adoption,
+            plans: self.plans,
+            held: self.held,
+            last_commit: self.last_commit,
+            committed: self.committed.clone(),
+            denied: self.denied.clone(),
+            attempts: self.attempts.clone(),
+            approved: self.approved.clone(),
+        })))
     }
 
     /// The release that is installed, and stays so until another is committed. None only before the first record.
@@ -432,9 +514,9 @@ impl Journal {
         self.denied.iter().map(|(release, why)| (release, why.as_str()))
     }
 
-    /// How the attempts at this release went, if any failed since it last changed.
-    pub fn attempts(&self, release: &Release) -> Option<&Attempts> {
-        self.attempts.get(release)
+    /// How the attempts at this announcement went, if any failed since it last changed.
+    pub fn attempts(&self, announced: &Announcement) -> Option<&Attempts> {
+        self.attempts.get(&announced.release).filter(|attempts| attempts.of.is_prepared_like(announced))
     }
 
     /// Whether an operator asked for this release.

@@ -80,3 +80,11 @@ pub struct Announcement {
     /// What its executable must say of itself, beyond its version. May be empty.
     pub expected: Identity,
 }
+
+impl Announcement {
+    /// Whether preparing the one is preparing the other: what failed for the one fails for the other, too. When and by
+    /// whom it was announced does not matter.
+    pub fn is_prepared_like(&self, other: &Self) -> bool {
+        self.release == other.release && self.source == other.source && self.expected == other.expected
+    }
+}

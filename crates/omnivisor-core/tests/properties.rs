@@ -8,8 +8,9 @@ mod world;
 use std::time::Duration;
 
 use omnivisor_core::agent::{Action, Agent, Effects, Event, Outcome, Standing};
+use omnivisor_core::formats::journal;
 use omnivisor_core::journal::{Adoption, CancelReason, Journal, Phase, Record};
-use omnivisor_core::plan::{Failure, Step, Undo};
+use omnivisor_core::plan::{Failure, FailureKind, Step, Undo};
 use omnivisor_core::release::Version;
 use omnivisor_core::schedule::{Announcement, Origin, Trigger};
 use omnivisor_core::time::{Now, Timestamp};
@@ -164,8 +165,8 @@ fn a_hold_during_the_last_look_counts() {
     assert!(lab.agent.journal().runs().is_some());
 }
 
-#[test]
-fn a_result_that_comes_late_is_not_the_present_actions() {
+/// One whose download of a first release is to end, because a second one of the same name is announced instead.
+fn superseded() -> Lab {
     let mut lab = Lab::new();
     let first = announce(NEW, 90);
     assert_eq!(asked(&lab.step(Event::Announced(vec![first.clone()]))), "Fetch");
@@ -174,17 +175,35 @@ fn a_result_that_comes_late_is_not_the_present_actions() {
     assert!(effects.cancel, "the download of what is not wanted any more is to end");
     assert!(matches!(effects.records[0], Record::Cancelled(CancelReason::Superseded)));
     assert_eq!(asked(&effects), "", "one action at a time");
-    // It had succeeded before it could be told.
-    let effects = lab.done();
-    assert_eq!(effects.records, [], "nothing is known of the second one yet");
-    match effects.action {
-        Some(Action::Fetch(plan)) => assert_eq!(plan.to.release, release(NEW, 2)),
-        other => panic!("{other:?}"),
+    lab
+}
+
+#[test]
+fn a_result_that_comes_late_is_not_the_present_actions() {
+    let late = [
+        Event::Done(Outcome::Nothing),
+        Event::Failed(Failure::permanent("broke off")),
+        Event::Failed(Failure::transient("broke off")),
+        Event::Cancelled,
+    ];
+    for event in late {
+        let effects = superseded().step(event.clone());
+        assert_eq!(effects.records, [], "nothing is known of the second one yet: {event:?}");
+        match effects.action {
+            Some(Action::Fetch(plan)) => assert_eq!(plan.to.release, release(NEW, 2)),
+            other => panic!("{other:?} after {event:?}"),
+        }
     }
-    let effects = lab.step(Event::Announced(Vec::new()));
-    assert!(effects.cancel);
-    let effects = lab.step(Event::Failed(Failure::permanent("broke off")));
-    assert_eq!(effects, Effects::default(), "a failure of what was dropped is nobody's");
+}
+
+#[test]
+fn what_becomes_of_a_withdrawn_release_is_nobodys() {
+    for event in [Event::Done(Outcome::Nothing), Event::Failed(Failure::permanent("broke off"))] {
+        let mut lab = Lab::new();
+        lab.step(Event::Announced(vec![announce(NEW, 90)]));
+        assert!(lab.step(Event::Announced(Vec::new())).cancel);
+        assert_eq!(lab.step(event), Effects::default());
+    }
 }
 
 #[test]
@@ -237,7 +256,7 @@ fn the_wait_between_two_tries_doubles_up_to_its_limit_and_the_tries_never_end() 
         assert_eq!(asked(&lab.step(Event::Failed(Failure::transient("no network")))), "");
         let Standing::RetryAt(next, _) = lab.standing(&announced) else { panic!("{:?}", lab.standing(&announced)) };
         let wait = next.since(lab.now().wall);
-        assert_eq!(lab.agent.timeouts(lab.now()).wall, Some(next), "and it asks to be called then");
+        assert_eq!(lab.agent.timeouts().wall, Some(next), "and it asks to be called then");
         lab.clock += wait - Duration::from_nanos(1);
         assert_eq!(asked(&lab.step(Event::Timeout)), "", "not a moment earlier");
         lab.clock += Duration::from_nanos(1);
@@ -274,6 +293,31 @@ fn an_approval_ends_with_the_next_commit() {
         journal.append(&record).unwrap();
     }
     assert!(!journal.approved(&release(NEWER, 1)), "it was asked of the release before");
+}
+
+#[test]
+fn a_summary_stands_for_everything_before_it() {
+    // One release failed here; another cannot be fetched, is approved all the same, and everything is on hold.
+    let mut records = lived(Scenario { health: Health::Dies, ..Scenario::default() }).journal;
+    let mut plan = records.iter().find_map(|record| match record {
+        Record::Planned(plan) => Some(plan.clone()),
+        _ => None,
+    });
+    let plan = plan.as_mut().unwrap();
+    plan.number += 1;
+    plan.to = announce(NEWER, 90);
+    let (step, kind) = (Step::Fetch, FailureKind::Transient);
+    records.push(Record::Planned(plan.clone()));
+    assert_eq!(Journal::replay(&records).unwrap().summary(), None, "an upgrade under way is not summed up");
+    records.push(Record::Failed { step, kind, reason: "no network".to_owned(), at: at(S(500)) });
+    records.extend([Record::Held, Record::Approved(release("4.0.0", 1))]);
+    let journal = Journal::replay(&records).unwrap();
+    assert!(journal.denies(&release(NEW, 1)).is_some() && journal.attempts(&announce(NEWER, 90)).is_some());
+    let summary = journal.summary().unwrap();
+    assert_eq!(Journal::replay([&summary]).unwrap(), journal);
+    let mut bytes = journal::MAGIC.to_vec();
+    bytes.extend(journal::encode(&summary));
+    assert_eq!(journal::decode(&bytes).unwrap().records, [summary]);
 }
 
 #[test]

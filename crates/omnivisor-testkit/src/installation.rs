@@ -35,15 +35,7 @@ impl Installation {
 
     /// What `nymvisor init` leaves when it is given these options.
     pub fn nymvisor_with(sandbox: &Sandbox, id: &str, daemon: &str, genesis: &Path, options: &Options) -> Self {
-        let root = sandbox.nym_home().join(".nym/nymvisors");
-        let daemon_home = options.daemon_home.clone().unwrap_or_else(|| sandbox.daemon_home());
-        let installation = Self {
-            daemon: daemon.to_owned(),
-            instance: root.join("instances").join(id),
-            data: options.data_directory.clone().unwrap_or_else(|| root.join("data").join(daemon)),
-            backups: options.backup_directory.clone().unwrap_or_else(|| daemon_home.join("nymvisor/backups")),
-            daemon_home,
-        };
+        let installation = Self::at(sandbox, id, daemon, options);
         let details = options.build_info.clone().unwrap_or_else(|| probe(genesis));
         let version = details["build_version"].as_str().expect("build info has a version");
         let mut info = upgrade_info("genesis", version, "1970-01-01T00:00:00Z", None, Some(details.clone()));
@@ -69,6 +61,19 @@ impl Installation {
         let mut config = config.write(true).create_new(true).mode(0o600).open(installation.config()).unwrap();
         config.write_all(config_toml(id, daemon, &installation.daemon_home, options).as_bytes()).unwrap();
         installation
+    }
+
+    /// Where an installation with these options is, whoever makes it: nothing is written.
+    pub fn at(sandbox: &Sandbox, id: &str, daemon: &str, options: &Options) -> Self {
+        let root = sandbox.nym_home().join(".nym/nymvisors");
+        let daemon_home = options.daemon_home.clone().unwrap_or_else(|| sandbox.daemon_home());
+        Self {
+            daemon: daemon.to_owned(),
+            instance: root.join("instances").join(id),
+            data: options.data_directory.clone().unwrap_or_else(|| root.join("data").join(daemon)),
+            backups: options.backup_directory.clone().unwrap_or_else(|| daemon_home.join("nymvisor/backups")),
+            daemon_home,
+        }
     }
 
     /// The instance's folder.

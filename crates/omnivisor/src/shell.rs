@@ -4,6 +4,7 @@
 //! tasks that report back. Absent here: any decision.
 
 mod act;
+mod poll;
 mod report;
 mod start;
 
@@ -11,10 +12,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use omnivisor_core::agent::{Agent, Ending, Event};
-use omnivisor_core::dialect::{Dialect, Mirrored, Watch};
+use omnivisor_core::agent::{Action, Agent, Ending, Event};
+use omnivisor_core::dialect::{Dialect, Mirrored};
 use omnivisor_core::journal::Record;
-use omnivisor_core::release::{Release, Version};
 use omnivisor_core::supervisor::{Exit as NodeExit, LaunchKey, Order, Report, Seen, Supervisor};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +25,7 @@ use crate::control::{self, Asked};
 use crate::effects::process::{Launcher, Node};
 use crate::effects::roll_call::LaunchRecord;
 use crate::effects::watch::FileWatch;
-use crate::effects::{poll, process};
+use crate::effects::process;
 use crate::exit::Exit;
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Lock;
@@ -37,13 +37,6 @@ const UNWRITABLE: Duration = Duration::from_secs(1);
 
 /// How long the last mirror files may take when a run ends.
 const LAST_MIRROR: Duration = Duration::from_secs(10);
-
-/// What the poll task has to know of the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
-    floor: Version,
-    denied: Vec<Release>,
-}
 
 /// One instance, being supervised.
 pub struct Shell {
@@ -71,15 +64,15 @@ pub struct Shell {
     action: act::InFlight,
     mirrored: watch::Sender<Option<Mirrored>>,
     mirror_done: watch::Receiver<Option<Mirrored>>,
-    known: watch::Sender<Known>,
+    known: watch::Sender<poll::Known>,
     told: report::Told,
     /// Held for life: nobody else supervises this instance.
     _lock: Lock,
 }
 
 impl Shell {
-    /// Runs until the node or an operator ends it. `commands` come from the control socket.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Asked>) -> Exit {
+    /// Runs until the node or an operator ends it; says why, where that is a failure. `commands` come from the control socket.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Asked>) -> Result<(), (Exit, String)> {
         let wiring = (|| {
             Ok::<_, std::io::Error>((
                 Timer::monotonic()?,
@@ -93,8 +86,7 @@ impl Shell {
         let (mut monotonic, mut wall, mut interrupt, mut terminate, mut quit, mut hangup) = match wiring {
             Ok(wiring) => wiring,
             Err(error) => {
-                tracing::error!(%error, "the supervisor cannot listen to signals and clocks");
-                return Exit::Failure;
+                return Err((Exit::Failure, format!("the supervisor cannot listen to signals and clocks: {error}")));
             }
         };
         let mut queue = FileWatch::new(&self.dialect.paths().queue);
@@ -102,8 +94,8 @@ impl Shell {
         let _poll = self.poll();
         loop {
             self.settle();
-            if let Some(exit) = self.ended() {
-                return self.end(exit).await;
+            if let Some(outcome) = self.ended() {
+                return self.end(outcome).await;
             }
             self.set_timers(&mut monotonic, &mut wall);
             tokio::select! {
@@ -140,6 +132,17 @@ impl Shell {
             }
         }
         self.publish();
+        self.sum_up();
+    }
+
+    /// Writes a long journal anew, as one record, while nothing is under way.
+    fn sum_up(&mut self) {
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_long()) else { return };
+        let Some(summary) = self.agent.journal().summary() else { return };
+        match journal.rewritten(&summary) {
+            Ok(rewritten) => self.journal = Some(rewritten),
+            Err(error) => tracing::warn!(%error, "the journal has become long and cannot be summed up"),
+        }
     }
 
     /// One event, in the order of the contract. False if it could not be recorded: then nothing of it has happened.
@@ -183,6 +186,9 @@ impl Shell {
     }
 
     fn supervise_as(&mut self, wanted: &omnivisor_core::supervisor::Wanted) {
+        if self.is_about_to_switch() {
+            return;
+        }
         while let Some(order) = self.supervisor.reconcile(clock::now().monotonic, wanted) {
             match order {
                 Order::Start(key) => self.start_node(&key),
@@ -199,6 +205,12 @@ impl Shell {
                 }
             }
         }
+    }
+
+    /// Whether nothing was started yet and the last look before a switch that is due is being taken: a node that was
+    /// started now would be stopped before it could listen to signals. The look takes as long as reading one executable.
+    fn is_about_to_switch(&self) -> bool {
+        self.launch == 0 && self.supervisor.is_down() && matches!(self.agent.in_flight(), Some(Action::Arm(..)))
     }
 
     fn start_node(&mut self, key: &LaunchKey) {
@@ -350,48 +362,36 @@ impl Shell {
                 changed
             });
         }
-        if let Some(known) = known(&self.agent) {
+        if let Some(known) = poll::known(&self.agent) {
             self.known.send_if_modified(|old| std::mem::replace(old, known.clone()) != known);
         }
     }
 
-    fn poll(&self) -> Vec<tokio::task::JoinHandle<()>> {
-        let urls = self.dialect.watches().into_iter().filter_map(|watch| match watch {
-            Watch::Url { url, every } => Some((url, every)),
-            Watch::File(_) => None,
-        });
-        urls.map(|(url, every)| {
-            let (dialect, known) = (self.dialect.clone(), self.known.subscribe());
-            tokio::spawn(async move {
-                loop {
-                    ask_upstream(&dialect, &url, &known).await;
-                    tokio::time::sleep(every).await;
-                }
-            })
-        })
-        .collect()
-    }
-
-    fn ended(&self) -> Option<Exit> {
+    fn ended(&self) -> Option<Result<(), (Exit, String)>> {
         let ending = self.agent.ending()?;
         if !self.supervisor.is_down() || self.agent.in_flight().is_some() || !self.waiting.is_empty() {
             return None;
         }
         Some(match ending {
-            Ending::Stopped | Ending::Finished => Exit::Success,
-            Ending::GaveUp(_) if self.restarts => Exit::GaveUp,
-            Ending::GaveUp(_) => Exit::NodeFailed,
+            Ending::Stopped | Ending::Finished => Ok(()),
+            Ending::GaveUp(exit) if self.restarts => {
+                Err((Exit::GaveUp, format!("the node failed too often while it started, the last time with {exit}")))
+            }
+            Ending::GaveUp(exit) => {
+                Err((Exit::NodeFailed, format!("the node ended with {exit}, and is configured not to be started again")))
+            }
         })
     }
 
-    async fn end(mut self, exit: Exit) -> Exit {
+    async fn end(mut self, outcome: Result<(), (Exit, String)>) -> Result<(), (Exit, String)> {
         let wanted = self.mirrored.borrow().clone();
         let mirrored = self.mirror_done.wait_for(|done| *done == wanted);
         if tokio::time::timeout(LAST_MIRROR, mirrored).await.is_err() {
             tracing::warn!("the files for other tools could not be brought up to date; the next start tries again");
         }
-        tracing::info!(code = exit.code(), "the supervisor ends");
-        exit
+        let code = outcome.as_ref().map_or_else(|(exit, _)| exit.code(), |()| Exit::Success.code());
+        tracing::info!(code, "the supervisor ends");
+        outcome
     }
 
     fn answer(&mut self, asked: Asked) {
@@ -435,42 +435,6 @@ impl Shell {
             (None, _) => Err(format!("no upgrade {name:?} is announced")),
         }
     }
-}
-
-async fn ask_upstream(dialect: &Arc<dyn Dialect>, url: &str, known: &watch::Receiver<Known>) {
-    let answer = match poll::ask(url).await {
-        Ok(answer) => answer,
-        Err(error) => return tracing::warn!(%error, "upstream cannot be asked; the node runs on"),
-    };
-    let (dialect, url, known) = (dialect.clone(), url.to_owned(), known.borrow().clone());
-    let merged = tokio::task::spawn_blocking(move || {
-        let denied = |release: &Release| known.denied.contains(release);
-        let limits = omnivisor_core::dialect::Limits { floor: &known.floor, denied: &denied };
-        poll::merge(&*dialect, &answer, &url, &limits)
-    });
-    match merged.await {
-        Ok(Ok(merge)) => merge.news.iter().for_each(|(warning, news)| match warning {
-            true => tracing::warn!("{news}"),
-            false => tracing::info!("{news}"),
-        }),
-        Ok(Err(error)) => tracing::warn!(%error, "what upstream answers changes nothing; the node runs on"),
-        Err(error) => tracing::error!(%error, "upstream's answer could not be looked at"),
-    }
-}
-
-/// The highest version that ran well here, and what failed.
-fn known(agent: &Agent) -> Option<Known> {
-    use std::cmp::Ordering;
-    let journal = agent.journal();
-    let active = journal.active()?.release.version.clone();
-    let floor = journal.committed().map(|release| &release.version).fold(active, |highest, version| {
-        match version.precedence(&highest) {
-            Some(Ordering::Greater) => version.clone(),
-            _ => highest,
-        }
-    });
-    let denied = journal.denied().map(|(release, _)| release.clone()).collect();
-    Some(Known { floor, denied })
 }
 
 /// Tells how a node's end is counted: for [`Shell::ended`].

@@ -21,6 +21,10 @@ use super::{
 };
 use crate::health::HealthProbe;
 use crate::release::{Identity, Installed, Release, ReleaseName, Version};
+use crate::time::Timestamp;
+
+/// How much of a name from outside is said to people.
+const LONGEST_NAME: usize = 200;
 
 /// SIGINT, the only signal that Nymvisor sends.
 const SIGINT: i32 = 2;
@@ -173,7 +177,9 @@ impl ReleaseSource for Nym {
             queue::Outcome::Updated => news.push((false, format!("upstream corrected its announcement of {what}"))),
             queue::Outcome::Denied => news.push((true, format!("upstream announces {what}, which has failed here"))),
             queue::Outcome::Refused(why) => {
-                news.push((true, format!("upstream announces {:?}, which cannot be followed: {why}", answer.name)));
+                // A name that is none may be of any length.
+                let name: String = answer.name.chars().take(LONGEST_NAME).collect();
+                news.push((true, format!("upstream announces {name:?}, which cannot be followed: {why}")));
             }
             queue::Outcome::NotNewer if answer.version != limits.floor.as_str() => {
                 let floor = limits.floor;
@@ -270,6 +276,14 @@ impl Layout for Nym {
         }
         Ok(self.with_link(files, state))
     }
+
+    fn unreadable(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Vec<PathBuf> {
+        let history = self.paths.releases.join(HistoryFile::FILE_NAME);
+        let wrong = |path: &Path, right: fn(&[u8]) -> bool| read(path).is_some_and(|bytes| !right(&bytes));
+        let plan = wrong(&self.paths.queue, |bytes| PlanFile::parse(bytes).is_ok()).then(|| self.paths.queue.clone());
+        let history = wrong(&history, |bytes| HistoryFile::parse(bytes).is_ok()).then_some(history);
+        plan.into_iter().chain(history).collect()
+    }
 }
 
 impl Nym {
@@ -327,6 +341,25 @@ impl Health for Nym {
 impl Dialect for Nym {
     fn instance(&self) -> &str {
         &self.config.id
+    }
+
+    /// The file in the daemon's home is this instance's alone, so it is the one that counts; but a crash of ours may have
+    /// left it behind, so the peer's own entry in the history has to say the same, of a time that we know nothing of.
+    fn moved(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, shown: &Installed, since: Timestamp) -> Option<PathBuf> {
+        let version = read(&self.config.home.join("nymvisor").join(CurrentVersionFile::FILE_NAME))?;
+        let version = CurrentVersionFile::parse(&version).ok()?;
+        if version.name == shown.release.name.as_str() && version.version == shown.release.version.as_str() {
+            return None;
+        }
+        let history = HistoryFile::parse(&read(&self.paths.releases.join(HistoryFile::FILE_NAME))?).ok()?;
+        let theirs = history.history.iter().filter_map(Lenient::known).any(|entry| {
+            entry.omnivisor_instance.is_none()
+                && entry.performed_at.0 > since
+                && entry.info.name == version.name
+                && entry.info.version == version.version
+        });
+        let name = ReleaseName::parse(&version.name).ok().filter(|_| theirs)?;
+        Some(self.paths.releases.join("upgrades").join(name.as_str()))
     }
 
     fn found(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, link: Option<&Path>) -> Found {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Adoption, CancelReason, Record};
+use crate::journal::{Adoption, Attempts, CancelReason, Record, Summary};
 use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
 use crate::release::{Digest, Identity, Installed, Release, ReleaseName, Version};
 use crate::schedule::{Announcement, Origin, Source, Trigger};
@@ -31,10 +31,103 @@ pub(super) enum RecordDto {
     Held,
     Resumed,
     Approved { release: ReleaseDto },
+    TakenOver { installed: InstalledDto, at: String },
+    Summed(Box<SummaryDto>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct SummaryDto {
+    active: InstalledDto,
+    adopted_at: String,
+    found: bool,
+    plans: u64,
+    held: bool,
+    last_commit: Option<String>,
+    committed: Vec<ReleaseDto>,
+    denied: Vec<(ReleaseDto, String)>,
+    attempts: Vec<(ReleaseDto, AttemptsDto)>,
+    approved: Vec<ReleaseDto>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct AttemptsDto {
+    of: AnnouncementDto,
+    transient: u32,
+    permanent: u32,
+    last: String,
+    reason: String,
+}
+
+impl From<&Summary> for SummaryDto {
+    fn from(summary: &Summary) -> Self {
+        Self {
+            active: (&summary.active).into(),
+            adopted_at: summary.adopted_at.to_string(),
+            found: summary.adoption == Adoption::Found,
+            plans: summary.plans,
+            held: summary.held,
+            last_commit: summary.last_commit.map(|at| at.to_string()),
+            committed: summary.committed.iter().map(Into::into).collect(),
+            denied: summary.denied.iter().map(|(release, why)| (release.into(), why.clone())).collect(),
+            attempts: summary.attempts.iter().map(|(release, attempts)| (release.into(), attempts.into())).collect(),
+            approved: summary.approved.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl SummaryDto {
+    fn read(self) -> Result<Summary, String> {
+        Ok(Summary {
+            active: self.active.read()?,
+            adopted_at: time(&self.adopted_at)?,
+            adoption: if self.found { Adoption::Found } else { Adoption::Initialised },
+            plans: self.plans,
+            held: self.held,
+            last_commit: self.last_commit.as_deref().map(time).transpose()?,
+            committed: self.committed.into_iter().map(ReleaseDto::read).collect::<Result<_, _>>()?,
+            denied: self
+                .denied
+                .into_iter()
+                .map(|(release, why)| Ok::<_, String>((release.read()?, why)))
+                .collect::<Result<_, _>>()?,
+            attempts: self
+                .attempts
+                .into_iter()
+                .map(|(release, attempts)| Ok::<_, String>((release.read()?, attempts.read()?)))
+                .collect::<Result<_, _>>()?,
+            approved: self.approved.into_iter().map(ReleaseDto::read).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&Attempts> for AttemptsDto {
+    fn from(attempts: &Attempts) -> Self {
+        Self {
+            of: (&attempts.of).into(),
+            transient: attempts.transient,
+            permanent: attempts.permanent,
+            last: attempts.last.to_string(),
+            reason: attempts.reason.clone(),
+        }
+    }
+}
+
+impl AttemptsDto {
+    fn read(self) -> Result<Attempts, String> {
+        Ok(Attempts {
+            of: self.of.read()?,
+            transient: self.transient,
+            permanent: self.permanent,
+            last: time(&self.last)?,
+            reason: self.reason,
+        })
+    }
 }
 
 /// The names of [`RecordDto`]'s variants: what this version knows.
-pub(super) const KNOWN: [&str; 15] = [
+pub(super) const KNOWN: [&str; 17] = [
     "adopted",
     "planned",
     "started",
@@ -50,6 +143,8 @@ pub(super) const KNOWN: [&str; 15] = [
     "held",
     "resumed",
     "approved",
+    "taken-over",
+    "summed",
 ];
 
 #[derive(Serialize, Deserialize)]
@@ -221,6 +316,8 @@ impl From<&Record> for RecordDto {
             Record::Held => Self::Held,
             Record::Resumed => Self::Resumed,
             Record::Approved(release) => Self::Approved { release: release.into() },
+            Record::TakenOver { installed, at } => Self::TakenOver { installed: installed.into(), at: at.to_string() },
+            Record::Summed(summary) => Self::Summed(Box::new((&**summary).into())),
         }
     }
 }
@@ -261,6 +358,8 @@ impl RecordDto {
             Self::Held => Record::Held,
             Self::Resumed => Record::Resumed,
             Self::Approved { release } => Record::Approved(release.read()?),
+            Self::TakenOver { installed, at } => Record::TakenOver { installed: installed.read()?, at: time(&at)? },
+            Self::Summed(summary) => Record::Summed(Box::new(summary.read()?)),
         })
     }
 }

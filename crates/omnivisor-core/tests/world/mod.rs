@@ -9,7 +9,7 @@ use std::time::Duration;
 use omnivisor_core::agent::{Action, Agent, Ending, Event, Outcome, Policy};
 use omnivisor_core::formats::journal;
 use omnivisor_core::health::{CommandProbe, HealthProbe};
-use omnivisor_core::journal::{Adoption, Phase, Record};
+use omnivisor_core::journal::{Adoption, Journal, Phase, Record};
 use omnivisor_core::plan::{Failure, Step, Undo};
 use omnivisor_core::release::{Algorithm, Digest, Identity, Installed, Release, ReleaseName, Version};
 use omnivisor_core::schedule::{Announcement, Origin, Source, Trigger};
@@ -275,6 +275,14 @@ impl World {
             self.journal.iter().for_each(|record| bytes.extend(journal::encode(record)));
             let decoded = journal::decode(&bytes).unwrap();
             assert_eq!(decoded.records, self.journal, "the journal survives its file format");
+            // And what it amounts to survives being summed up, also through the file format.
+            let journal = Journal::replay(&self.journal).unwrap();
+            if let Some(summary) = journal.summary() {
+                bytes.truncate(journal::MAGIC.len());
+                bytes.extend(journal::encode(&summary));
+                let again = Journal::replay(&journal::decode(&bytes).unwrap().records).unwrap();
+                assert_eq!(again, journal, "a summary says the same");
+            }
         }
         let (mut agent, mut effects) = Agent::recover(&self.journal, self.policy(), self.now()).unwrap();
         let mut supervisor = Supervisor::new(self.restart_policy());
@@ -563,6 +571,8 @@ pub fn brief(record: &Record) -> String {
         Record::UndoFailed { reason } => format!("UndoFailed: {reason}"),
         Record::Committed { .. } => "Committed".to_owned(),
         Record::Approved(release) => format!("Approved {}", release.version),
+        Record::TakenOver { installed, .. } => format!("TakenOver {}", installed.release.version),
+        Record::Summed(_) => "Summed".to_owned(),
         Record::RolledBack | Record::Held | Record::Resumed => format!("{record:?}"),
     }
 }

@@ -100,9 +100,10 @@ async fn supervise(start: Start) -> Outcome {
             .inspect_err(|error| tracing::warn!(folder = %folder.display(), %error, "no control socket"))
             .ok(),
     };
-    let exit = shell.run(commands).await;
+    let outcome = shell.run(commands).await;
     drop((server, sender));
-    Ok(exit)
+    // Said by `main`, too: where nothing is logged, it is all that is ever said.
+    outcome.map(|()| Exit::Success).map_err(|(exit, why)| Trouble::new(exit, anyhow::Error::msg(why)))
 }
 
 /// Executes the active release's executable in our place: no lock, no poll, no upgrade, its own exit code.

@@ -23,6 +23,9 @@ use crate::store::atomic;
 /// The largest executable that is believed to be one: Nym's have 100 MB.
 const LARGEST: u64 = 2 << 30;
 
+/// After so many more bytes the room on the disk is looked at again: a quarter of what is left free for others.
+const LOOK: u64 = 4 << 20;
+
 /// A download that has not ended after so long would never end.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
@@ -125,7 +128,11 @@ async fn download(url: &str, to: &Path, expected: Option<&Digest>) -> Result<(),
     if length.is_some_and(|length| length > LARGEST) {
         return Err(Failure::permanent(format!("{} is larger than any executable: {length:?} bytes", shown(url))));
     }
-    space::require(&folder, length.unwrap_or(0), "the download").map_err(|error| Failure::transient(error.to_string()))?;
+    let room = |bytes| {
+        space::require(&folder, bytes, "the download")
+            .map_err(|error| Failure::transient(format!("{}: {error}", shown(url))))
+    };
+    room(length.unwrap_or(0))?;
 
     let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
     let mut name = to.file_name().unwrap_or_default().to_owned();
@@ -144,12 +151,17 @@ async fn download(url: &str, to: &Path, expected: Option<&Digest>) -> Result<(),
         file.sync_all()?;
         hasher.finish()
     });
-    let mut received = 0_u64;
+    let (mut received, mut looked) = (0_u64, 0);
     let transfer: Result<(), Failure> = async {
         while let Some(chunk) = response.chunk().await.map_err(|error| failure(transport(url, &error)))? {
             received += chunk.len() as u64;
             if received > LARGEST {
                 return Err(Failure::permanent(format!("{} never ends", shown(url))));
+            }
+            // Whoever does not say how much is coming, or sends more, must not fill the disk that the node writes to.
+            if received - looked > LOOK {
+                looked = received;
+                room(length.unwrap_or(0).saturating_sub(received))?;
             }
             checkpoint::reach("fetch-chunk");
             if chunks.send(chunk.to_vec()).await.is_err() {

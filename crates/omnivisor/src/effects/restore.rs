@@ -49,7 +49,8 @@ impl Restore<'_> {
         }
         checkpoint::reach("restore-before-renames");
         snapshot::private_folder(&aside)?;
-        self.put_back(Path::new(""), &copy, &aside, &kept)
+        self.put_back(Path::new(""), &copy, &aside, &kept)?;
+        atomic::flush_folder(&aside)
     }
 
     /// The paths below the home that are not moved: what stands apart, and every monotonic file, live or in the snapshot.

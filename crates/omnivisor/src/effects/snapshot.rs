@@ -39,6 +39,8 @@ pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -
         private_folder(parent)?;
     }
     let copied = copy_tree(home, &partial, apart, cancelled).and_then(|()| {
+        // Whatever the home's own mode is, and whoever made the folders above.
+        fs::set_permissions(&partial, fs::Permissions::from_mode(0o700))?;
         flush_tree(&partial)?;
         checkpoint::reach("snapshot-before-rename");
         fs::rename(&partial, to)?;

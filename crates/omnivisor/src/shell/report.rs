@@ -81,6 +81,13 @@ fn describe(standing: &Standing, announced: &Announcement) -> String {
     }
 }
 
+/// Logs what was found at the start.
+pub(super) fn tell_one(record: &Record) {
+    if let Record::TakenOver { installed, .. } = record {
+        tracing::warn!(release = %installed.release, "another tool has installed this meanwhile: it is the active release now");
+    }
+}
+
 /// Logs what was written.
 pub(super) fn tell(records: &[Record], agent: &Agent) {
     for record in records {
@@ -117,6 +124,8 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
             Record::Held => tracing::info!("no automatic upgrades until `omnivisor resume`"),
             Record::Resumed => tracing::info!("automatic upgrades go on"),
             Record::Approved(release) => tracing::info!(%release, "an operator wants this upgrade now"),
+            Record::TakenOver { .. } => tell_one(record),
+            Record::Summed(_) => {}
         }
     }
 }

@@ -14,7 +14,8 @@ use omnivisor_core::release::{Algorithm, Identity, Installed, Release, ReleaseNa
 use omnivisor_core::supervisor::{LaunchKey, RestartPolicy, Seen, Supervisor};
 use tokio::sync::{mpsc, watch};
 
-use super::{Shell, known, report};
+use super::poll::known;
+use super::{Shell, report};
 use crate::clock;
 use crate::effects::process::{Group, Launcher, Node, ProcessId};
 use crate::effects::roll_call::{self, LaunchRecord, RollCall, Sought};
@@ -290,9 +291,14 @@ async fn open_journal(
     let folder = &dialect.paths().state;
     let (path, marker) = (folder.join(JOURNAL), folder.join(ADOPTED));
     let degraded = match journal_file::JournalFile::open(&path) {
-        Ok((journal, records)) if !records.is_empty() && Journal::replay(&records).is_ok() => {
+        Ok((mut journal, mut records)) if !records.is_empty() && Journal::replay(&records).is_ok() => {
             mark_adopted(&marker)?;
             set_aside_unreadable(dialect);
+            if let Some(record) = taken_over(dialect, &records).await? {
+                report::tell_one(&record);
+                journal.append(std::slice::from_ref(&record)).map_err(state("the journal cannot be written".to_owned()))?;
+                records.push(record);
+            }
             return Ok((Some(journal), records, None));
         }
         Ok(_) => format!("the journal {} contradicts itself", path.display()),
@@ -325,6 +331,37 @@ pub fn initialise(dialect: &dyn Dialect, adopted: &Record, found: bool) -> io::R
     Ok(true)
 }
 
+/// Whether another tool ran this instance meanwhile, and upgraded it: then its release, proven, is the one to run. An older
+/// one must not be started on what that has left.
+async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<Record>, StartError> {
+    let Ok(journal) = Journal::replay(records) else { return Ok(None) };
+    let (Some(shown), Some((adopted, _))) = (journal.shown(), journal.adopted()) else { return Ok(None) };
+    let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
+    let Some(folder) = dialect.moved(&|path| fs::read(path).ok(), shown, since) else { return Ok(None) };
+    let installed = prove(dialect, &folder).await?.map_err(|why| {
+        StartError::NothingToRun(format!("another tool has installed {} meanwhile, which cannot run: {why}", folder.display()))
+    })?;
+    Ok(Some(Record::TakenOver { installed, at: clock::now().wall }))
+}
+
+/// Proves the executable of a folder; or says why that cannot be done.
+async fn prove(dialect: &dyn Dialect, folder: &Path) -> Result<Result<Installed, String>, StartError> {
+    let executable = dialect.executable(folder);
+    if !executable.is_file() {
+        return Ok(Err(format!("{} is not there", executable.display())));
+    }
+    let (version, identity) = match preflight::identify(dialect, &executable).await {
+        Ok(said) => said,
+        Err(failure) => return Ok(Err(failure.reason)),
+    };
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = ReleaseName::parse_installed(&name).map_err(|error| StartError::NothingToRun(error.to_string()))?;
+    let digest =
+        fetch::file_digest(Algorithm::Sha256, &executable).map_err(state("the executable cannot be read".to_owned()))?;
+    let release = Release { name, version, digest: None };
+    Ok(Ok(Installed { release, folder: folder.to_owned(), digest, identity }))
+}
+
 fn mark_adopted(marker: &Path) -> Result<(), StartError> {
     if marker.exists() {
         return Ok(());
@@ -333,17 +370,17 @@ fn mark_adopted(marker: &Path) -> Result<(), StartError> {
         .map_err(state(format!("{} cannot be written", marker.display())))
 }
 
-/// A plan that a crash of its writer left half written would stop every upgrade for ever: it is kept beside a new one.
+/// A plan that a crash of its writer left half written would stop every upgrade for ever, and a history the way back to the
+/// peer: they are kept beside new ones.
 fn set_aside_unreadable(dialect: &dyn Dialect) {
-    let path = &dialect.paths().queue;
-    let Ok(bytes) = fs::read(path) else { return };
-    if dialect.announced(&bytes).is_ok() {
-        return;
-    }
-    let aside = path.with_extension(format!("json.unreadable-{}", clock::now().wall.unix_nanos() / 1_000_000));
-    match fs::rename(path, &aside) {
-        Ok(()) => tracing::warn!(aside = %aside.display(), "the upgrade plan cannot be read; it is kept there, and made anew"),
-        Err(error) => tracing::error!(path = %path.display(), %error, "the upgrade plan cannot be read or moved away"),
+    for path in dialect.unreadable(&|path| fs::read(path).ok()) {
+        let aside = path.with_extension(format!("json.unreadable-{}", clock::now().wall.unix_nanos() / 1_000_000));
+        match fs::rename(&path, &aside) {
+            Ok(()) => {
+                tracing::warn!(path = %path.display(), aside = %aside.display(), "a file cannot be read; it is kept there, and made anew");
+            }
+            Err(error) => tracing::error!(path = %path.display(), %error, "a file cannot be read or moved away"),
+        }
     }
 }
 
@@ -362,23 +399,10 @@ pub async fn adopt_installation(dialect: &dyn Dialect, running: Option<PathBuf>)
     let found = dialect.found(&|path| fs::read(path).ok(), link.as_deref());
     let mut reasons = Vec::new();
     for folder in running.into_iter().chain(found.folders) {
-        let executable = dialect.executable(&folder);
-        if !executable.is_file() {
-            reasons.push(format!("{} is not there", executable.display()));
-            continue;
+        match prove(dialect, &folder).await? {
+            Ok(installed) => return Ok(installed),
+            Err(why) => reasons.push(why),
         }
-        let (version, identity) = match preflight::identify(dialect, &executable).await {
-            Ok(said) => said,
-            Err(failure) => {
-                reasons.push(failure.reason);
-                continue;
-            }
-        };
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = ReleaseName::parse_installed(&name).map_err(|error| StartError::NothingToRun(error.to_string()))?;
-        let digest = fetch::file_digest(Algorithm::Sha256, &executable)
-            .map_err(state("the executable cannot be read".to_owned()))?;
-        return Ok(Installed { release: Release { name, version, digest: None }, folder, digest, identity });
     }
     if found.upgraded {
         reasons.push("upgrades were done here, so the first release is not started instead".to_owned());

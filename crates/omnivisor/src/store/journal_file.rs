@@ -15,6 +15,12 @@ use crate::checkpoint;
 /// with an undo writes about 8 KiB.
 const ROOM: usize = 64 * 1024;
 
+/// A dozen upgrades, or a month of failed tries: read in a millisecond, and seldom enough.
+const LONG: usize = 256 * 1024;
+
+/// What the first record of a journal takes.
+const MADE: usize = 4 * 1024;
+
 /// Why a journal cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -44,9 +50,12 @@ pub enum OpenError {
 /// An open journal.
 #[derive(Debug)]
 pub struct JournalFile {
+    path: PathBuf,
     file: File,
     end: usize,
     length: usize,
+    /// Its end when it was made: it is long when it has grown by [`LONG`] since.
+    made: usize,
 }
 
 impl JournalFile {
@@ -58,7 +67,7 @@ impl JournalFile {
         bytes.resize(end + ROOM, 0);
         atomic::replace(path, &bytes, 0o600)?;
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self { file, end, length: bytes.len() })
+        Ok(Self { path: path.to_owned(), file, end, length: bytes.len(), made: end })
     }
 
     /// Opens a journal; a torn tail is cut.
@@ -72,7 +81,8 @@ impl JournalFile {
         let bytes = fs::read(path).map_err(unopenable)?;
         let decoded =
             journal::decode(&bytes).map_err(|source| OpenError::Undecodable { path: path.to_owned(), source })?;
-        let journal = Self { file, end: decoded.end, length: bytes.len() };
+        let made = MADE.min(decoded.end);
+        let journal = Self { path: path.to_owned(), file, end: decoded.end, length: bytes.len(), made };
         if decoded.torn {
             tracing::warn!(path = %path.display(), "the last record of the journal was torn by a crash and is cut");
             journal.zero(decoded.end, bytes.len()).and_then(|()| journal.file.sync_data()).map_err(unopenable)?;
@@ -109,9 +119,14 @@ impl JournalFile {
         Ok(())
     }
 
-    /// How many bytes of records there are.
-    pub fn size(&self) -> usize {
-        self.end
+    /// Whether it has grown so much that it should be summed up.
+    pub fn is_long(&self) -> bool {
+        self.end > self.made + LONG
+    }
+
+    /// This journal anew, with one record that stands for all; this one stays what it is until that is there.
+    pub fn rewritten(&self, summary: &Record) -> io::Result<Self> {
+        Self::create(&self.path, std::slice::from_ref(summary))
     }
 
     fn zero(&self, from: usize, to: usize) -> io::Result<()> {
@@ -147,6 +162,23 @@ mod tests {
             all.extend([record, Record::Resumed]);
         }
         assert!(fs::metadata(&path).unwrap().len() > ROOM as u64);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_long_journal_is_written_anew() {
+        let path = path("long");
+        let mut journal = JournalFile::create(&path, &[Record::Held]).unwrap();
+        let mut records = 0;
+        while !journal.is_long() {
+            journal.append(&[Record::Died { reason: "x".repeat(5000) }]).unwrap();
+            records += 1;
+        }
+        assert!(records > 40, "{records}");
+        let mut anew = journal.rewritten(&Record::Resumed).unwrap();
+        assert!(!anew.is_long());
+        anew.append(&[Record::Held]).unwrap();
+        assert_eq!(JournalFile::open(&path).unwrap().1, [Record::Resumed, Record::Held]);
         fs::remove_file(path).unwrap();
     }
 

@@ -1,6 +1,7 @@
 //! Whatever comes from outside and is wrong: the node runs on, somebody is told why, nothing is lost, and what is right
 //! afterwards is followed without a restart.
 
+mod all_that_hangs;
 mod announcement;
 mod binary;
 mod disk;
@@ -9,7 +10,6 @@ mod exit_code;
 mod plan;
 mod takeover;
 mod upstream;
-mod waiting;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ use crate::world::{ANNOUNCEMENT, SOON, World, options};
 /// A time that never comes: what is announced for it is prepared, and waits.
 const NEVER: &str = "9999-12-31T23:59:59Z";
 
-/// The usual options, and an upstream that is asked so often that no test waits for it.
+/// The usual options, and an upstream that is asked as often as is allowed.
 fn impatient() -> Options {
-    Options { polling_rate: "100ms".to_owned(), startup_period_duration: "300ms".to_owned(), ..options() }
+    Options { polling_rate: "1s".to_owned(), startup_period_duration: "300ms".to_owned(), ..options() }
 }
 
 /// A supervised node that has to run on, whatever is done to the rest of the world.
@@ -119,6 +119,15 @@ fn announced(world: &World, name: &str, version: &str, time: &str, executable: &
     world.upstream.serve(&path, Answer::File(executable.to_owned()));
     let url = world.upstream.url(&path);
     upgrade_info(name, version, time, Some((&url, &sha256_hex(executable))), None)
+}
+
+/// Makes these the only entries of the queue, as a person with an editor does; seen at once, unlike what is published.
+fn queue_only(world: &World, entries: &[Value]) {
+    let mut plan = world.plan();
+    plan["queuedUp"] = entries.into();
+    let (path, beside) = (world.installation.plan(), world.sandbox.path().join("plan.edited"));
+    std::fs::write(&beside, plan.to_string()).unwrap();
+    std::fs::rename(beside, path).unwrap();
 }
 
 /// Every path below a folder but the ones that are being written at the moment.

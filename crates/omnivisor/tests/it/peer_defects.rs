@@ -14,22 +14,13 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use omnivisor_testkit::{Answer, Behaviour, NodeLog, Options, sha256_hex, upgrade_info, wait_until};
+use omnivisor_testkit::{Answer, Behaviour, NodeLog, sha256_hex, upgrade_info, wait_until};
 use serde_json::Value;
 
-use crate::world::{ANNOUNCEMENT, SOON, World, options, timestamp};
+use crate::world::{ANNOUNCEMENT, SOON, World, timestamp};
 
 /// So far away that no test meets it.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// An upstream that is asked often: what must not happen would have happened after a few answers.
-fn polled_often() -> Options {
-    Options { polling_rate: "100ms".to_owned(), ..options() }
-}
-
-fn world() -> World {
-    World::with(Behaviour::new("1.0.0"), polled_often())
-}
 
 fn running_pid(log: &NodeLog) -> u32 {
     match log.running().as_slice() {
@@ -45,11 +36,11 @@ fn assert_still(world: &World, pid: u32) {
     world.log().assert_never_double();
 }
 
-/// Returns when something that upstream announces now has been dealt with: the next answer may have been on its way, the
-/// one after was asked for when that one was done with, and so was the third.
+/// Returns when something that upstream announces now has been dealt with: the next question is answered with
+/// it, and the one after is asked when that answer was done with.
 fn wait_for_polls(world: &World) {
     let before = world.upstream.requests(ANNOUNCEMENT);
-    wait_until("three more polls", SOON, || (world.upstream.requests(ANNOUNCEMENT) >= before + 3).then_some(()));
+    wait_until("two more polls", SOON, || (world.upstream.requests(ANNOUNCEMENT) >= before + 2).then_some(()));
 }
 
 fn wait_for_time(time: SystemTime) {

@@ -1,10 +1,11 @@
 //! Never two nodes, never none: restarts, signals, locks, adoption, what is left behind.
 
 use std::fs;
+use std::time::Duration;
 
-use omnivisor_testkit::{Answer, Behaviour, Grandchild, Options, wait_until};
+use omnivisor_testkit::{Answer, Behaviour, Grandchild, Options, upgrade_info, wait_until, wire};
 
-use crate::world::{ANNOUNCEMENT, SOON, World, options};
+use crate::world::{ANNOUNCEMENT, SOON, World, options, timestamp};
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
@@ -253,4 +254,36 @@ fn a_release_whose_probe_fails_is_undone() {
     world.wait_for_files("2.0.0");
     assert!(supervised.stderr().contains("its probe fail"), "{}", supervised.stderr());
     assert!(world.log().of("refused").is_empty());
+}
+
+/// The peer upgraded while it was in charge again: its release is run, and never the older one on its data.
+#[test]
+fn coming_back_from_the_peer_the_release_that_it_installed_is_run() {
+    let world = World::new();
+    let mut supervised = world.run();
+    supervised.signal(SIGTERM);
+    supervised.wait(SOON);
+
+    let behaviour = Behaviour::new("2.0.0");
+    let info = upgrade_info("theirs", "2.0.0", &timestamp(Duration::ZERO), None, Some(behaviour.details()));
+    let installation = &world.installation;
+    installation.place_upgrade(&info, Some(&world.minted(&behaviour)));
+    let mut plan = world.plan();
+    plan["current"] = info.clone();
+    fs::write(installation.plan(), wire::pretty(&plan)).unwrap();
+    let performed = serde_json::json!({"history": [{"performedAt": timestamp(Duration::ZERO), "info": info}]});
+    fs::write(installation.history(), wire::pretty(&performed)).unwrap();
+    let version = serde_json::json!({
+        "name": "theirs", "version": "2.0.0", "upgradeTime": info["upgradeTime"], "binaryDetails": behaviour.details(),
+    });
+    fs::write(installation.current_version(), wire::pretty(&version)).unwrap();
+    fs::remove_file(installation.current()).unwrap();
+    std::os::unix::fs::symlink(installation.upgrade_dir("theirs"), installation.current()).unwrap();
+    assert_eq!(installation.assert_nymvisor_would_start(), "2.0.0", "the peer could have left it so");
+
+    let _back = world.run();
+    world.wait_for("2.0.0");
+    assert_eq!(world.log().last_start().unwrap().version, "2.0.0");
+    assert!(world.log().starts().iter().skip(1).all(|start| start.version == "2.0.0"));
+    world.wait_for_files("2.0.0");
 }

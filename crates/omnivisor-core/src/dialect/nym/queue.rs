@@ -79,7 +79,9 @@ fn set_time(info: &mut UpgradeInfo, time: Stamp, ctx: &Context) {
 
 /// Takes this instance off an entry. False if nobody is left to follow it, so that the entry has to go.
 fn leave(info: &mut UpgradeInfo, ctx: &Context) -> bool {
-    if ctx.siblings.is_empty() {
+    // An instance that was made after this one was started is no known sibling, and has its place here all the same.
+    let listed = info.omnivisor.as_ref().is_some_and(|own| own.instances.is_some());
+    if ctx.siblings.is_empty() && !listed {
         return false;
     }
     let everybody = info.upgrade_time;

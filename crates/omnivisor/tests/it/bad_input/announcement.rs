@@ -7,7 +7,7 @@ use std::time::Duration;
 use omnivisor_testkit::{Answer, Behaviour, wait_until};
 use serde_json::{Value, json};
 
-use super::{Calm, NEVER, announced, impatient, paths_below};
+use super::{Calm, NEVER, announced, impatient, paths_below, queue_only};
 use crate::world::{ANNOUNCEMENT, SOON, World, timestamp};
 
 fn platform() -> String {
@@ -33,13 +33,24 @@ fn an_announcement_that_cannot_be_followed_is_explained() {
             }),
             [&here, "amiga-m68k, beos-ppc"],
         ),
-        ("no-platform", Box::new(|info| info["platforms"] = json!({})), [&here, "none"]),
         ("odd-build", Box::new(|info| info["platforms"][platform()] = json!(7)), [&here, "expected an object"]),
         ("no-checksum", Box::new(with("checksum", "".into())), ["no checksum", "DAEMON_ENFORCE_DOWNLOAD_CHECKSUM"]),
         ("checksum", Box::new(with("checksum", "zz".into())), ["\\\"zz\\\" is not a sha256", "64 hexadecimal digits"]),
         ("md5", Box::new(with("checksumAlgorithm", "md5".into())), ["unknown checksum algorithm", "md5"]),
         ("no-url", Box::new(with("url", "somewhere".into())), ["somewhere", "not an address"]),
         ("ftp", Box::new(with("url", "ftp://127.0.0.1/x".into())), ["ftp", "only http and https"]),
+    ];
+    for (name, spoil, words) in cases {
+        calm.check(name, &words, |world| {
+            let mut info = good(world, name);
+            spoil(&mut info);
+            queue_only(world, &[info]);
+        });
+        assert_eq!(calm.world.upstream.requests(&format!("/download/{name}")), 0, "{name}");
+    }
+    queue_only(&calm.world, &[]);
+    let cases: Vec<(&str, Spoil, [&str; 2])> = vec![
+        ("no-platform", Box::new(|info| info["platforms"] = json!({})), [&here, "none"]),
         ("older", Box::new(|info| info["version"] = "0.9.0".into()), ["0.9.0", "not newer than 1.0.0"]),
         ("word", Box::new(|info| info["version"] = "ragusa".into()), ["ragusa", "not newer than 1.0.0"]),
         ("no-version", Box::new(|info| info["version"] = "".into()), ["no-version", "its version is empty"]),
@@ -51,7 +62,6 @@ fn an_announcement_that_cannot_be_followed_is_explained() {
             spoil(&mut info);
             world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
         });
-        calm.next_poll();
         assert_eq!(calm.world.upstream.requests(&format!("/download/{name}")), 0, "{name}");
     }
     calm.follows_a_good_one("2.0.0");
@@ -77,7 +87,7 @@ fn a_name_never_leads_out_of_its_folder() {
     let before = paths_below(&root);
     let long = "x".repeat(5000);
     let absolute = root.join("absolute").display().to_string();
-    for (name, why) in [
+    let names = [
         ("a/b", "path separator"),
         ("../../../../evil", "starts with a dot"),
         ("..", "starts with a dot"),
@@ -91,14 +101,25 @@ fn a_name_never_leads_out_of_its_folder() {
         ("", "empty"),
         (" ", "blank"),
         (&long, "longer than 128 bytes"),
-    ] {
-        let short = format!("{:?}", name.chars().take(40).collect::<String>());
-        calm.check(name, &["cannot be followed", short.trim_matches('"'), why], |world| {
-            let mut info = announced(world, "fine", "2.0.0", &timestamp(Duration::ZERO), &executable);
-            info["name"] = name.into();
-            world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
+    ];
+    let named = |world: &World, name: &str| {
+        let mut info = announced(world, "fine", "2.0.0", &timestamp(Duration::ZERO), &executable);
+        info["name"] = name.into();
+        info
+    };
+    let shown = |name: &str| format!("{:?}", name.chars().take(40).collect::<String>()).trim_matches('"').to_owned();
+    for (name, why) in names.into_iter().filter(|(name, _)| ["../../../../evil", &absolute, "nul\0byte", &long].contains(name)) {
+        calm.check(name, &["upstream announces", "cannot be followed", &shown(name), why], |world| {
+            world.upstream.serve(ANNOUNCEMENT, Answer::Json(named(world, name)));
         });
     }
+    calm.world.upstream.withdraw(ANNOUNCEMENT);
+    for (name, why) in names {
+        calm.check(name, &["an entry of the upgrade plan cannot be followed", &shown(name), why], |world| {
+            queue_only(world, &[named(world, name)]);
+        });
+    }
+    queue_only(&calm.world, &[]);
     calm.next_poll();
     let made: BTreeSet<PathBuf> = paths_below(&root).difference(&before).cloned().collect();
     assert!(made.is_empty(), "{made:?}");

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use omnivisor_testkit::{Answer, Behaviour, BuildInfoAnswer, executable, upgrade_info};
+use omnivisor_testkit::{Behaviour, BuildInfoAnswer, executable, upgrade_info};
 
-use super::{Calm, announced};
-use crate::world::{ANNOUNCEMENT, World, timestamp};
+use super::{Calm, announced, queue_only};
+use crate::world::{World, timestamp};
 
 /// Where an ELF file says for which machine it is, and AArch64's number.
 const MACHINE: usize = 18;
@@ -21,8 +21,7 @@ fn answers(build_info: BuildInfoAnswer) -> Behaviour {
 fn publish_bytes(world: &World, name: &str, bytes: &[u8]) {
     let path = world.sandbox.path().join("minted").join(name);
     fs::write(&path, bytes).unwrap();
-    let info = announced(world, name, "2.0.0", &timestamp(Duration::ZERO), &path);
-    world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
+    queue_only(world, &[announced(world, name, "2.0.0", &timestamp(Duration::ZERO), &path)]);
 }
 
 #[test]
@@ -53,15 +52,20 @@ fn an_executable_that_is_not_what_it_should_be_is_never_switched_to() {
         ("version", answers(BuildInfoAnswer::OtherVersion("2.1.0".to_owned())), ["is version 2.1.0", "2.0.0 was announced"]),
     ] {
         calm.check(name, &["the upgrade failed", words[0], words[1]], |world| {
-            world.publish(name, &behaviour);
+            let mut info = announced(world, name, "2.0.0", &timestamp(Duration::ZERO), &world.minted(&behaviour));
+            info["binaryDetails"] = behaviour.details();
+            queue_only(world, &[info]);
         });
         assert!(!calm.world.installation.binary(name).exists(), "{name} is not published");
     }
     calm.check("details", &["the upgrade failed", "commit_sha = abc", "but def was announced"], |world| {
-        let mut info = world.publish("details", &Behaviour::new("2.0.0"));
+        let behaviour = Behaviour::new("2.0.0");
+        let mut info = announced(world, "details", "2.0.0", &timestamp(Duration::ZERO), &world.minted(&behaviour));
+        info["binaryDetails"] = behaviour.details();
         info["binaryDetails"]["commit_sha"] = "def".into();
-        world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
+        queue_only(world, &[info]);
     });
+    queue_only(&calm.world, &[]);
     calm.follows_a_good_one("2.0.0");
 }
 

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use omnivisor_testkit::{Answer, Behaviour, Options, wait_until};
 
-use super::{Calm, impatient};
-use crate::world::{SOON, World};
+use super::{Calm, NEVER, announced, impatient};
+use crate::world::{ANNOUNCEMENT, SOON, World};
 
 /// A small disk of its own. It has to outlive the world that uses it.
 struct Disk {
@@ -81,6 +81,7 @@ fn a_full_disk_of_releases_stops_nothing_and_loses_nothing() {
     // A little is free: the plan can be written, the release cannot.
     let file = fs::OpenOptions::new().write(true).open(&ballast).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1024 * 1024).unwrap();
+    drop(file);
     calm.check("an almost full disk", &["bytes free", "are needed for the download", "tried again"], |_| {});
     fs::remove_file(ballast).unwrap();
     calm.world.wait_for_commit("2.0.0");
@@ -89,9 +90,10 @@ fn a_full_disk_of_releases_stops_nothing_and_loses_nothing() {
     // A download that does not end leaves something free for others.
     let path = "/download/2024.3";
     calm.check("an endless download", &["bytes free", "are needed for", path, "tried again"], |world| {
-        let info = world.publish("2024.3", &Behaviour::new("3.0.0"));
+        let executable = world.minted(&Behaviour::new("3.0.0"));
+        let info = announced(world, "2024.3", "3.0.0", NEVER, &executable);
         world.upstream.serve(path, Answer::Endless);
-        drop(info);
+        world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
     });
     let most = calm.most_memory();
     assert!(most < 40_000, "{most} KiB");

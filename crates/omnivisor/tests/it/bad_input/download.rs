@@ -1,9 +1,11 @@
 //! Downloads that fail, and then do not.
 
+use std::time::Duration;
+
 use omnivisor_testkit::{Answer, Behaviour, Options, upgrade_info};
 
-use super::{Calm, NEVER, announced, impatient};
-use crate::world::{ANNOUNCEMENT, World};
+use super::{Calm, NEVER, announced, impatient, queue_only};
+use crate::world::{ANNOUNCEMENT, World, timestamp};
 
 #[test]
 fn a_download_that_failed_is_tried_again_until_it_works() {
@@ -26,12 +28,13 @@ fn a_download_that_failed_is_tried_again_until_it_works() {
         calm.check(what, &["tried again", &path, word], |world| {
             let info = announced(world, &name, &version, NEVER, &executable);
             world.upstream.serve(&path, answer);
-            world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
+            queue_only(world, &[info]);
         });
         assert!(!calm.world.installation.binary(&name).exists(), "{what}");
         calm.world.upstream.serve(&path, Answer::File(executable));
         calm.wait_until_staged(&version);
     }
+    queue_only(&calm.world, &[]);
     calm.follows_a_good_one("3.0.0");
 }
 
@@ -43,7 +46,7 @@ fn an_error_page_is_never_installed_as_an_executable() {
     let executable = calm.world.minted(&Behaviour::new("2.0.0"));
     let page = Answer::bytes(*b"<!doctype html><title>Please log in to this network</title>");
     let url = calm.world.upstream.url("/download/2024.2");
-    let mut info = upgrade_info("2024.2", "2.0.0", &crate::world::timestamp(std::time::Duration::ZERO), Some((&url, "")), None);
+    let mut info = upgrade_info("2024.2", "2.0.0", &timestamp(Duration::ZERO), Some((&url, "")), None);
     calm.check("a page with 200", &["neither an ELF executable nor a script"], |world| {
         world.upstream.serve("/download/2024.2", page);
         world.upstream.serve(ANNOUNCEMENT, Answer::Json(info.clone()));

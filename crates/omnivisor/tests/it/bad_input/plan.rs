@@ -31,7 +31,9 @@ fn a_plan_that_cannot_be_read_is_left_as_it_is_until_it_can_be() {
     ] {
         let words = ["the upgrade plan cannot be read", path.to_str().unwrap(), why];
         calm.check(what, &words, |_| fs::write(&path, &bytes).unwrap());
-        calm.next_poll();
+        if why == "EOF" {
+            calm.next_poll();
+        }
         assert_eq!(fs::read(&path).unwrap(), bytes, "{what}: it is somebody's plan all the same");
         calm.check(what, &["the upgrade plan can be read again"], |_| fs::write(&path, &good).unwrap());
     }
@@ -45,8 +47,9 @@ fn a_plan_that_cannot_be_read_is_left_as_it_is_until_it_can_be() {
         fs::remove_dir(&path).unwrap();
         fs::rename(&aside, &path).unwrap();
     });
-    calm.check("no plan", &["the upgrade plan is gone", path.to_str().unwrap()], |_| fs::remove_file(&path).unwrap());
-    wait_until("a new plan", SOON, || fs::read(&path).ok());
+    fs::remove_file(&path).unwrap();
+    wait_until("a new plan", SOON, || serde_json::from_slice::<Value>(&fs::read(&path).ok()?).ok());
+    calm.undisturbed("no plan");
     calm.follows_a_good_one("2.0.0");
 }
 
@@ -70,13 +73,17 @@ fn a_bad_entry_hides_no_good_one_and_is_kept() {
     plan["queuedUp"] = queue.into();
     plan["ours"] = "a key that nobody knows".into();
     fs::write(&path, plan.to_string()).unwrap();
-    calm.world.wait_for_commit("2.0.0");
+    // Nymvisor itself could not read such a plan, so its own start check says nothing here.
     calm.world.wait_for("2.0.0");
+    calm.world.wait_for_status("the good one is committed", |status| status["active"]["version"] == "2.0.0");
+    wait_until("the good one is off the queue", SOON, || {
+        (calm.world.plan()["queuedUp"].as_array()?.len() == bad.len()).then_some(())
+    });
     for words in [
         ["odd", "missing field"],
         ["entry 2 of queuedUp", "invalid type"],
         ["../evil", "invalid type"],
-        ["../escapes", "path separator"],
+        ["../escapes", "starts with a dot"],
         ["someday", "RFC 3339"],
     ] {
         let words = ["an entry of the upgrade plan cannot be followed", words[0], words[1]];

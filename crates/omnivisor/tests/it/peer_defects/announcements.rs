@@ -5,20 +5,19 @@ use std::time::{Duration, SystemTime};
 use omnivisor_testkit::{Answer, Behaviour, upgrade_info, wait_until};
 
 use super::{
-    WEEK, add_upgrade, assert_done, assert_still, placed, polled_often, publish_changed, queued, running_pid, wait_for_polls,
-    wait_for_standing, wait_for_time, world,
+    WEEK, add_upgrade, assert_done, assert_still, placed, publish_changed, queued, running_pid, wait_for_polls,
+    wait_for_standing, wait_for_time,
 };
-use crate::world::{ANNOUNCEMENT, SOON, World, timestamp};
+use crate::world::{ANNOUNCEMENT, SOON, World, options, timestamp};
 
 /// N5, N12
 #[test]
 fn a_name_that_is_no_plain_name_is_not_followed_and_nothing_is_written_there() {
-    let world = world();
+    let world = World::new();
     let supervised = world.run();
     let pid = running_pid(&world.log());
     let evil = world.sandbox.path().join("evil");
-    let names =
-        [evil.to_str().unwrap(), "../../../evil", "../evil", "a/../../evil", "", ".", "..", "a/b", "-rf", "genesis"];
+    let names = [evil.to_str().unwrap(), "../../../evil", "../evil", "a/../../evil", "", ".", "..", "a/b", "genesis"];
     let before = super::tree(world.installation.data());
     for (number, name) in names.into_iter().enumerate() {
         let download = format!("n{number}");
@@ -37,7 +36,8 @@ fn a_name_that_is_no_plain_name_is_not_followed_and_nothing_is_written_there() {
         world.installation.queue(entry);
     }
     wait_until("all are refused", SOON, || {
-        (supervised.stderr().matches("an entry of the upgrade plan cannot be followed").count() >= names.len()).then_some(())
+        (supervised.stderr().matches("an entry of the upgrade plan cannot be followed").count() >= names.len())
+            .then_some(())
     });
     assert!(!evil.exists() && !world.sandbox.path().join("nym/evil").exists());
     assert_still(&world, pid);
@@ -49,7 +49,7 @@ fn a_name_that_is_no_plain_name_is_not_followed_and_nothing_is_written_there() {
 /// N5
 #[test]
 fn an_upgrade_cannot_be_added_under_the_name_of_another_place() {
-    let world = world();
+    let world = World::new();
     let evil = world.sandbox.path().join("evil");
     for name in [evil.to_str().unwrap(), "../../../../../evil", "genesis", "..", ""] {
         let output = add_upgrade(&world, name, &Behaviour::new("2.0.0"), &["--now"]);
@@ -63,7 +63,7 @@ fn an_upgrade_cannot_be_added_under_the_name_of_another_place() {
 /// N6
 #[test]
 fn an_older_announcement_is_no_upgrade() {
-    let world = World::with(Behaviour::new("2.0.0"), polled_often());
+    let world = World::with(Behaviour::new("2.0.0"), options());
     let _supervised = world.run();
     let pid = running_pid(&world.log());
     for version in ["1.0.0", "2.0.0-rc.1", "2.0.0", "1.99.99"] {
@@ -80,7 +80,7 @@ fn an_older_announcement_is_no_upgrade() {
 /// N6
 #[test]
 fn a_hot_fix_is_not_undone_by_the_next_poll() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     world.publish("2024.2", &Behaviour::new("1.1.0"));
     world.wait_for_commit("1.1.0");
@@ -96,7 +96,7 @@ fn a_hot_fix_is_not_undone_by_the_next_poll() {
 /// N11
 #[test]
 fn a_name_that_is_announced_again_with_a_new_version_harms_nothing_and_is_installed() {
-    let world = world();
+    let world = World::new();
     let mut supervised = world.run();
     world.publish("2024.5-x", &Behaviour::new("1.1.0"));
     world.wait_for_commit("1.1.0");
@@ -117,7 +117,7 @@ fn a_name_that_is_announced_again_with_a_new_version_harms_nothing_and_is_instal
 /// N17
 #[test]
 fn an_upgrade_that_is_taken_off_the_queue_does_not_happen() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     let time = Duration::from_secs(3);
     world.installation.queue(placed(&world, "cancelled", "2.0.0", &timestamp(time)));
@@ -136,7 +136,7 @@ fn an_upgrade_that_is_taken_off_the_queue_does_not_happen() {
 /// N18
 #[test]
 fn upstream_can_postpone_and_bring_forward() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     let pid = running_pid(&world.log());
     let first = SystemTime::now() + Duration::from_secs(3);
@@ -156,7 +156,7 @@ fn upstream_can_postpone_and_bring_forward() {
 /// N18
 #[test]
 fn upstream_can_withdraw() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     let pid = running_pid(&world.log());
     let first = SystemTime::now() + Duration::from_secs(3);
@@ -173,7 +173,7 @@ fn upstream_can_withdraw() {
 /// N18
 #[test]
 fn upstream_can_correct_an_address_and_a_checksum() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     let pid = running_pid(&world.log());
     let key = omnivisor_testkit::installation::platform();

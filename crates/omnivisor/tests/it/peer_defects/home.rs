@@ -8,7 +8,8 @@ use std::process::Command;
 
 use omnivisor_testkit::Behaviour;
 
-use super::{tree, world};
+use super::tree;
+use crate::world::World;
 
 /// The one snapshot of an upgrade.
 fn snapshot(backups: &Path, name: &str) -> PathBuf {
@@ -27,7 +28,7 @@ fn write(path: PathBuf, text: &str, mode: u32) {
 /// N20
 #[test]
 fn odd_files_in_the_home_stop_no_upgrade() {
-    let world = world();
+    let world = World::new();
     let home = world.sandbox.daemon_home();
     write(home.join("data/deep/real"), "real", 0o644);
     symlink("/nowhere/at/all", home.join("dangling")).unwrap();
@@ -44,7 +45,9 @@ fn odd_files_in_the_home_stop_no_upgrade() {
     world.wait_for_commit("2.0.0");
     let copy = snapshot(world.installation.backups(), "2024.2");
     assert_eq!(fs::read_to_string(copy.join("data/deep/real")).unwrap(), "real");
-    for (link, target) in [("dangling", Path::new("/nowhere/at/all")), ("loop", Path::new("loop")), ("data/home", &home)] {
+    for (link, target) in
+        [("dangling", Path::new("/nowhere/at/all")), ("loop", Path::new("loop")), ("data/home", &home)]
+    {
         assert_eq!(fs::read_link(copy.join(link)).unwrap(), target, "a link stays a link");
     }
     assert_eq!(world.log().starts().len(), 2, "at the first try");
@@ -53,7 +56,7 @@ fn odd_files_in_the_home_stop_no_upgrade() {
 /// N21
 #[test]
 fn backups_inside_the_home_hold_no_backups() {
-    let world = world();
+    let world = World::new();
     let zz = world.sandbox.daemon_home().join("zz");
     write(world.sandbox.daemon_home().join("aa/real"), &"x".repeat(100_000), 0o644);
     let mut command = world.nymvisor(&["run", "run"]);
@@ -72,7 +75,7 @@ fn backups_inside_the_home_hold_no_backups() {
 /// N22
 #[test]
 fn a_backup_can_be_read_by_nobody_else() {
-    let world = world();
+    let world = World::new();
     let home = world.sandbox.daemon_home();
     fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
     write(home.join("keys/private.pem"), "secret", 0o600);

@@ -7,6 +7,7 @@ use omnivisor_testkit::{Behaviour, Sandbox, Upstream};
 
 use super::instances::{Instance, end};
 use super::{assert_done, running_pid};
+use crate::world::World;
 
 /// N10
 #[test]
@@ -35,12 +36,14 @@ fn init_can_be_repeated_at_any_time_and_changes_nothing_that_runs() {
     let supervised = instance.run();
     instance.publish("2.0.0", Duration::ZERO);
     instance.wait_for_commit("2.0.0");
+    instance.wait_for_files("2.0.0");
+    instance.wait_for_empty_queue();
     let pid = running_pid(&instance.log());
-    let plan = fs::read(instance.installation().plan()).unwrap();
+    let plan = fs::read_to_string(instance.installation().plan()).unwrap();
 
     assert_done(&instance.init(&genesis));
     assert_eq!(instance.installation().assert_nymvisor_would_start(), "2.0.0");
-    assert_eq!(fs::read(instance.installation().plan()).unwrap(), plan);
+    assert_eq!(fs::read_to_string(instance.installation().plan()).unwrap(), plan);
     assert_eq!(running_pid(&instance.log()), pid);
     end(supervised);
 
@@ -60,7 +63,7 @@ fn init_can_be_repeated_at_any_time_and_changes_nothing_that_runs() {
 /// N10: on what Nymvisor itself has made and upgraded.
 #[test]
 fn init_on_an_installation_of_nymvisor_keeps_its_release() {
-    let world = super::world();
+    let world = World::new();
     let entry = super::placed(&world, "up1", "2.0.0", "2024-01-01T00:00:00Z");
     let files = &world.installation;
     let details = Behaviour::new("2.0.0").details();

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use omnivisor_testkit::{Answer, Behaviour, Installation, NodeLog, Options, Sandbox, Supervised, Upstream, mint, sha256_hex, upgrade_info, wait_until};
+use omnivisor_testkit::{
+    Answer, Behaviour, Installation, NodeLog, Options, Sandbox, Supervised, Upstream, mint, sha256_hex, upgrade_info,
+    wait_until,
+};
 use serde_json::Value;
 
 use super::{WEEK, assert_done, running_pid};
@@ -47,7 +50,7 @@ impl Instance<'_> {
         let (home, url) = (self.home(), self.upstream.url(&self.announcement()));
         let mut command = self.command(&["init", executable.to_str().unwrap(), "--id", self.id]);
         command.arg("--daemon-home").arg(home).args(["--daemon-absolute-upstream-upgrade-url", &url]);
-        command.args(["--upstream-polling-rate", "100ms", "--startup-period-duration", "500ms"]);
+        command.args(["--upstream-polling-rate", "1s", "--startup-period-duration", "500ms"]);
         command.args(["--restart-daemon-on-failure", "--on-failure-daemon-restart-delay", "300ms"]);
         command.output().unwrap()
     }
@@ -102,6 +105,17 @@ impl Instance<'_> {
         self.assert_runs(version);
     }
 
+    /// Waits until Nymvisor would start this version.
+    pub(super) fn wait_for_files(&self, version: &str) {
+        wait_until("the files to agree", SOON, || {
+            (self.installation().nymvisor_would_start().ok()? == version).then_some(())
+        });
+    }
+
+    pub(super) fn wait_for_empty_queue(&self) {
+        wait_until("an empty queue", SOON, || self.queue().is_empty().then_some(()));
+    }
+
     #[track_caller]
     fn assert_runs(&self, version: &str) {
         running_pid(&self.log());
@@ -112,7 +126,7 @@ impl Instance<'_> {
     fn wait_for_polls(&self) {
         let path = self.announcement();
         let before = self.upstream.requests(&path);
-        wait_until("three more polls", SOON, || (self.upstream.requests(&path) >= before + 3).then_some(()));
+        wait_until("two more polls", SOON, || (self.upstream.requests(&path) >= before + 2).then_some(()));
     }
 
     fn queue(&self) -> Vec<Value> {
@@ -139,6 +153,7 @@ fn check_that_each_goes_its_own_way(a: &Instance<'_>, b: &Instance<'_>, [of_a, o
     a.wait_for_commit("2.0.0");
     b.wait_for_polls();
     assert_eq!(running_pid(&b.log()), pid, "a's upgrade moved b");
+    assert!(!of_b.stderr().contains("the upgrade is dropped"), "not even for a moment: upstream may be gone by then");
     b.assert_runs("1.0.0");
     assert_eq!(b.queue().len(), 1, "what b waits for is queued still");
 
@@ -157,11 +172,10 @@ fn check_that_each_goes_its_own_way(a: &Instance<'_>, b: &Instance<'_>, [of_a, o
     let pid = running_pid(&a.log());
     b.publish("2.0.0", Duration::ZERO);
     b.wait_for_commit("2.0.0");
-    wait_until("an empty queue", SOON, || b.queue().is_empty().then_some(()));
+    b.wait_for_empty_queue();
     assert_eq!(running_pid(&a.log()), pid, "b's upgrade moved a");
     for instance in [a, b] {
-        wait_until("the files to agree", SOON, || instance.installation().nymvisor_would_start().ok());
-        assert_eq!(instance.installation().assert_nymvisor_would_start(), "2.0.0");
+        instance.wait_for_files("2.0.0");
         instance.log().assert_never_double();
     }
     end(of_a);
@@ -206,6 +220,6 @@ fn an_upgrade_for_everybody_is_done_by_each() {
         instance.wait_for_commit("2.0.0");
         assert_eq!(instance.log().starts().len(), 2);
     }
-    wait_until("an empty queue", SOON, || a.queue().is_empty().then_some(()));
+    a.wait_for_empty_queue();
     supervised.into_iter().for_each(end);
 }

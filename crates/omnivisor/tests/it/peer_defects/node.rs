@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use omnivisor_testkit::{Answer, Behaviour, Options, upgrade_info, wait_until};
 
-use super::{assert_still, running_pid, wait_for_polls, wait_for_request, world};
+use super::{assert_still, running_pid, wait_for_polls, wait_for_request};
 use crate::world::{ANNOUNCEMENT, SOON, World, options, timestamp};
 
 fn failing(genesis: Behaviour) -> World {
@@ -117,7 +117,7 @@ fn the_node_of_a_killed_supervisor_is_taken_over_and_never_doubled() {
 /// N8
 #[test]
 fn a_closed_terminal_and_odd_signals_leave_no_node_without_a_supervisor() {
-    let world = world();
+    let world = World::new();
     let mut supervised = world.run();
     let pid = running_pid(&world.log());
     supervised.signal(1);
@@ -129,7 +129,7 @@ fn a_closed_terminal_and_odd_signals_leave_no_node_without_a_supervisor() {
 /// N9
 #[test]
 fn a_stalled_download_keeps_neither_the_node_down_nor_the_supervisor_from_ending() {
-    let world = world();
+    let world = World::new();
     let mut supervised = world.run();
     let pid = running_pid(&world.log());
     world.upstream.serve("/stalls", Answer::Stall { after_bytes: 1000, of_bytes: 1_000_000 });
@@ -164,7 +164,7 @@ fn a_restart_delay_is_cut_short_by_a_signal() {
 /// N35
 #[test]
 fn a_short_command_runs_once_and_neither_polls_nor_upgrades() {
-    let world = world();
+    let world = World::new();
     let mut supervised = world.run();
     world.publish_for("2024.2", &Behaviour::new("2.0.0"), &timestamp(super::WEEK));
     super::wait_for_standing(&world, "2024.2", "switched");

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use omnivisor_testkit::{Behaviour, wait_until};
 
-use super::{WEEK, add_upgrade, assert_done, assert_still, placed, queued, running_pid, wait_for_standing, world};
-use crate::world::{SOON, timestamp};
+use super::{WEEK, add_upgrade, assert_done, assert_still, placed, queued, running_pid, wait_for_standing};
+use crate::world::{SOON, World, timestamp};
 
 /// N14
 #[test]
 fn two_changes_in_the_same_moment_are_both_seen() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     assert_done(&add_upgrade(&world, "later", &Behaviour::new("3.0.0"), &["--upgrade-delay", "7days"]));
     assert_done(&add_upgrade(&world, "now", &Behaviour::new("2.0.0"), &["--now"]));
@@ -29,7 +29,7 @@ fn two_changes_in_the_same_moment_are_both_seen() {
 /// N15
 #[test]
 fn a_plan_that_is_replaced_again_and_again_stays_watched() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     for number in 0..3 {
         let name = format!("later{number}");
@@ -47,7 +47,7 @@ fn a_plan_that_is_replaced_again_and_again_stays_watched() {
 /// N16
 #[test]
 fn a_plan_that_is_deleted_is_made_again_and_the_node_runs_on() {
-    let world = world();
+    let world = World::new();
     let mut supervised = world.run();
     let pid = running_pid(&world.log());
     for _ in 0..2 {

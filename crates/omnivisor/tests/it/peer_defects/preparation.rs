@@ -1,31 +1,41 @@
 //! Everything that can fail does so while the old node runs.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use omnivisor_testkit::installation::platform;
 use omnivisor_testkit::{Answer, Behaviour, Options, upgrade_info, wait_until};
 use serde_json::{Value, json};
 
-use super::{add_upgrade, assert_done, assert_still, polled_often, publish_changed, running_pid, wait_for_request, wait_for_standing, world};
-use crate::world::{ANNOUNCEMENT, SOON, World, timestamp};
+use super::{
+    add_upgrade, assert_done, assert_still, publish_changed, running_pid, wait_for_request, wait_for_standing,
+};
+use crate::world::{ANNOUNCEMENT, SOON, World, options, timestamp};
 
 /// N3
 #[test]
 fn whatever_is_wrong_with_a_release_the_old_node_runs_on() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     let pid = running_pid(&world.log());
     type Change = fn(&mut Value);
     let cases: [(&str, Change, &str); 7] = [
-        ("no build for this machine", |info| info["platforms"] = json!({"plan9-sparc": info["platforms"][platform()]}), "no build for"),
+        (
+            "no build for this machine",
+            |info| info["platforms"] = json!({"plan9-sparc": info["platforms"][platform()]}),
+            "no build for",
+        ),
         ("no build at all", |info| info["platforms"] = json!({}), "no build for"),
         ("no checksum, though demanded", |info| info["platforms"][platform()]["checksum"] = "".into(), "no checksum"),
         ("another checksum", |info| info["platforms"][platform()]["checksum"] = "00".repeat(32).into(), "digest"),
-        ("nothing there", |info| {
-            let url = info["platforms"][platform()]["url"].as_str().unwrap().to_owned() + "-not";
-            info["platforms"][platform()]["url"] = url.into();
-        }, "404"),
+        (
+            "nothing there",
+            |info| {
+                let url = info["platforms"][platform()]["url"].as_str().unwrap().to_owned() + "-not";
+                info["platforms"][platform()]["url"] = url.into();
+            },
+            "404",
+        ),
         ("another build", |info| info["binaryDetails"]["commit_sha"] = "other".into(), "commit_sha"),
         ("another version", |info| info["version"] = "2.9.9".into(), "2.9.9"),
     ];
@@ -46,7 +56,7 @@ fn whatever_is_wrong_with_a_release_the_old_node_runs_on() {
 /// N3
 #[test]
 fn with_downloads_disabled_the_old_node_runs_until_the_executable_is_placed() {
-    let world = World::with(Behaviour::new("1.0.0"), Options { allow_download: false, ..polled_often() });
+    let world = World::with(Behaviour::new("1.0.0"), Options { allow_download: false, ..options() });
     let _supervised = world.run();
     let pid = running_pid(&world.log());
     let behaviour = Behaviour::new("2.0.0");
@@ -61,27 +71,54 @@ fn with_downloads_disabled_the_old_node_runs_until_the_executable_is_placed() {
 /// N25
 #[test]
 fn an_upgrade_that_is_due_at_the_start_shoots_no_node_that_has_just_begun() {
-    let world = world();
+    let world = World::new();
     let mut supervised = world.run();
-    super::placed(&world, "up1", "2.0.0", &timestamp(super::WEEK));
-    let entry = |time: &str| upgrade_info("up1", "2.0.0", time, None, Some(Behaviour::new("2.0.0").details()));
-    world.installation.queue(entry(&timestamp(super::WEEK)));
+    // One falls due while nothing runs; the other is brought forward meanwhile.
+    for (version, brought_forward) in [("2.0.0", false), ("3.0.0", true)] {
+        let time = if brought_forward { super::WEEK } else { Duration::from_secs(3) };
+        let due = SystemTime::now() + time;
+        world.installation.queue(super::placed(&world, version, version, &timestamp(time)));
+        world.wait_for_status("ready", |status| status["upgrade"]["phase"] == "staged");
+        supervised.signal(15);
+        supervised.wait(SOON);
+        if brought_forward {
+            super::empty_the_queue(&world);
+            let details = Some(Behaviour::new(version).details());
+            world.installation.queue(upgrade_info(version, version, &timestamp(Duration::ZERO), None, details));
+        } else {
+            super::wait_for_time(due);
+        }
+        let before = world.log().starts().len();
+        supervised = world.start();
+        world.wait_for_commit(version);
+        let starts: Vec<String> = world.log().starts()[before..].iter().map(|start| start.version.clone()).collect();
+        assert_eq!(starts, [version], "all that it needs is there: the old node need not begin");
+    }
+}
+
+/// N25
+#[test]
+fn an_upgrade_that_cannot_be_done_at_the_start_keeps_the_old_node_from_nothing() {
+    let world = World::new();
+    let mut supervised = world.run();
+    let time = Duration::from_secs(3);
+    let due = SystemTime::now() + time;
+    world.installation.queue(super::placed(&world, "up1", "2.0.0", &timestamp(time)));
     world.wait_for_status("ready", |status| status["upgrade"]["phase"] == "staged");
     supervised.signal(15);
     supervised.wait(SOON);
-    super::empty_the_queue(&world);
-    world.installation.queue(entry(&timestamp(Duration::ZERO)));
-    let before = world.log().starts().len();
-    let _supervised = world.start();
-    world.wait_for_commit("2.0.0");
-    let starts: Vec<String> = world.log().starts()[before..].iter().map(|start| start.version.clone()).collect();
-    assert_eq!(starts, ["2.0.0"], "all that it needs was there: the old node need not begin");
+    super::wait_for_time(due);
+    fs::write(world.installation.binary("up1"), "not what was proven").unwrap();
+    let _supervised = world.run();
+    wait_for_standing(&world, "up1", "tried again");
+    world.wait_for("1.0.0");
+    assert_eq!(world.log().starts().len(), 2);
 }
 
 /// N26
 #[test]
 fn an_error_page_is_not_installed_and_the_right_file_is_once_it_is_there() {
-    let world = World::with(Behaviour::new("1.0.0"), Options { enforce_checksum: false, ..polled_often() });
+    let world = World::with(Behaviour::new("1.0.0"), Options { enforce_checksum: false, ..options() });
     let _supervised = world.run();
     let pid = running_pid(&world.log());
     let page = b"<!doctype html><title>Not here</title>".to_vec();
@@ -112,7 +149,7 @@ fn an_error_page_is_not_installed_and_the_right_file_is_once_it_is_there() {
 /// N27
 #[test]
 fn a_manual_upgrade_is_prepared_and_waits_for_its_command() {
-    let world = world();
+    let world = World::new();
     let mut supervised = world.run();
     let pid = running_pid(&world.log());
     publish_changed(&world, "up1", "2.0.0", |info| info["manual"] = true.into());
@@ -135,13 +172,12 @@ fn a_manual_upgrade_is_prepared_and_waits_for_its_command() {
 /// N13
 #[test]
 fn an_added_upgrade_is_known_only_when_its_executable_is_there_whole() {
-    let world = world();
+    let world = World::new();
     let supervised = world.run();
     let big = Behaviour { padding: 60_000_000, ..Behaviour::new("2.0.0") };
     let executable = world.minted(&big);
     let size = fs::metadata(&executable).unwrap().len();
-    let mut command =
-        world.nymvisor(&["add-upgrade", executable.to_str().unwrap(), "--upgrade-name", "up1", "--now"]);
+    let mut command = world.nymvisor(&["add-upgrade", executable.to_str().unwrap(), "--upgrade-name", "up1", "--now"]);
     let mut child = command.spawn().unwrap();
     wait_until("add-upgrade", SOON, || {
         let known = world.installation.upgrade_dir("up1").join("upgrade-info.json").exists()
@@ -160,7 +196,7 @@ fn an_added_upgrade_is_known_only_when_its_executable_is_there_whole() {
 /// N19
 #[test]
 fn what_is_queued_during_a_download_is_not_lost() {
-    let world = world();
+    let world = World::new();
     let _supervised = world.run();
     let info = publish_changed(&world, "up1", "2.0.0", |_| ());
     let executable = fs::read(world.minted(&Behaviour::new("2.0.0"))).unwrap();
@@ -179,7 +215,7 @@ fn what_is_queued_during_a_download_is_not_lost() {
 /// N32
 #[test]
 fn the_executable_of_an_announced_upgrade_can_be_brought_by_hand() {
-    let world = World::with(Behaviour::new("1.0.0"), Options { allow_download: false, ..polled_often() });
+    let world = World::with(Behaviour::new("1.0.0"), Options { allow_download: false, ..options() });
     let _supervised = world.run();
     let behaviour = Behaviour::new("2.0.0");
     world.publish_for("up1", &behaviour, &timestamp(super::WEEK));

@@ -8,6 +8,9 @@ use crate::release::{Digest, Release, ReleaseName, Version};
 use crate::schedule::{Announcement, Origin, Source, Trigger};
 use crate::time::Timestamp;
 
+/// It is written into every record and message about the release; real ones have some twenty bytes.
+const LONGEST_VERSION: usize = 200;
+
 /// Reads the queue for one instance. What is meant for others only is passed over.
 pub fn announcements(plan: &PlanFile, ctx: &Context) -> Observed {
     let mut observed = Observed::default();
@@ -67,6 +70,9 @@ pub(super) fn release(info: &UpgradeInfo, ctx: &Context) -> Result<Release, Stri
     let name = ReleaseName::parse(&info.name).map_err(|error| error.to_string())?;
     if info.version.trim().is_empty() {
         return Err("its version is empty, so no executable could be told to be the right one".to_owned());
+    }
+    if info.version.len() > LONGEST_VERSION {
+        return Err(format!("its version is longer than {LONGEST_VERSION} bytes, which no executable's is"));
     }
     let announced = match info.download(&ctx.platform) {
         // What is wrong with a build is said by its source.

@@ -11,7 +11,9 @@ fn whatever_hangs_is_given_up_and_what_is_right_afterwards_is_followed() {
     let (mut upstream, mut download, mut binary) = (Calm::new(), Calm::new(), Calm::new());
     let now = timestamp(std::time::Duration::ZERO);
 
-    upstream.world.upstream.serve(ANNOUNCEMENT, Answer::Hang);
+    // Once only: the poll after it would hang for as long again.
+    let hang = Answer::Sequence(vec![Answer::Hang, Answer::Status(503, Vec::new())]);
+    upstream.world.upstream.serve(ANNOUNCEMENT, hang);
     let executable = download.world.minted(&Behaviour::new("2.0.0"));
     let info = announced(&download.world, "2024.2", "2.0.0", &now, &executable);
     let stall = Answer::Stall { after_bytes: 100_000, of_bytes: 1_000_000 };

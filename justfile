@@ -1,0 +1,34 @@
+# Everything that is done with this repository. Each recipe is a command that can be typed as well.
+
+# List the recipes.
+default:
+    @just --list
+
+# Run every test: the core, the formats, and the real binary from outside.
+test:
+    cargo test --workspace
+
+# Everything that has to be green: format, lints, tests, planted bugs, dependencies.
+ci:
+    .ci/run
+
+# Format all sources.
+fmt:
+    cargo fmt --all
+
+# Lint all sources; a warning is an error.
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Measure an upgrade and a quiet night on the released binary.
+bench:
+    cargo build --release -p omnivisor --examples
+    cargo bench -p omnivisor --bench main_job
+
+# Plant bugs in a copy of the core, one at a time, and see that a test fails for each.
+planted *name:
+    cargo run -p omnivisor-testkit --bin plant-bugs -- {{name}}
+
+# Crash the supervisor at every pair of points instead of every seventh: some minutes.
+long:
+    OMNIVISOR_LONG=1 cargo test -p omnivisor-core --test crash_points -- --nocapture
