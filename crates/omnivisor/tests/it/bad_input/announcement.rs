@@ -21,7 +21,9 @@ fn an_announcement_that_cannot_be_followed_is_explained() {
     let here = platform();
     let good = |world: &World, name: &str| announced(world, name, "2.0.0", &timestamp(Duration::ZERO), &executable);
     let with = |key: &'static str, value: Value| {
-        move |info: &mut Value| info["platforms"].as_object_mut().unwrap().values_mut().for_each(|it| it[key] = value.clone())
+        move |info: &mut Value| {
+            info["platforms"].as_object_mut().unwrap().values_mut().for_each(|it| it[key] = value.clone())
+        }
     };
     type Spoil = Box<dyn Fn(&mut Value)>;
     let cases: Vec<(&str, Spoil, [&str; 2])> = vec![
@@ -72,7 +74,6 @@ fn an_equal_version_is_no_news() {
     let mut calm = Calm::new();
     calm.world.publish("again", &Behaviour { commit: "other".to_owned(), ..Behaviour::new("1.0.0") });
     calm.next_poll();
-    calm.next_poll();
     assert_eq!(calm.world.upstream.requests("/download/again"), 0);
     assert_eq!(calm.world.plan()["queuedUp"].as_array().unwrap().len(), 0);
     calm.undisturbed("an equal version");
@@ -108,7 +109,9 @@ fn a_name_never_leads_out_of_its_folder() {
         info
     };
     let shown = |name: &str| format!("{:?}", name.chars().take(40).collect::<String>()).trim_matches('"').to_owned();
-    for (name, why) in names.into_iter().filter(|(name, _)| ["../../../../evil", &absolute, "nul\0byte", &long].contains(name)) {
+    for (name, why) in
+        names.into_iter().filter(|(name, _)| ["../../../../evil", &absolute, "nul\0byte", &long].contains(name))
+    {
         calm.check(name, &["upstream announces", "cannot be followed", &shown(name), why], |world| {
             world.upstream.serve(ANNOUNCEMENT, Answer::Json(named(world, name)));
         });
@@ -184,7 +187,9 @@ fn a_wrong_digest_is_downloaded_three_times_at_most() {
     let upgrades = calm.world.installation.upgrade_dir("2024.2");
     assert!(!upgrades.join("bin").exists(), "nothing of it is left");
     calm.world.publish("2024.2", &Behaviour::new("2.0.0"));
-    wait_until("the right one is fetched", SOON, || (calm.world.upstream.requests("/download/2024.2") == 4).then_some(()));
+    wait_until("the right one is fetched", SOON, || {
+        (calm.world.upstream.requests("/download/2024.2") == 4).then_some(())
+    });
     calm.world.wait_for_commit("2.0.0");
     calm.world.wait_for("2.0.0");
 }

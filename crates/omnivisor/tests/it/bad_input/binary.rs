@@ -48,8 +48,16 @@ fn an_executable_that_is_not_what_it_should_be_is_never_switched_to() {
         ("banner", answers(BuildInfoAnswer::BannerFirst), ["did not print its build information", "it printed"]),
         ("endless", answers(BuildInfoAnswer::Huge), ["more than 64 KiB", "nym-node"]),
         ("fails", answers(BuildInfoAnswer::Exit(1)), ["exit code 1", "no build info today"]),
-        ("daemon", answers(BuildInfoAnswer::OtherName("nym-api".to_owned())), ["calls itself nym-api", "nym-node runs here"]),
-        ("version", answers(BuildInfoAnswer::OtherVersion("2.1.0".to_owned())), ["is version 2.1.0", "2.0.0 was announced"]),
+        (
+            "daemon",
+            answers(BuildInfoAnswer::OtherName("nym-api".to_owned())),
+            ["calls itself nym-api", "nym-node runs here"],
+        ),
+        (
+            "version",
+            answers(BuildInfoAnswer::OtherVersion("2.1.0".to_owned())),
+            ["is version 2.1.0", "2.0.0 was announced"],
+        ),
     ] {
         calm.check(name, &["the upgrade failed", words[0], words[1]], |world| {
             let mut info = announced(world, name, "2.0.0", &timestamp(Duration::ZERO), &world.minted(&behaviour));

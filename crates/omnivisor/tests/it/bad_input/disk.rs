@@ -133,13 +133,17 @@ fn odd_things_in_the_home_are_copied_or_left_out() {
     symlink("/etc/hostname", path("outside")).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
     fs::write(path("secret"), "of one").unwrap();
-    fs::set_permissions(path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     fs::write(path("name\nwith \u{1b}[31m anything"), "x").unwrap();
     let root = rustix::process::geteuid().is_root();
     if !root {
         // Refused before the stop, and named: a copy without it would be none.
         calm.world.publish("2024.2", &Behaviour::new("2.0.0"));
-        calm.wait_for_line("an unreadable file", 0, &["tried again", path("secret").to_str().unwrap(), "cannot be read"]);
+        calm.wait_for_line(
+            "an unreadable file",
+            0,
+            &["tried again", path("secret").to_str().unwrap(), "cannot be read"],
+        );
         fs::remove_file(path("secret")).unwrap();
     }
     let calm = calm.follows_a_good_one("2.0.0");

@@ -93,7 +93,9 @@ fn a_bad_entry_hides_no_good_one_and_is_kept() {
     let left = plan["queuedUp"].as_array().unwrap();
     assert_eq!(left.len(), bad.len(), "the good one is done, and every other one is still there: {left:#?}");
     for entry in &bad {
-        let kept = left.iter().any(|left| entry.as_object().is_none_or(|it| it.iter().all(|(key, value)| left[key] == *value)));
+        let kept = left
+            .iter()
+            .any(|left| entry.as_object().is_none_or(|it| it.iter().all(|(key, value)| left[key] == *value)));
         assert!(kept && (entry.is_object() || left.contains(entry)), "{entry} in {left:#?}");
     }
     assert_eq!(plan["ours"], "a key that nobody knows");
