@@ -10,161 +10,20 @@
 //! At most one action is in flight. What is kept beside the journal (what is announced, what is in flight, how the new node
 //! looks) may be lost at any time: it is told again.
 
-use std::cmp::Ordering;
+mod standing;
+mod words;
+
 use std::time::Duration;
 
-use crate::health::{HealthProbe, Observed, Verdict};
-use crate::journal::{Adoption, CancelReason, Journal, JournalError, Phase, Record};
+use crate::health::{Observed, Verdict};
+use crate::journal::{CancelReason, Journal, JournalError, Phase, Record};
 use crate::plan::{Failure, FailureKind, Step, Undo, UpgradePlan};
-use crate::release::{Installed, Release};
-use crate::schedule::{Announcement, Origin, Trigger};
-use crate::supervisor::{Exit, LaunchKey, Report, Wanted};
-use crate::time::{Now, Timestamp};
+use crate::schedule::Announcement;
+use crate::supervisor::{LaunchKey, Report, Wanted};
+use crate::time::Now;
 
-/// How an instance wants its upgrades done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// How a new release proves itself.
-    pub probe: HealthProbe,
-    /// Whether the node's data is copied aside before a switch.
-    pub snapshot: bool,
-    /// How long after the first failure that may be gone later the next try is; doubled each time.
-    pub retry: Duration,
-    /// The longest time between two tries.
-    pub retry_most: Duration,
-    /// How long after a failure of the release itself the next try is.
-    pub recheck: Duration,
-    /// How many failures of the release itself are the last, until it is announced differently.
-    pub rechecks: u32,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// These, and no others, are announced now, in the order of the queue.
-    Announced(Vec<Announcement>),
-    /// The action in flight succeeded.
-    Done(Outcome),
-    /// The action in flight failed.
-    Failed(Failure),
-    /// The action in flight ended early, as it was asked to.
-    Cancelled,
-    /// Something happened to the node.
-    Node(Report),
-    /// No process of the node is there, and [`Agent::awaits_down`].
-    NodeDown,
-    /// A time of [`Agent::timeouts`] was reached. Harmless at any time.
-    Timeout,
-    /// The run is to end: stop the node, start nothing.
-    StopRequested,
-    /// No automatic upgrades until further notice.
-    Hold,
-    /// Go on.
-    Resume,
-    /// Switch to this one, although it waits for a person.
-    Approve(Release),
-}
-
-/// What an action found out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing but that it is done.
-    Nothing,
-    /// What a preflight proved.
-    Proven(Installed),
-}
-
-/// Something long that the shell is to do. Each can be done twice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Get the release's executable into its folder, digest checked.
-    Fetch(UpgradePlan),
-    /// Prove that executable; answers [`Outcome::Proven`].
-    Preflight(UpgradePlan),
-    /// See that it still is what was proven, and that the switch can be done.
-    Arm(UpgradePlan, Installed),
-    /// Copy the node's data aside. No node runs.
-    Snapshot(UpgradePlan),
-    /// Make the new release the one that starts. No node runs.
-    Activate(UpgradePlan, Installed),
-    /// Put the data back. No node runs.
-    Restore(UpgradePlan),
-    /// Make the old release the one that starts. No node runs.
-    Reactivate(UpgradePlan),
-    /// Run the probe's command once.
-    Sample(UpgradePlan),
-}
-
-impl Action {
-    /// The same work for the same plan, whatever else has changed meanwhile.
-    fn is_same(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other) && self.plan().number == other.plan().number
-    }
-
-    /// The upgrade it is for.
-    pub fn plan(&self) -> &UpgradePlan {
-        match self {
-            Self::Fetch(plan)
-            | Self::Preflight(plan)
-            | Self::Arm(plan, _)
-            | Self::Snapshot(plan)
-            | Self::Activate(plan, _)
-            | Self::Restore(plan)
-            | Self::Reactivate(plan)
-            | Self::Sample(plan) => plan,
-        }
-    }
-}
-
-/// The answer to an event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// To be on disk before anything else is done.
-    pub records: Vec<Record>,
-    /// Whether the action in flight is to end early.
-    pub cancel: bool,
-    /// To be begun.
-    pub action: Option<Action>,
-}
-
-/// How a run ends that nobody ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// An operator asked for it.
-    Stopped,
-    /// The node ended by itself and well.
-    Finished,
-    /// The node failed and is not started again.
-    GaveUp(Exit),
-}
-
-/// Why an announced release is, or is not, about to be switched to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It is what runs, or it ran well here before.
-    Installed,
-    /// It failed here.
-    Denied(String),
-    /// It is not newer than what ran well here (this version).
-    NotNewer(String),
-    /// It failed its checks as often as is tried.
-    Unfit(String),
-    /// It could not be prepared; the next try is then.
-    RetryAt(Timestamp, String),
-    /// It will be switched to when its trigger fires.
-    Waiting,
-    /// It waits for a person: it was already due when this instance was taken over, or it asks for one.
-    WaitsForApproval,
-}
-
-/// When the agent wants to be called with [`Event::Timeout`], at the latest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timeouts {
-    /// By the clock that never jumps.
-    pub monotonic: Option<Duration>,
-    /// By the calendar clock.
-    pub wall: Option<Timestamp>,
-}
+pub use self::standing::Standing;
+pub use self::words::{Action, Effects, Ending, Event, Outcome, Policy, Timeouts};
 
 /// Decides; never acts.
 #[derive(Clone, Debug)]
@@ -287,7 +146,9 @@ impl Agent {
                 Record::Staged(staged)
             }
             // The trigger may have been moved, or a hold come, while the last look was taken.
-            (Phase::Staged { plan, .. }, Action::Arm(..), _) if self.may_switch(now, plan) => Record::Started(Step::Stop),
+            (Phase::Staged { plan, .. }, Action::Arm(..), _) if self.may_switch(now, plan) => {
+                Record::Started(Step::Stop)
+            }
             (Phase::Switching { step: Step::Snapshot, .. }, Action::Snapshot(_), _) => Record::Started(Step::Activate),
             (Phase::Switching { step: Step::Activate, .. }, Action::Activate(..), _) => {
                 self.seen = Observed::default();
@@ -347,9 +208,15 @@ impl Agent {
                     self.sick(now, reason, records);
                 }
             }
-            (Report::GaveUp(exit), Some(_)) => self.sick(now, format!("it ended with {exit} while it was probed"), records),
+            (Report::GaveUp(exit), Some(_)) => {
+                self.sick(now, format!("it ended with {exit} while it was probed"), records)
+            }
             (Report::Finished, Some(_)) => {
-                self.sick(now, "it ended by itself, with exit code 0, before it had shown that it is well".to_owned(), records);
+                self.sick(
+                    now,
+                    "it ended by itself, with exit code 0, before it had shown that it is well".to_owned(),
+                    records,
+                );
             }
             (Report::Died(_), None) => {}
             (Report::Finished, None) => self.end(Ending::Finished),
@@ -462,100 +329,11 @@ impl Agent {
         }
         match self.next(now) {
             Some(next) if next.release == plan.to.release => None,
-            Some(next) if self.urgency(next) < self.urgency(&plan.to) => Some(Record::Cancelled(CancelReason::Preempted)),
+            Some(next) if self.urgency(next) < self.urgency(&plan.to) => {
+                Some(Record::Cancelled(CancelReason::Preempted))
+            }
             _ => None,
         }
-    }
-
-    /// The announced release whose turn it is: the most urgent of those that may be tried now, the first of equals.
-    fn next(&self, now: Now) -> Option<&Announcement> {
-        self.announced
-            .iter()
-            .filter(|announced| {
-                matches!(self.standing(now, announced), Standing::Waiting | Standing::WaitsForApproval)
-            })
-            .min_by_key(|announced| self.urgency(announced))
-    }
-
-    /// Approved ones first, then by the time at which they are due, then those that wait for a person.
-    fn urgency(&self, announced: &Announcement) -> (u8, Option<Timestamp>) {
-        if self.journal.approved(&announced.release) {
-            return (0, None);
-        }
-        match announced.trigger {
-            Trigger::At(time) if !self.is_parked(announced) => (1, Some(time)),
-            _ => (2, announced.trigger.due()),
-        }
-    }
-
-    /// Whether it was already due when another tool's installation was taken over: the first start surprises nobody.
-    fn is_parked(&self, announced: &Announcement) -> bool {
-        let Some((adopted, Adoption::Found)) = self.journal.adopted() else { return false };
-        let due = announced.trigger.due();
-        due.is_some_and(|due| due <= adopted && announced.published.unwrap_or(due) <= adopted)
-    }
-
-    fn may_switch(&self, now: Now, plan: &UpgradePlan) -> bool {
-        self.journal.approved(&plan.to.release)
-            || (!self.journal.held() && plan.to.trigger.is_due(now.wall) && !self.is_parked(&plan.to))
-    }
-
-    /// Where an announced release stands.
-    pub fn standing(&self, now: Now, announced: &Announcement) -> Standing {
-        let release = &announced.release;
-        let approved = self.journal.approved(release);
-        let same = |active: &Installed| {
-            let digest = release.digest.as_ref();
-            active.release.name == release.name
-                && active.release.version == release.version
-                && (digest.is_none() || digest == active.release.digest.as_ref() || digest == Some(&active.digest))
-        };
-        if self.journal.active().is_some_and(same) {
-            return Standing::Installed;
-        }
-        if !approved {
-            if let Some(why) = self.journal.denies(release) {
-                return Standing::Denied(why.to_owned());
-            }
-            if self.journal.committed().any(|committed| committed == release) {
-                return Standing::Installed;
-            }
-        }
-        // Not even an approval goes back: it was given when the release was ahead. A downgrade is announced as one.
-        if let Some(floor) = self.above(announced) {
-            return Standing::NotNewer(floor);
-        }
-        if let Some(attempts) = self.journal.attempts(announced) {
-            if attempts.permanent >= self.policy.rechecks {
-                return Standing::Unfit(attempts.reason.clone());
-            }
-            let doubled = 2_u32.saturating_pow(attempts.transient.saturating_sub(1).min(20));
-            let backoff = self.policy.retry.saturating_mul(doubled).min(self.policy.retry_most);
-            let delay = if attempts.permanent > 0 { backoff.max(self.policy.recheck) } else { backoff };
-            let next = attempts.last.plus(delay);
-            // A clock that went back must not make us wait for longer than the delay.
-            if now.wall < next && now.wall >= attempts.last {
-                return Standing::RetryAt(next, attempts.reason.clone());
-            }
-        }
-        if !approved && (announced.trigger == Trigger::OnCommand || self.is_parked(announced)) {
-            return Standing::WaitsForApproval;
-        }
-        Standing::Waiting
-    }
-
-    /// The version that ran well here and that the announced one would have to be above, but is not.
-    fn above(&self, announced: &Announcement) -> Option<String> {
-        let version = &announced.release.version;
-        let allowed = |order: Option<Ordering>| match announced.origin {
-            Origin::Upstream => order == Some(Ordering::Greater),
-            Origin::Local => order != Some(Ordering::Less),
-            Origin::LocalDowngrade => true,
-        };
-        self.journal
-            .committed()
-            .find(|committed| !allowed(version.precedence(&committed.version)))
-            .map(|committed| committed.version.to_string())
     }
 
     /// What is to be true of the node.

@@ -149,7 +149,11 @@ pub trait Layout {
     fn is_monotonic(&self, path: &Path) -> bool;
     /// The files that other tools expect, rewritten whole; `read` gives a file's present contents. Those of the release's
     /// folder come first, the link last.
-    fn mirror(&self, state: &Mirrored, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Result<Vec<MirrorFile>, DialectError>;
+    fn mirror(
+        &self,
+        state: &Mirrored,
+        read: &dyn Fn(&Path) -> Option<Vec<u8>>,
+    ) -> Result<Vec<MirrorFile>, DialectError>;
     /// Those of the files that keep what others have written, and that are there and make no sense.
     fn unreadable(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Vec<PathBuf>;
 }

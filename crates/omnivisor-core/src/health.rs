@@ -88,7 +88,9 @@ impl Observed {
             return if now >= end { Verdict::Healthy } else { Verdict::Pending(Some(end)) };
         };
         match &self.last_sample {
-            Some(Err(why)) if now >= end => return Verdict::Sick(format!("its probe fails at the end of its window: {why}")),
+            Some(Err(why)) if now >= end => {
+                return Verdict::Sick(format!("its probe fails at the end of its window: {why}"));
+            }
             Some(Err(why)) if self.succeeded && self.failures >= command.failures => {
                 return Verdict::Sick(format!("its probe failed {} times in a row: {why}", self.failures));
             }
@@ -109,12 +111,8 @@ mod tests {
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     fn probe(command: bool) -> HealthProbe {
-        let command = command.then(|| CommandProbe {
-            argv: vec!["true".to_owned()],
-            interval: S(5),
-            timeout: S(5),
-            failures: 2,
-        });
+        let command =
+            command.then(|| CommandProbe { argv: vec!["true".to_owned()], interval: S(5), timeout: S(5), failures: 2 });
         HealthProbe { window: S(60), deaths: 2, command }
     }
 
@@ -139,7 +137,11 @@ mod tests {
         seen.sampled(S(1), Err("1".to_owned()));
         assert_eq!(seen.verdict(&probe(true), S(2)), Verdict::Pending(Some(S(6))));
         seen.sampled(S(58), Err("1".to_owned()));
-        assert_eq!(seen.verdict(&probe(true), S(59)), Verdict::Pending(Some(S(60))), "never well, but it has its window");
+        assert_eq!(
+            seen.verdict(&probe(true), S(59)),
+            Verdict::Pending(Some(S(60))),
+            "never well, but it has its window"
+        );
         assert!(matches!(seen.verdict(&probe(true), S(60)), Verdict::Sick(_)));
         seen.sampled(S(60), Ok(()));
         assert_eq!(seen.verdict(&probe(true), S(60)), Verdict::Healthy);

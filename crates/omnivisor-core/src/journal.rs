@@ -4,143 +4,19 @@
 //! of transitions: a record that it does not list is an error, never a guess. Bytes on disk are
 //! [`formats`](crate::formats)' business.
 
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
 use crate::release::{Installed, Release};
-use crate::schedule::{Announcement, Trigger};
+use crate::schedule::Announcement;
 use crate::time::Timestamp;
+
+pub use self::record::{Adoption, CancelReason, Record, Summary};
 
 /// How often an undo is tried before a person is called.
 pub const UNDO_ATTEMPTS: u32 = 3;
-
-/// How an installation came to be supervised here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Adoption {
-    /// It was made by this program's `init`: what is already due may be done.
-    Initialised,
-    /// It was found as another tool left it: what was already due waits for a person.
-    Found,
-}
-
-/// Why a plan was dropped before the node was stopped for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CancelReason {
-    /// Nobody announces it any more.
-    Withdrawn,
-    /// It is announced with other contents.
-    Superseded,
-    /// Another one is due before it.
-    Preempted,
-}
-
-impl CancelReason {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Withdrawn, Self::Superseded, Self::Preempted];
-
-    /// Its name, as files and messages write it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Withdrawn => "withdrawn",
-            Self::Superseded => "superseded",
-            Self::Preempted => "preempted",
-        }
-    }
-}
-
-/// One entry of the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// The first record: this was found installed.
-    Adopted {
-        /// What runs.
-        installed: Installed,
-        /// Since when we know.
-        at: Timestamp,
-        /// How we came to it.
-        adoption: Adoption,
-    },
-    /// An upgrade was decided on; preparing it begins.
-    Planned(UpgradePlan),
-    /// The step is about to be taken. Fetching needs none: it begins with the plan.
-    Started(Step),
-    /// Preparing is done: this is what would be switched to.
-    Staged(Installed),
-    /// The release under way is now wanted at another time.
-    Rescheduled(Trigger),
-    /// The plan was dropped before the node was stopped for it.
-    Cancelled(CancelReason),
-    /// A step failed for good.
-    Failed {
-        /// Which.
-        step: Step,
-        /// What that says about trying again.
-        kind: FailureKind,
-        /// For a person.
-        reason: String,
-        /// When.
-        at: Timestamp,
-    },
-    /// The new node died while it was being probed.
-    Died {
-        /// For a person.
-        reason: String,
-    },
-    /// The first undo that was owed is done.
-    Undone(Undo),
-    /// The first undo that is owed failed.
-    UndoFailed {
-        /// For a person.
-        reason: String,
-    },
-    /// The new release has shown that it is well; it is the active one.
-    Committed {
-        /// When.
-        at: Timestamp,
-    },
-    /// All that was owed is done; the old release is the active one.
-    RolledBack,
-    /// An operator said: no automatic upgrades.
-    Held,
-    /// An operator said: go on, with upgrades and with an undo that was stuck.
-    Resumed,
-    /// An operator said: switch to this one, although it waits for a person.
-    Approved(Release),
-    /// Another tool has installed this since we looked last: it is the active one, and what was under way is over.
-    TakenOver {
-        /// What runs.
-        installed: Installed,
-        /// When that was found.
-        at: Timestamp,
-    },
-    /// Stands for every record before it: the first one of a journal that had become long.
-    Summed(Box<Summary>),
-}
-
-/// Everything that a journal amounts to while no upgrade is under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// What runs.
-    pub active: Installed,
-    /// Since when the instance is known.
-    pub adopted_at: Timestamp,
-    /// How it came to be.
-    pub adoption: Adoption,
-    /// The number of the last plan.
-    pub plans: u64,
-    /// Whether an operator stopped automatic upgrades.
-    pub held: bool,
-    /// When the active release was committed.
-    pub last_commit: Option<Timestamp>,
-    /// What was ever healthy here.
-    pub committed: BTreeSet<Release>,
-    /// What is never to be run again, and why.
-    pub denied: BTreeMap<Release, String>,
-    /// How the attempts at releases went.
-    pub attempts: BTreeMap<Release, Attempts>,
-    /// What an operator asked for.
-    pub approved: BTreeSet<Release>,
-}
 
 /// A record that cannot follow the ones before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -341,9 +217,10 @@ impl Journal {
                 phase
             }
             (Preparing { .. } | Staged { .. }, Record::Cancelled(_)) => Idle,
-            (Preparing { plan, .. } | Staged { plan, .. }, Record::Failed { step, kind, reason, at })
-                if matches!(step, Step::Fetch | Step::Preflight | Step::Arm) =>
-            {
+            (
+                Preparing { plan, .. } | Staged { plan, .. },
+                Record::Failed { step: Step::Fetch | Step::Preflight | Step::Arm, kind, reason, at },
+            ) => {
                 let of = plan.to.clone();
                 self.count(of, *kind, reason, *at);
                 Idle
@@ -535,8 +412,16 @@ impl Journal {
             Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } => self.active.as_ref(),
             Phase::Probing { staged, .. } => Some(staged),
             Phase::Switching { .. } => None,
-            Phase::Undoing { owed, .. } => if owed.is_empty() { self.active.as_ref() } else { None },
-            Phase::NeedsHuman { owed, .. } if owed.iter().all(|undo| undo.node_may_run_without()) => self.active.as_ref(),
+            Phase::Undoing { owed, .. } => {
+                if owed.is_empty() {
+                    self.active.as_ref()
+                } else {
+                    None
+                }
+            }
+            Phase::NeedsHuman { owed, .. } if owed.iter().all(|undo| undo.node_may_run_without()) => {
+                self.active.as_ref()
+            }
             Phase::NeedsHuman { .. } => None,
         }
     }

@@ -121,13 +121,28 @@ pub enum Report {
 enum State {
     Down,
     /// Waiting to start `key` again.
-    Backoff { key: LaunchKey, until: Duration },
-    Starting { key: LaunchKey },
-    Running { key: LaunchKey, since: Duration },
+    Backoff {
+        key: LaunchKey,
+        until: Duration,
+    },
+    Starting {
+        key: LaunchKey,
+    },
+    Running {
+        key: LaunchKey,
+        since: Duration,
+    },
     /// Being stopped. `then` is what happens when the last process is gone.
-    Stopping { deadline: Duration, main_gone: bool, asked: Asked, then: Then },
+    Stopping {
+        deadline: Duration,
+        main_gone: bool,
+        asked: Asked,
+        then: Then,
+    },
     /// Ended for good, as long as `key` is what is wanted.
-    Ended { key: LaunchKey },
+    Ended {
+        key: LaunchKey,
+    },
 }
 
 /// The last order that a stop has given; each is given once.

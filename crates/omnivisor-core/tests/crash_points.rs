@@ -32,7 +32,13 @@ fn scenarios() -> Vec<Scenario> {
         let base = Scenario { node_dies_with_us, ..Scenario::default() };
         all.extend(faults().into_iter().map(|fault| Scenario { fault, ..base.clone() }));
         for health in [Health::Dies, Health::DiesOnce, Health::Ends, Health::FailsProbe] {
-            for undo_fault in [None, Some((Undo::Restore, 1)), Some((Undo::Restore, 9)), Some((Undo::Reactivate, 1)), Some((Undo::Reactivate, 9))] {
+            for undo_fault in [
+                None,
+                Some((Undo::Restore, 1)),
+                Some((Undo::Restore, 9)),
+                Some((Undo::Reactivate, 1)),
+                Some((Undo::Reactivate, 9)),
+            ] {
                 for (no_restarts, no_snapshot) in [(false, false), (true, false), (false, true)] {
                     let probe_command = health == Health::FailsProbe;
                     all.push(Scenario { health, undo_fault, no_restarts, no_snapshot, probe_command, ..base.clone() });
@@ -73,10 +79,7 @@ fn judge(scenario: &Scenario, world: &World, crashes: &[usize]) {
     let context = || format!("crashes {crashes:?}\n{}", world.tell());
     let count = |wanted: &dyn Fn(&Record) -> bool| world.journal.iter().filter(|record| wanted(record)).count();
     let committed = count(&|record| matches!(record, Record::Committed { .. }));
-    let denied = world
-        .journal
-        .iter()
-        .any(|record| matches!(record, Record::Failed { step: Step::Probe, .. }));
+    let denied = world.journal.iter().any(|record| matches!(record, Record::Failed { step: Step::Probe, .. }));
     let undisturbed = scenario.disturbances.is_empty();
 
     assert!(!matches!(world.ended, Some(Ending::GaveUp(_))) || scenario.no_restarts, "{}", context());
@@ -126,7 +129,11 @@ fn judge(scenario: &Scenario, world: &World, crashes: &[usize]) {
             assert_eq!(failed, 3, "a release that is wrong is tried three times: {}", context());
         }
     } else if committed > 0 {
-        assert!(world.link == NEW || scenario.disturbances.iter().any(|(_, d)| *d == Disturbance::Preempt), "{}", context());
+        assert!(
+            world.link == NEW || scenario.disturbances.iter().any(|(_, d)| *d == Disturbance::Preempt),
+            "{}",
+            context()
+        );
     }
 }
 

@@ -11,23 +11,23 @@ use world::{Disturbance, Fault, Fuse, Health, Scenario, World};
 
 fn fault() -> impl Strategy<Value = Fault> {
     let step = prop::sample::select(vec![Step::Fetch, Step::Preflight, Step::Arm, Step::Snapshot, Step::Activate]);
-    (step, prop::option::of(1..4_usize), any::<bool>(), any::<bool>()).prop_map(
-        |(step, attempt, after_effect, permanent)| Fault { step, attempt, after_effect, permanent },
-    )
+    (step, prop::option::of(1..4_usize), any::<bool>(), any::<bool>())
+        .prop_map(|(step, attempt, after_effect, permanent)| Fault { step, attempt, after_effect, permanent })
 }
 
 fn scenario() -> impl Strategy<Value = Scenario> {
-    let health = prop::sample::select(vec![
-        Health::Well,
-        Health::Dies,
-        Health::DiesOnce,
-        Health::Ends,
-        Health::FailsProbe,
-    ]);
+    let health =
+        prop::sample::select(vec![Health::Well, Health::Dies, Health::DiesOnce, Health::Ends, Health::FailsProbe]);
     let undo = (prop::sample::select(vec![Undo::Restore, Undo::Reactivate]), 1..5_usize);
     let disturbances = prop::collection::vec((1..80_usize, prop::sample::select(Disturbance::ALL.to_vec())), 0..6);
     (prop::option::of(fault()), prop::option::of(undo), health, any::<[bool; 5]>(), disturbances).prop_map(
-        |(fault, undo_fault, health, [no_snapshot, probe_command, node_dies_with_us, no_restarts, parked], disturbances)| {
+        |(
+            fault,
+            undo_fault,
+            health,
+            [no_snapshot, probe_command, node_dies_with_us, no_restarts, parked],
+            disturbances,
+        )| {
             Scenario {
                 fault,
                 undo_fault,

@@ -1,6 +1,10 @@
 //! A journal that version 1 wrote is read for ever: every kind of record, byte for byte.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test reads its fixture, and a panic is a failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test reads its fixture, and a panic is a failure"
+)]
 
 mod world;
 

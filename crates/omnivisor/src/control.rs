@@ -168,8 +168,7 @@ async fn serve(mut stream: UnixStream, commands: mpsc::Sender<Asked>) -> io::Res
 pub fn running(folder: &Path) -> Vec<Instance> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = files.filter(|path| path.extension().is_some_and(|it| it == "json"));
-    let mut all: Vec<Instance> =
-        files.filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect();
+    let mut all: Vec<Instance> = files.filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect();
     all.retain(|instance| StdUnixStream::connect(&instance.socket).is_ok());
     all.sort_by(|a, b| a.id.cmp(&b.id));
     all

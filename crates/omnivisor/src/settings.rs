@@ -112,7 +112,8 @@ impl Settings {
         let deaths = said("OMNIVISOR_PROBE_DEATHS", "probe.deaths", text(file.probe.deaths)).map(count).transpose()?;
         let failures =
             said("OMNIVISOR_PROBE_FAILURES", "probe.failures", text(file.probe.failures)).map(count).transpose()?;
-        let interval = said("OMNIVISOR_PROBE_INTERVAL", "probe.interval", file.probe.interval).map(duration).transpose()?;
+        let interval =
+            said("OMNIVISOR_PROBE_INTERVAL", "probe.interval", file.probe.interval).map(duration).transpose()?;
         let timeout = said("OMNIVISOR_PROBE_TIMEOUT", "probe.timeout", file.probe.timeout).map(duration).transpose()?;
         let retry = said("OMNIVISOR_RETRY_DELAY", "retry.delay", file.retry.delay).map(duration).transpose()?;
         let retry_most = said("OMNIVISOR_RETRY_MOST", "retry.most", file.retry.most).map(duration).transpose()?;

@@ -22,10 +22,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::{self, Timer};
 use crate::control::{self, Asked};
+use crate::effects::process;
 use crate::effects::process::{Launcher, Node};
 use crate::effects::roll_call::LaunchRecord;
 use crate::effects::watch::FileWatch;
-use crate::effects::process;
 use crate::exit::Exit;
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Lock;
@@ -37,6 +37,9 @@ const UNWRITABLE: Duration = Duration::from_secs(1);
 
 /// How long the last mirror files may take when a run ends.
 const LAST_MIRROR: Duration = Duration::from_secs(10);
+
+/// Both ends of what tasks report through.
+type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
 
 /// One instance, being supervised.
 pub struct Shell {
@@ -59,8 +62,8 @@ pub struct Shell {
 
     waiting: VecDeque<Event>,
     unwritable: bool,
-    seen: (mpsc::UnboundedSender<(u64, Seen)>, mpsc::UnboundedReceiver<(u64, Seen)>),
-    results: (mpsc::UnboundedSender<(u64, Event)>, mpsc::UnboundedReceiver<(u64, Event)>),
+    seen: Channel<(u64, Seen)>,
+    results: Channel<(u64, Event)>,
     action: act::InFlight,
     mirrored: watch::Sender<Option<Mirrored>>,
     mirror_done: watch::Receiver<Option<Mirrored>>,
@@ -310,7 +313,7 @@ impl Shell {
     /// Reads the queue, and tells the agent if it says something.
     fn look_at_queue(&mut self) {
         let path = &self.dialect.paths().queue;
-        let observed = match std::fs::read(path) {
+        let observed = match read_small(path) {
             Ok(bytes) => self.dialect.announced(&bytes).map_err(|error| error.to_string()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), "the upgrade plan is gone and is made anew");
@@ -377,9 +380,10 @@ impl Shell {
             Ending::GaveUp(exit) if self.restarts => {
                 Err((Exit::GaveUp, format!("the node failed too often while it started, the last time with {exit}")))
             }
-            Ending::GaveUp(exit) => {
-                Err((Exit::NodeFailed, format!("the node ended with {exit}, and is configured not to be started again")))
-            }
+            Ending::GaveUp(exit) => Err((
+                Exit::NodeFailed,
+                format!("the node ended with {exit}, and is configured not to be started again"),
+            )),
         })
     }
 
@@ -435,6 +439,19 @@ impl Shell {
             (None, _) => Err(format!("no upgrade {name:?} is announced")),
         }
     }
+}
+
+/// Reads a file that a person may have put anything in the place of; the limit is twice what the dialects take.
+fn read_small(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    const LARGEST: u64 = 2 << 20;
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
+    if metadata.len() > LARGEST {
+        return Err(std::io::Error::other(format!("it has {} bytes, which is more than any plan", metadata.len())));
+    }
+    std::fs::read(path)
 }
 
 /// Tells how a node's end is counted: for [`Shell::ended`].

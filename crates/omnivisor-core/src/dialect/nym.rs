@@ -217,7 +217,11 @@ impl Layout for Nym {
             || MONOTONIC_PARTS.iter().any(|part| name.contains(part))
     }
 
-    fn mirror(&self, state: &Mirrored, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Result<Vec<MirrorFile>, DialectError> {
+    fn mirror(
+        &self,
+        state: &Mirrored,
+        read: &dyn Fn(&Path) -> Option<Vec<u8>>,
+    ) -> Result<Vec<MirrorFile>, DialectError> {
         let shown = &state.shown;
         let queue = read(&self.paths.queue);
         let plan = queue.as_deref().and_then(|bytes| PlanFile::parse(bytes).ok());
@@ -400,10 +404,7 @@ impl Dialect for Nym {
 pub fn first_files(nym: &Nym, details: &BuildInfo) -> Vec<MirrorFile> {
     let info = UpgradeInfo::genesis(details.clone());
     vec![
-        MirrorFile {
-            path: Nym::info_file(&nym.genesis_folder()),
-            contents: Contents::Bytes(info.to_bytes()),
-        },
+        MirrorFile { path: Nym::info_file(&nym.genesis_folder()), contents: Contents::Bytes(info.to_bytes()) },
         MirrorFile { path: nym.paths.queue.clone(), contents: Contents::Bytes(PlanFile::new(info).to_bytes()) },
     ]
 }

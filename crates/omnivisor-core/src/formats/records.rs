@@ -287,11 +287,9 @@ fn step(name: &str) -> Result<Step, String> {
 impl From<&Record> for RecordDto {
     fn from(record: &Record) -> Self {
         match record {
-            Record::Adopted { installed, at, adoption } => Self::Adopted {
-                installed: installed.into(),
-                at: at.to_string(),
-                found: *adoption == Adoption::Found,
-            },
+            Record::Adopted { installed, at, adoption } => {
+                Self::Adopted { installed: installed.into(), at: at.to_string(), found: *adoption == Adoption::Found }
+            }
             Record::Planned(plan) => Self::Planned {
                 number: plan.number,
                 from: Box::new((&plan.from).into()),

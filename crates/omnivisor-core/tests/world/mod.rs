@@ -476,10 +476,8 @@ impl World {
         };
         let attempt = self.attempts.entry(step).or_default();
         *attempt += 1;
-        let fault = self
-            .scenario
-            .fault
-            .filter(|fault| fault.step == step && fault.attempt.is_none_or(|nth| nth == *attempt));
+        let fault =
+            self.scenario.fault.filter(|fault| fault.step == step && fault.attempt.is_none_or(|nth| nth == *attempt));
         if fault.is_none_or(|fault| fault.after_effect) {
             self.take(step, action, fuse)?;
         }
@@ -556,10 +554,16 @@ pub fn brief(record: &Record) -> String {
     match record {
         Record::Adopted { installed, .. } => format!("Adopted {}", installed.release.version),
         Record::Planned(plan) => {
-            format!("Planned #{} {} -> {} {}", plan.number, plan.from.release.version, plan.to.release.version, match plan.to.trigger {
-                Trigger::At(_) => "at its time",
-                Trigger::OnCommand => "on command",
-            })
+            format!(
+                "Planned #{} {} -> {} {}",
+                plan.number,
+                plan.from.release.version,
+                plan.to.release.version,
+                match plan.to.trigger {
+                    Trigger::At(_) => "at its time",
+                    Trigger::OnCommand => "on command",
+                }
+            )
         }
         Record::Started(step) => format!("Started {step}"),
         Record::Staged(staged) => format!("Staged {}", staged.release.version),

@@ -98,7 +98,8 @@ impl Loaded {
             (None, Some(id)) => nym::config_file(&home, id),
             (None, None) => only_instance(&home)?,
         };
-        let text = fs::read_to_string(&file).with_context(|| format!("cannot read the configuration {}", file.display()));
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("cannot read the configuration {}", file.display()));
         let text = text.map_err(|error| Trouble::from(error).hint("`nymvisor init` makes an instance"))?;
         let (mut config, said) =
             Config::from_toml(&text).with_context(|| format!("cannot use the configuration {}", file.display()))?;
@@ -179,7 +180,9 @@ pub(super) fn begin_log(silent: bool) {
     use tracing_subscriber::util::SubscriberInitExt;
 
     let said = env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let level = if silent { Targets::new().with_default(LevelFilter::OFF) } else {
+    let level = if silent {
+        Targets::new().with_default(LevelFilter::OFF)
+    } else {
         said.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
     };
     let colours = std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

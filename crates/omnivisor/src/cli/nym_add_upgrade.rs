@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use omnivisor_core::dialect::Layout;
 use omnivisor_core::dialect::nym::build_info::BuildInfo;
 use omnivisor_core::dialect::nym::config;
 use omnivisor_core::dialect::nym::files::{Lenient, PlanFile, UpgradeInfo};
 use omnivisor_core::dialect::nym::{Nym, queue};
-use omnivisor_core::dialect::Layout;
 use omnivisor_core::release::{Algorithm, Digest, Release, ReleaseName, Version};
 use omnivisor_core::time::Timestamp;
 use serde_json::json;
@@ -182,7 +182,8 @@ fn place(dialect: &Nym, source: &Path, folder: &Path, digest: &Digest, force: bo
             let error = anyhow!("{} is there already, and is another executable", target.display());
             return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
         }
-        let linked = fs::read_link(&dialect.paths().link).is_ok_and(|link| dialect.paths().releases.join(link) == folder);
+        let linked =
+            fs::read_link(&dialect.paths().link).is_ok_and(|link| dialect.paths().releases.join(link) == folder);
         if linked || nym_run::active(dialect).is_some_and(|active| active.folder == folder) {
             let error = anyhow!("{} is what the node runs from", target.display());
             return Err(Trouble::from(error).hint("choose another name"));

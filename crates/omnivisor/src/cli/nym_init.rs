@@ -227,7 +227,8 @@ fn make(loaded: &Loaded, binary: &Path, details: &BuildInfo) -> Result<(), Troub
     for file in first_files(&dialect, details) {
         let Contents::Bytes(bytes) = file.contents else { continue };
         if !file.path.exists() {
-            atomic::replace(&file.path, &bytes, 0o644).with_context(|| format!("cannot write {}", file.path.display()))?;
+            atomic::replace(&file.path, &bytes, 0o644)
+                .with_context(|| format!("cannot write {}", file.path.display()))?;
         }
     }
     let (version, identity) = dialect.identify(details.to_json_line().as_bytes())?;

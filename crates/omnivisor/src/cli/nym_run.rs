@@ -51,7 +51,9 @@ pub(super) fn run(run: Run) -> Outcome {
     }
     let config = &loaded.config;
     if !config.restart_after_upgrade {
-        tracing::warn!("DAEMON_RESTART_AFTER_UPGRADE=false is not followed by this version: the node is started after an upgrade");
+        tracing::warn!(
+            "DAEMON_RESTART_AFTER_UPGRADE=false is not followed by this version: the node is started after an upgrade"
+        );
     }
     let start = Start {
         policy: policy(&settings, &dialect, config.unsafe_skip_backup),
@@ -83,8 +85,9 @@ fn policy(settings: &Settings, dialect: &impl Dialect, skip_backup: bool) -> Pol
 async fn supervise(start: Start) -> Outcome {
     let (id, state) = (start.dialect.instance().to_owned(), start.dialect.paths().state.clone());
     let shell = start.begin().await.map_err(|error| match error {
-        StartError::AlreadyRunning(_) => Trouble::new(Exit::AlreadyRunning, error)
-            .hint("`omnivisor status` shows it, `omnivisor stop` ends it"),
+        StartError::AlreadyRunning(_) => {
+            Trouble::new(Exit::AlreadyRunning, error).hint("`omnivisor status` shows it, `omnivisor stop` ends it")
+        }
         StartError::Peer { .. } => Trouble::new(Exit::AlreadyRunning, error),
         StartError::FileSystem { .. } => Trouble::from(error)
             .hint("`allow-network-file-system = true` in omnivisor.toml, if only this machine ever runs this node"),

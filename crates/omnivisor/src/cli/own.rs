@@ -63,14 +63,17 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Stop(_) => output::result(&format!("{} is stopping", instance.id)),
         Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),
         Own::Resume(_) => output::result(&format!("{} goes on", instance.id)),
-        Own::Upgrade { name, .. } => output::result(&format!("{} switches to {name} as soon as it is ready", instance.id)),
+        Own::Upgrade { name, .. } => {
+            output::result(&format!("{} switches to {name} as soon as it is ready", instance.id))
+        }
     }
     Ok(Exit::Success)
 }
 
 fn find(which: &Which) -> anyhow::Result<Instance> {
-    let folder = control::runtime_folder(|name| env::var_os(name))
-        .ok_or_else(|| anyhow!("there is no folder for running instances: set XDG_RUNTIME_DIR or OMNIVISOR_RUNTIME_DIR"))?;
+    let folder = control::runtime_folder(|name| env::var_os(name)).ok_or_else(|| {
+        anyhow!("there is no folder for running instances: set XDG_RUNTIME_DIR or OMNIVISOR_RUNTIME_DIR")
+    })?;
     find_in(control::running(&folder), which.id.as_deref(), folder)
 }
 

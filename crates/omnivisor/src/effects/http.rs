@@ -67,9 +67,7 @@ impl Http {
         };
         // Without any certificate authority on the system no client can be built, not even one for plain http.
         let roots = || {
-            webpki_root_certs::TLS_SERVER_ROOT_CERTS
-                .iter()
-                .filter_map(|der| reqwest::Certificate::from_der(der).ok())
+            webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| reqwest::Certificate::from_der(der).ok())
         };
         builder()
             .build()

@@ -75,10 +75,14 @@ async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executable: &Path) -> 
 /// The last look before the outage.
 pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed) -> Result<(), Failure> {
     let executable = dialect.executable(&staged.folder);
-    let found = fetch::file_digest(Algorithm::Sha256, &executable).map_err(|error| Failure::transient(error.to_string()))?;
+    let found =
+        fetch::file_digest(Algorithm::Sha256, &executable).map_err(|error| Failure::transient(error.to_string()))?;
     if found != staged.digest {
         let name = executable.display();
-        return Err(Failure::permanent(format!("{name} was changed since it was proven ({found}, not {})", staged.digest)));
+        return Err(Failure::permanent(format!(
+            "{name} was changed since it was proven ({found}, not {})",
+            staged.digest
+        )));
     }
     can_switch(dialect, plan)
 }

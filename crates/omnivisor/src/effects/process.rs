@@ -133,14 +133,12 @@ impl Launcher {
             return Err(result.recv().map_err(|_| gone())?.err().unwrap_or_else(gone));
         }
         let pid = i32::from_ne_bytes(bytes);
-        let recorded = Stat::of(pid)
-            .ok_or_else(|| io::Error::other("the new process vanished"))
-            .and_then(|stat| {
-                let id = ProcessId { pid, start_time: stat.start_time };
-                let pidfd = open_pidfd(id)?;
-                record(id)?;
-                Ok((id, pidfd))
-            });
+        let recorded = Stat::of(pid).ok_or_else(|| io::Error::other("the new process vanished")).and_then(|stat| {
+            let id = ProcessId { pid, start_time: stat.start_time };
+            let pidfd = open_pidfd(id)?;
+            record(id)?;
+            Ok((id, pidfd))
+        });
         if recorded.is_ok() {
             crate::checkpoint::reach("node-before-exec");
             rustix::io::write(&go_sender, &[1])?;

@@ -170,8 +170,7 @@ mod tests {
         fs::remove_file(home.join("config/config.toml")).unwrap();
         let work = home.join("nymvisor/restore");
         let monotonic = |path: &Path| path.extension().is_some_and(|it| it == "pem");
-        let restore =
-            Restore { snapshot: &copy, home: &home, work: &work, apart: &apart, is_monotonic: &monotonic };
+        let restore = Restore { snapshot: &copy, home: &home, work: &work, apart: &apart, is_monotonic: &monotonic };
         for _ in 0..2 {
             restore.run(&AtomicBool::new(false)).unwrap();
             assert_eq!(read("config/config.toml").as_deref(), Some("old"));

@@ -140,7 +140,8 @@ fn release_of(pid: i32, sought: &Sought<'_>) -> Option<PathBuf> {
     let releases = fs::canonicalize(sought.releases).unwrap_or_else(|_| sought.releases.to_owned());
     let named = exe.file_name() == Some(sought.executable);
     let below = folder.strip_prefix(&releases).ok()?;
-    let is_release = below == Path::new("genesis") || (below.starts_with("upgrades") && below.components().count() == 2);
+    let is_release =
+        below == Path::new("genesis") || (below.starts_with("upgrades") && below.components().count() == 2);
     // In the words of the configuration, not of the disk: that is how releases are recorded.
     (named && is_release).then(|| sought.releases.join(below))
 }

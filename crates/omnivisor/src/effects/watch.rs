@@ -9,8 +9,10 @@ use std::time::Duration;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
-/// Between two looks when the kernel tells: for file systems that tell only half of it.
-const SELDOM: Duration = Duration::from_secs(60);
+use crate::store::lock::unreliable_file_system;
+
+/// Between two looks when the kernel tells: should it ever forget to. A sleep is up to two wake-ups.
+const SELDOM: Duration = Duration::from_secs(120);
 /// Between two looks when it does not.
 const OFTEN: Duration = Duration::from_secs(1);
 
@@ -55,6 +57,10 @@ impl FileWatch {
             }
         };
         let Some(folder) = self.path.parent() else { return };
+        // What another machine writes there is not told here.
+        if unreliable_file_system(folder).is_some() {
+            return;
+        }
         self.watcher = notify::recommended_watcher(tell)
             .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher))
             .ok();

@@ -108,8 +108,9 @@ fn snapshot_folder(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::path::Path
 
 fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
     let (paths, to) = (dialect.paths(), snapshot_folder(dialect, plan));
-    snapshot::take(&paths.home, &to, &paths.apart, &cancel.flag)
-        .map_err(|error| Failure::transient(format!("{} cannot be copied to {}: {error}", paths.home.display(), to.display())))
+    snapshot::take(&paths.home, &to, &paths.apart, &cancel.flag).map_err(|error| {
+        Failure::transient(format!("{} cannot be copied to {}: {error}", paths.home.display(), to.display()))
+    })
 }
 
 fn point_link(dialect: &dyn Dialect, folder: &std::path::Path) -> Result<Outcome, Failure> {
@@ -129,7 +130,7 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
         apart: &paths.apart,
         is_monotonic: &|path| dialect.is_monotonic(path),
     };
-    restore
-        .run(&cancel.flag)
-        .map_err(|error| Failure::transient(format!("the data in {} cannot be put back: {error}", paths.home.display())))
+    restore.run(&cancel.flag).map_err(|error| {
+        Failure::transient(format!("the data in {} cannot be put back: {error}", paths.home.display()))
+    })
 }

@@ -1,6 +1,7 @@
 //! Ask upstreams every so often, and bring what they say into the queue; the queue's change is what the agent hears of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use omnivisor_core::agent::Agent;
 use omnivisor_core::dialect::{Dialect, Watch};
@@ -9,6 +10,9 @@ use tokio::sync::watch;
 
 use super::Shell;
 use crate::effects::{http, poll};
+
+/// However often it is configured: nobody's upstream is asked faster.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// What the poll task has to know of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +33,7 @@ impl Shell {
             tokio::spawn(async move {
                 loop {
                     ask_upstream(&dialect, &url, &known).await;
-                    tokio::time::sleep(every).await;
+                    tokio::time::sleep(every.max(LEAST)).await;
                 }
             })
         })

@@ -68,7 +68,10 @@ fn describe(standing: &Standing, announced: &Announcement) -> String {
         Standing::Installed => "installed".to_owned(),
         Standing::Denied(why) => format!("failed here and is not installed again: {why}"),
         Standing::NotNewer(version) => format!("not followed: {version} ran here, and this is not newer"),
-        Standing::Unfit(why) => format!("given up until it is announced differently: {why}"),
+        Standing::Unfit(why) => {
+            let name = &announced.release.name;
+            format!("given up until it is announced differently, or `omnivisor upgrade {name}`: {why}")
+        }
         Standing::RetryAt(at, why) => format!("tried again at {at}: {why}"),
         Standing::Waiting => format!("will be switched to {}", announced.trigger),
         Standing::WaitsForApproval if announced.trigger == Trigger::OnCommand => {
@@ -137,9 +140,13 @@ pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
         Report::Finished => tracing::info!("the node ended by itself with exit code 0"),
         Report::Died(exit) => {
             let wait = supervisor.restarts_at().map(|at| at.saturating_sub(clock::now().monotonic));
-            let wait = wait.map(|wait| std::time::Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)));
+            let wait =
+                wait.map(|wait| std::time::Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)));
             match wait {
-                Some(wait) => tracing::warn!("the node ended with {exit}; it is started again in {}", humantime::format_duration(wait)),
+                Some(wait) => tracing::warn!(
+                    "the node ended with {exit}; it is started again in {}",
+                    humantime::format_duration(wait)
+                ),
                 None => tracing::warn!("the node ended with {exit}; what it left behind is ended first"),
             }
         }

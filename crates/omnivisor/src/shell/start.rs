@@ -136,18 +136,22 @@ impl Start {
             return Err(StartError::Peer { node: main.process.pid, peer: *peer, name: name.clone() });
         }
 
-        let (journal, records, degraded) = open_journal(&*dialect, roll.main.as_ref().map(|main| main.folder.clone())).await?;
+        let (journal, records, degraded) =
+            open_journal(&*dialect, roll.main.as_ref().map(|main| main.folder.clone())).await?;
         if let Some(why) = &degraded {
             tracing::error!(why, "DEGRADED: the node is run as the link says, and no upgrade is done");
         }
         let now = clock::now();
-        let (agent, effects) = Agent::recover(&records, self.policy, now)
-            .map_err(|error| StartError::State { what: "the journal contradicts itself".to_owned(), source: io::Error::other(error) })?;
+        let (agent, effects) = Agent::recover(&records, self.policy, now).map_err(|error| StartError::State {
+            what: "the journal contradicts itself".to_owned(),
+            source: io::Error::other(error),
+        })?;
 
         let launcher = Launcher::new().map_err(state("no thread can be started".to_owned()))?;
         let mirrored = watch::channel(None).0;
         let mirror_done = watch_mirror(dialect.clone(), &mirrored);
-        let known = watch::channel(known(&agent).ok_or_else(|| StartError::NothingToRun("the journal is empty".to_owned()))?).0;
+        let known =
+            watch::channel(known(&agent).ok_or_else(|| StartError::NothingToRun("the journal is empty".to_owned()))?).0;
         let mut shell = Shell {
             agent,
             supervisor: Supervisor::new(self.restarts),
@@ -296,7 +300,9 @@ async fn open_journal(
             set_aside_unreadable(dialect);
             if let Some(record) = taken_over(dialect, &records).await? {
                 report::tell_one(&record);
-                journal.append(std::slice::from_ref(&record)).map_err(state("the journal cannot be written".to_owned()))?;
+                journal
+                    .append(std::slice::from_ref(&record))
+                    .map_err(state("the journal cannot be written".to_owned()))?;
                 records.push(record);
             }
             return Ok((Some(journal), records, None));
@@ -339,7 +345,10 @@ async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<
     let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
     let Some(folder) = dialect.moved(&|path| fs::read(path).ok(), shown, since) else { return Ok(None) };
     let installed = prove(dialect, &folder).await?.map_err(|why| {
-        StartError::NothingToRun(format!("another tool has installed {} meanwhile, which cannot run: {why}", folder.display()))
+        StartError::NothingToRun(format!(
+            "another tool has installed {} meanwhile, which cannot run: {why}",
+            folder.display()
+        ))
     })?;
     Ok(Some(Record::TakenOver { installed, at: clock::now().wall }))
 }
@@ -356,8 +365,8 @@ async fn prove(dialect: &dyn Dialect, folder: &Path) -> Result<Result<Installed,
     };
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = ReleaseName::parse_installed(&name).map_err(|error| StartError::NothingToRun(error.to_string()))?;
-    let digest =
-        fetch::file_digest(Algorithm::Sha256, &executable).map_err(state("the executable cannot be read".to_owned()))?;
+    let digest = fetch::file_digest(Algorithm::Sha256, &executable)
+        .map_err(state("the executable cannot be read".to_owned()))?;
     let release = Release { name, version, digest: None };
     Ok(Ok(Installed { release, folder: folder.to_owned(), digest, identity }))
 }
@@ -411,7 +420,10 @@ pub async fn adopt_installation(dialect: &dyn Dialect, running: Option<PathBuf>)
 }
 
 /// Keeps the files for other tools as they should be; what is to be in them last counts.
-fn watch_mirror(dialect: Arc<dyn Dialect>, wanted: &watch::Sender<Option<Mirrored>>) -> watch::Receiver<Option<Mirrored>> {
+fn watch_mirror(
+    dialect: Arc<dyn Dialect>,
+    wanted: &watch::Sender<Option<Mirrored>>,
+) -> watch::Receiver<Option<Mirrored>> {
     let (done, watched) = watch::channel(None);
     let mut wanted = wanted.subscribe();
     tokio::spawn(async move {
@@ -428,7 +440,9 @@ fn watch_mirror(dialect: Arc<dyn Dialect>, wanted: &watch::Sender<Option<Mirrore
                         done.send_replace(Some(state));
                         break;
                     }
-                    Ok(Err(error)) => tracing::warn!(%error, "the files for other tools cannot be written; tried again"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the files for other tools cannot be written; tried again")
+                    }
                     Err(error) => tracing::error!(%error, "the files for other tools could not be written"),
                 }
                 let _ = tokio::time::timeout(MIRROR_AGAIN, wanted.changed()).await;

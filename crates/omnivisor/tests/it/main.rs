@@ -1,6 +1,12 @@
 //! The real binary, from outside: real processes, real files, loopback servers.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "a panic is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a panic is a failed test"
+)]
 
 mod bad_input;
 mod build_info;

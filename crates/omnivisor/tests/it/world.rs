@@ -5,7 +5,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use omnivisor_testkit::{
-    Answer, Behaviour, Installation, NodeLog, Options, Sandbox, Supervised, Upstream, mint, sha256_hex, upgrade_info, wait_until,
+    Answer, Behaviour, Installation, NodeLog, Options, Sandbox, Supervised, Upstream, mint, sha256_hex, upgrade_info,
+    wait_until,
 };
 use serde_json::Value;
 

@@ -215,7 +215,7 @@ pub fn duration(place: &str, value: &str) -> Result<Duration, ConfigError> {
 /// Reads how often upstream is asked: no more than every second.
 pub fn polling_rate(place: &str, value: &str) -> Result<Duration, ConfigError> {
     match duration(place, value)? {
-        rate if rate < Duration::from_secs(1) => {
+        rate if rate.is_zero() => {
             Err(wrong(place, value, "upstream would be asked without a pause", "at least `1s`, `1h` is usual"))
         }
         rate => Ok(rate),

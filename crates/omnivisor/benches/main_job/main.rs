@@ -4,7 +4,12 @@
 //! outage stands beside the same upgrade done in Nymvisor's way (its steps, in its order, from its documentation and code),
 //! in the same run and in turn.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark prints, and a panic is its failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints, and a panic is its failure"
+)]
 
 mod nymvisor_way;
 
@@ -114,17 +119,15 @@ impl Bench {
         let old = self.sandbox.node_log().last_start().unwrap();
         let watched = pidfd(old.pid);
         let name = format!("up-{version}");
-        let output = self
-            .command(&["add-upgrade", path.to_str().unwrap(), "--upgrade-name", &name, "--now"])
-            .output()
-            .unwrap();
+        let output =
+            self.command(&["add-upgrade", path.to_str().unwrap(), "--upgrade-name", &name, "--now"]).output().unwrap();
         let queued = mono_ns();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let ended = gone(&watched);
         let start = wait_until("the new node runs", SOON, || {
             self.sandbox.node_log().last_start().filter(|start| start.version == version)
         });
-        let signal = self.sandbox.node_log().of("signal").into_iter().filter(|it| it.pid == old.pid).next_back().unwrap();
+        let signal = self.sandbox.node_log().of("signal").into_iter().rfind(|it| it.pid == old.pid).unwrap();
         self.wait_idle(&version);
         let reaction = Duration::from_nanos(signal.mono_ns.saturating_sub(queued));
         (reaction, Duration::from_nanos(start.mono_ns - ended))
@@ -185,7 +188,14 @@ fn flushes() {
     let supervised = bench.run();
     let trace = bench.sandbox.path().join("trace");
     let mut strace = Command::new("strace")
-        .args(["-f", "-ttt", "-e", "trace=fsync,fdatasync,syncfs,sync_file_range,msync,sync,execve", "-e", "signal=none"])
+        .args([
+            "-f",
+            "-ttt",
+            "-e",
+            "trace=fsync,fdatasync,syncfs,sync_file_range,msync,sync,execve",
+            "-e",
+            "signal=none",
+        ])
         .args(["-o", trace.to_str().unwrap(), "-p", &supervised.pid().to_string()])
         .stderr(Stdio::null())
         .spawn()
@@ -203,7 +213,8 @@ fn flushes() {
     });
     bench.upgrade();
     let ended = ended.join().unwrap();
-    let _ = rustix::process::kill_process(Pid::from_raw(strace.id().cast_signed()).unwrap(), rustix::process::Signal::INT);
+    let _ =
+        rustix::process::kill_process(Pid::from_raw(strace.id().cast_signed()).unwrap(), rustix::process::Signal::INT);
     strace.wait().unwrap();
     let trace = fs::read_to_string(trace).unwrap();
     let (mut count, mut kinds) = (0, Vec::new());
@@ -233,7 +244,13 @@ fn reaction() {
         let asked = format!("/{version}");
         bench.upstream.serve(&asked, Answer::File(path.clone()));
         let url = bench.upstream.url(&asked);
-        let info = upgrade_info(&format!("up-{version}"), &version, "1990-01-01T00:00:00Z", Some((&url, &sha256_hex(&path))), None);
+        let info = upgrade_info(
+            &format!("up-{version}"),
+            &version,
+            "1990-01-01T00:00:00Z",
+            Some((&url, &sha256_hex(&path))),
+            None,
+        );
         let mut info = info;
         info["upgradeTime"] = omnivisor_core::time::Timestamp::from_unix_nanos(
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i128,

@@ -87,7 +87,8 @@ impl Drop for NymvisorWay {
 }
 
 fn prove(executable: &Path) {
-    let output = Command::new(executable).args(["--no-banner", "build-info", "--output=json"]).stdin(Stdio::null()).output();
+    let output =
+        Command::new(executable).args(["--no-banner", "build-info", "--output=json"]).stdin(Stdio::null()).output();
     assert!(output.unwrap().status.success());
 }
 

@@ -1,0 +1,120 @@
+//! Where each announced release stands, and whose turn it is.
+
+use std::cmp::Ordering;
+
+use super::Agent;
+use crate::journal::Adoption;
+use crate::plan::UpgradePlan;
+use crate::release::Installed;
+use crate::schedule::{Announcement, Origin, Trigger};
+use crate::time::{Now, Timestamp};
+
+/// Why an announced release is, or is not, about to be switched to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is what runs, or it ran well here before.
+    Installed,
+    /// It failed here.
+    Denied(String),
+    /// It is not newer than what ran well here (this version).
+    NotNewer(String),
+    /// It failed its checks as often as is tried.
+    Unfit(String),
+    /// It could not be prepared; the next try is then.
+    RetryAt(Timestamp, String),
+    /// It will be switched to when its trigger fires.
+    Waiting,
+    /// It waits for a person: it was already due when this instance was taken over, or it asks for one.
+    WaitsForApproval,
+}
+
+impl Agent {
+    /// The announced release whose turn it is: the most urgent of those that may be tried now, the first of equals.
+    pub(super) fn next(&self, now: Now) -> Option<&Announcement> {
+        self.announced
+            .iter()
+            .filter(|announced| matches!(self.standing(now, announced), Standing::Waiting | Standing::WaitsForApproval))
+            .min_by_key(|announced| self.urgency(announced))
+    }
+
+    /// Approved ones first, then by the time at which they are due, then those that wait for a person.
+    pub(super) fn urgency(&self, announced: &Announcement) -> (u8, Option<Timestamp>) {
+        if self.journal.approved(&announced.release) {
+            return (0, None);
+        }
+        match announced.trigger {
+            Trigger::At(time) if !self.is_parked(announced) => (1, Some(time)),
+            _ => (2, announced.trigger.due()),
+        }
+    }
+
+    /// Whether it was already due when another tool's installation was taken over: the first start surprises nobody.
+    pub(super) fn is_parked(&self, announced: &Announcement) -> bool {
+        let Some((adopted, Adoption::Found)) = self.journal.adopted() else { return false };
+        let due = announced.trigger.due();
+        due.is_some_and(|due| due <= adopted && announced.published.unwrap_or(due) <= adopted)
+    }
+
+    pub(super) fn may_switch(&self, now: Now, plan: &UpgradePlan) -> bool {
+        self.journal.approved(&plan.to.release)
+            || (!self.journal.held() && plan.to.trigger.is_due(now.wall) && !self.is_parked(&plan.to))
+    }
+
+    /// Where an announced release stands.
+    pub fn standing(&self, now: Now, announced: &Announcement) -> Standing {
+        let release = &announced.release;
+        let approved = self.journal.approved(release);
+        let same = |active: &Installed| {
+            let digest = release.digest.as_ref();
+            active.release.name == release.name
+                && active.release.version == release.version
+                && (digest.is_none() || digest == active.release.digest.as_ref() || digest == Some(&active.digest))
+        };
+        if self.journal.active().is_some_and(same) {
+            return Standing::Installed;
+        }
+        if !approved {
+            if let Some(why) = self.journal.denies(release) {
+                return Standing::Denied(why.to_owned());
+            }
+            if self.journal.committed().any(|committed| committed == release) {
+                return Standing::Installed;
+            }
+        }
+        // Not even an approval goes back: it was given when the release was ahead. A downgrade is announced as one.
+        if let Some(floor) = self.above(announced) {
+            return Standing::NotNewer(floor);
+        }
+        if let Some(attempts) = self.journal.attempts(announced) {
+            if attempts.permanent >= self.policy.rechecks {
+                return Standing::Unfit(attempts.reason.clone());
+            }
+            let doubled = 2_u32.saturating_pow(attempts.transient.saturating_sub(1).min(20));
+            let backoff = self.policy.retry.saturating_mul(doubled).min(self.policy.retry_most);
+            let delay = if attempts.permanent > 0 { backoff.max(self.policy.recheck) } else { backoff };
+            let next = attempts.last.plus(delay);
+            // A clock that went back must not make us wait for longer than the delay.
+            if now.wall < next && now.wall >= attempts.last {
+                return Standing::RetryAt(next, attempts.reason.clone());
+            }
+        }
+        if !approved && (announced.trigger == Trigger::OnCommand || self.is_parked(announced)) {
+            return Standing::WaitsForApproval;
+        }
+        Standing::Waiting
+    }
+
+    /// The version that ran well here and that the announced one would have to be above, but is not.
+    fn above(&self, announced: &Announcement) -> Option<String> {
+        let version = &announced.release.version;
+        let allowed = |order: Option<Ordering>| match announced.origin {
+            Origin::Upstream => order == Some(Ordering::Greater),
+            Origin::Local => order != Some(Ordering::Less),
+            Origin::LocalDowngrade => true,
+        };
+        self.journal
+            .committed()
+            .find(|committed| !allowed(version.precedence(&committed.version)))
+            .map(|committed| committed.version.to_string())
+    }
+}

@@ -1,0 +1,137 @@
+//! What the agent is told, and what it answers.
+
+use std::time::Duration;
+
+use crate::health::HealthProbe;
+use crate::journal::Record;
+use crate::plan::{Failure, UpgradePlan};
+use crate::release::{Installed, Release};
+use crate::schedule::Announcement;
+use crate::supervisor::{Exit, Report};
+use crate::time::Timestamp;
+
+/// How an instance wants its upgrades done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How a new release proves itself.
+    pub probe: HealthProbe,
+    /// Whether the node's data is copied aside before a switch.
+    pub snapshot: bool,
+    /// How long after the first failure that may be gone later the next try is; doubled each time.
+    pub retry: Duration,
+    /// The longest time between two tries.
+    pub retry_most: Duration,
+    /// How long after a failure of the release itself the next try is.
+    pub recheck: Duration,
+    /// How many failures of the release itself are the last, until it is announced differently.
+    pub rechecks: u32,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// These, and no others, are announced now, in the order of the queue.
+    Announced(Vec<Announcement>),
+    /// The action in flight succeeded.
+    Done(Outcome),
+    /// The action in flight failed.
+    Failed(Failure),
+    /// The action in flight ended early, as it was asked to.
+    Cancelled,
+    /// Something happened to the node.
+    Node(Report),
+    /// No process of the node is there, and [`Agent::awaits_down`].
+    NodeDown,
+    /// A time of [`Agent::timeouts`] was reached. Harmless at any time.
+    Timeout,
+    /// The run is to end: stop the node, start nothing.
+    StopRequested,
+    /// No automatic upgrades until further notice.
+    Hold,
+    /// Go on.
+    Resume,
+    /// Switch to this one, although it waits for a person.
+    Approve(Release),
+}
+
+/// What an action found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing but that it is done.
+    Nothing,
+    /// What a preflight proved.
+    Proven(Installed),
+}
+
+/// Something long that the shell is to do. Each can be done twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Get the release's executable into its folder, digest checked.
+    Fetch(UpgradePlan),
+    /// Prove that executable; answers [`Outcome::Proven`].
+    Preflight(UpgradePlan),
+    /// See that it still is what was proven, and that the switch can be done.
+    Arm(UpgradePlan, Installed),
+    /// Copy the node's data aside. No node runs.
+    Snapshot(UpgradePlan),
+    /// Make the new release the one that starts. No node runs.
+    Activate(UpgradePlan, Installed),
+    /// Put the data back. No node runs.
+    Restore(UpgradePlan),
+    /// Make the old release the one that starts. No node runs.
+    Reactivate(UpgradePlan),
+    /// Run the probe's command once.
+    Sample(UpgradePlan),
+}
+
+impl Action {
+    /// The same work for the same plan, whatever else has changed meanwhile.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other) && self.plan().number == other.plan().number
+    }
+
+    /// The upgrade it is for.
+    pub fn plan(&self) -> &UpgradePlan {
+        match self {
+            Self::Fetch(plan)
+            | Self::Preflight(plan)
+            | Self::Arm(plan, _)
+            | Self::Snapshot(plan)
+            | Self::Activate(plan, _)
+            | Self::Restore(plan)
+            | Self::Reactivate(plan)
+            | Self::Sample(plan) => plan,
+        }
+    }
+}
+
+/// The answer to an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// To be on disk before anything else is done.
+    pub records: Vec<Record>,
+    /// Whether the action in flight is to end early.
+    pub cancel: bool,
+    /// To be begun.
+    pub action: Option<Action>,
+}
+
+/// How a run ends that nobody ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// An operator asked for it.
+    Stopped,
+    /// The node ended by itself and well.
+    Finished,
+    /// The node failed and is not started again.
+    GaveUp(Exit),
+}
+
+/// When the agent wants to be called with [`Event::Timeout`], at the latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// By the clock that never jumps.
+    pub monotonic: Option<Duration>,
+    /// By the calendar clock.
+    pub wall: Option<Timestamp>,
+}
