@@ -246,9 +246,11 @@ impl Shell {
         }
         let spec = self.dialect.command(&key.installed);
         let file = paths.state.join(start::LAUNCH);
+        let session = process::Stat::of(std::process::id().cast_signed()).map_or(0, |stat| stat.session);
         let record = |process| {
             let launch = LaunchRecord {
                 process,
+                session,
                 boot_id: process::boot_id(),
                 folder: key.installed.folder.clone(),
                 arguments: spec.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect(),
@@ -446,7 +448,7 @@ fn read_small(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
     const LARGEST: u64 = 2 << 20;
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err(std::io::Error::other("it is not a file"));
+        return Err(std::io::Error::other("it is a directory, or something else that is no file"));
     }
     if metadata.len() > LARGEST {
         return Err(std::io::Error::other(format!("it has {} bytes, which is more than any plan", metadata.len())));

@@ -65,6 +65,8 @@ pub struct Stat {
     pub parent: i32,
     /// The process group.
     pub group: i32,
+    /// The session.
+    pub session: i32,
     /// In clock ticks since the machine was started.
     pub start_time: u64,
 }
@@ -79,8 +81,9 @@ impl Stat {
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
-        let start_time = fields.nth(16)?.parse().ok()?;
-        Some(Self { state, parent, group, start_time })
+        let session = fields.next()?.parse().ok()?;
+        let start_time = fields.nth(15)?.parse().ok()?;
+        Some(Self { state, parent, group, session, start_time })
     }
 }
 

@@ -20,6 +20,8 @@ use crate::store::atomic;
 pub struct LaunchRecord {
     /// The main process.
     pub process: ProcessId,
+    /// The session it was started in.
+    pub session: i32,
     /// The boot in which it runs.
     pub boot_id: String,
     /// The folder of the release it is of.
@@ -86,7 +88,7 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
     if let Some(launch) = recorded {
         roll.main = Some(Runner { process: launch.process, folder: launch.folder.clone() });
     }
-    let group = sought.launch.map(|launch| Group::Led(launch.process.pid).members()).unwrap_or_default();
+    let group = sought.launch.map(left_in_group).unwrap_or_default();
     let own = std::process::id().cast_signed();
     let mut orphans = Vec::new();
     for pid in all_pids().filter(|pid| *pid != own) {
@@ -123,6 +125,17 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
     roll.peer = orphans.iter().find_map(|orphan| supervisor_of(orphan.process.pid));
     roll.stragglers.extend(orphans.iter().map(|orphan| orphan.process).filter(|process| Some(*process) != main));
     roll
+}
+
+/// What is left of the group that was led by a process which is gone. The number of a group may be another group's by now:
+/// if a process has it that is not the one that was recorded, or if the session is another one.
+fn left_in_group(launch: &LaunchRecord) -> Vec<ProcessId> {
+    let leader = launch.process;
+    if ProcessId::of(leader.pid).is_some_and(|now| now != leader) {
+        return Vec::new();
+    }
+    let same_session = |pid: i32| Stat::of(pid).is_some_and(|stat| stat.session == launch.session);
+    Group::Led(leader.pid).members().into_iter().filter(|process| same_session(process.pid)).collect()
 }
 
 fn mark_of(pid: i32) -> Option<Vec<u8>> {
