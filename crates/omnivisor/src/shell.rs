@@ -29,6 +29,7 @@ use crate::effects::watch::FileWatch;
 use crate::exit::Exit;
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Lock;
+use crate::store::small;
 
 pub use start::{Start, StartError, adopt_installation, initialise};
 
@@ -315,7 +316,7 @@ impl Shell {
     /// Reads the queue, and tells the agent if it says something.
     fn look_at_queue(&mut self) {
         let path = &self.dialect.paths().queue;
-        let observed = match read_small(path) {
+        let observed = match small::read(path) {
             Ok(bytes) => self.dialect.announced(&bytes).map_err(|error| error.to_string()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), "the upgrade plan is gone and is made anew");
@@ -441,19 +442,6 @@ impl Shell {
             (None, _) => Err(format!("no upgrade {name:?} is announced")),
         }
     }
-}
-
-/// Reads a file that a person may have put anything in the place of; the limit is twice what the dialects take.
-fn read_small(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
-    const LARGEST: u64 = 2 << 20;
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(std::io::Error::other("it is a directory, or something else that is no file"));
-    }
-    if metadata.len() > LARGEST {
-        return Err(std::io::Error::other(format!("it has {} bytes, which is more than any plan", metadata.len())));
-    }
-    std::fs::read(path)
 }
 
 /// Tells how a node's end is counted: for [`Shell::ended`].

@@ -12,6 +12,7 @@ use omnivisor_core::dialect::{Contents, Dialect, Mirrored};
 use crate::checkpoint;
 use crate::store::atomic;
 use crate::store::lock::{Lock, LockError};
+use crate::store::small;
 
 /// How long another instance or the peer may take to change a shared file.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, Activate
         // What was read is what may be replaced: a person or a peer takes no lock.
         let seen = RefCell::new(HashMap::new());
         let read = |path: &Path| -> Option<Vec<u8>> {
-            seen.borrow_mut().entry(path.to_owned()).or_insert_with(|| fs::read(path).ok()).clone()
+            seen.borrow_mut().entry(path.to_owned()).or_insert_with(|| small::read(path).ok()).clone()
         };
         let files = dialect.mirror(state, &read)?;
         let seen = seen.borrow();
@@ -79,6 +80,10 @@ pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, Activate
             let wrote = folder.and_then(|()| atomic::replace_if(&file.path, before, bytes, 0o644));
             match wrote.map_err(|source| ActivateError::Write { path: file.path.clone(), source })? {
                 true => written += 1,
+                false if before.is_none() && file.path.exists() && small::read(&file.path).is_err() => {
+                    let source = io::Error::other("what stands there cannot be read");
+                    return Err(ActivateError::Write { path: file.path, source });
+                }
                 false => overtaken = true,
             }
             checkpoint::reach("mirror-between-files");

@@ -1,6 +1,5 @@
 //! Ask an upstream every so often, and bring what it says into the queue.
 
-use std::fs;
 use std::time::Duration;
 
 use omnivisor_core::dialect::{Dialect, Limits, Merge};
@@ -9,6 +8,7 @@ use super::http::{Http, HttpError};
 use crate::checkpoint;
 use crate::store::atomic;
 use crate::store::lock::{Lock, LockError};
+use crate::store::small;
 
 /// The largest announcement: build information and notes are kilobytes.
 const LARGEST: u64 = 1 << 20;
@@ -52,7 +52,7 @@ pub fn merge(dialect: &dyn Dialect, answer: &[u8], url: &str, limits: &Limits<'_
     let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
     let wrong = |source| PollError::Queue { path: path.clone(), source };
     for _ in 0..TRIES {
-        let queue = fs::read(path).map_err(wrong)?;
+        let queue = small::read(path).map_err(wrong)?;
         let merge = dialect.merge(&queue, answer, url, limits)?;
         let Some(merged) = &merge.queue else { return Ok(merge) };
         checkpoint::reach("poll-before-queue");

@@ -22,7 +22,7 @@ use crate::effects::roll_call::{self, LaunchRecord, RollCall, Sought};
 use crate::effects::{activate, fetch, preflight};
 use crate::store::journal_file::{JournalFile, OpenError};
 use crate::store::lock::{self, Lock, LockError};
-use crate::store::{atomic, journal_file};
+use crate::store::{atomic, journal_file, small};
 
 /// Held by the supervisor.
 const SUPERVISOR_LOCK: &str = "supervisor.lock";
@@ -38,8 +38,9 @@ const ADOPTED: &str = "adopted";
 /// How long a lock whose holder is dead may still be held.
 const ORPHANED_LOCK: Duration = Duration::from_secs(5);
 
-/// How long after a failed mirror the next try is.
+/// How long after a first failed mirror the next try is; doubled each time, up to the second.
 const MIRROR_AGAIN: Duration = Duration::from_secs(5);
+const MIRROR_SELDOM: Duration = Duration::from_secs(300);
 
 /// Why an instance cannot be supervised.
 #[derive(Debug, thiserror::Error)]
@@ -343,7 +344,7 @@ async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<
     let Ok(journal) = Journal::replay(records) else { return Ok(None) };
     let (Some(shown), Some((adopted, _))) = (journal.shown(), journal.adopted()) else { return Ok(None) };
     let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
-    let Some(folder) = dialect.moved(&|path| fs::read(path).ok(), shown, since) else { return Ok(None) };
+    let Some(folder) = dialect.moved(&|path| small::read(path).ok(), shown, since) else { return Ok(None) };
     let installed = prove(dialect, &folder).await?.map_err(|why| {
         StartError::NothingToRun(format!(
             "another tool has installed {} meanwhile, which cannot run: {why}",
@@ -382,7 +383,7 @@ fn mark_adopted(marker: &Path) -> Result<(), StartError> {
 /// A plan that a crash of its writer left half written would stop every upgrade for ever, and a history the way back to the
 /// peer: they are kept beside new ones.
 fn set_aside_unreadable(dialect: &dyn Dialect) {
-    for path in dialect.unreadable(&|path| fs::read(path).ok()) {
+    for path in dialect.unreadable(&|path| small::read(path).ok()) {
         let aside = path.with_extension(format!("json.unreadable-{}", clock::now().wall.unix_nanos() / 1_000_000));
         match fs::rename(&path, &aside) {
             Ok(()) => {
@@ -405,7 +406,7 @@ pub async fn adopt_installation(dialect: &dyn Dialect, running: Option<PathBuf>)
         let target: PathBuf = paths.releases.join(target).components().collect();
         target
     });
-    let found = dialect.found(&|path| fs::read(path).ok(), link.as_deref());
+    let found = dialect.found(&|path| small::read(path).ok(), link.as_deref());
     let mut reasons = Vec::new();
     for folder in running.into_iter().chain(found.folders) {
         match prove(dialect, &folder).await? {
@@ -428,6 +429,7 @@ fn watch_mirror(
     let mut wanted = wanted.subscribe();
     tokio::spawn(async move {
         while wanted.changed().await.is_ok() {
+            let mut pause = MIRROR_AGAIN;
             loop {
                 let Some(state) = wanted.borrow_and_update().clone() else { break };
                 let (dialect, mirrored) = (dialect.clone(), state.clone());
@@ -445,7 +447,9 @@ fn watch_mirror(
                     }
                     Err(error) => tracing::error!(%error, "the files for other tools could not be written"),
                 }
-                let _ = tokio::time::timeout(MIRROR_AGAIN, wanted.changed()).await;
+                if tokio::time::timeout(pause, wanted.changed()).await.is_err() {
+                    pause = (pause * 2).min(MIRROR_SELDOM);
+                }
             }
         }
     });

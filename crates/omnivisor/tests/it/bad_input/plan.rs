@@ -37,6 +37,10 @@ fn a_plan_that_cannot_be_read_is_left_as_it_is_until_it_can_be() {
         assert_eq!(fs::read(&path).unwrap(), bytes, "{what}: it is somebody's plan all the same");
         calm.check(what, &["the upgrade plan can be read again"], |_| fs::write(&path, &good).unwrap());
     }
+    let words = ["the upgrade plan cannot be read", path.to_str().unwrap(), "500000000 bytes"];
+    calm.check("half a gigabyte", &words, |_| fs::File::create(&path).unwrap().set_len(500_000_000).unwrap());
+    calm.next_poll();
+    calm.check("half a gigabyte", &["the upgrade plan can be read again"], |_| fs::write(&path, &good).unwrap());
     let aside = path.with_extension("aside");
     let words = ["the upgrade plan cannot be read", path.to_str().unwrap(), "directory"];
     calm.check("a directory", &words, |_| {
