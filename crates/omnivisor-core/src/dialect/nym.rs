@@ -17,7 +17,7 @@ use self::files::{CurrentVersionFile, HistoryFile, Lenient, PlanFile, UpgradeInf
 use self::queue::Context;
 use super::{
     CommandSpec, Contents, Dialect, DialectError, Found, Health, Launch, Layout, Limits, Merge, MirrorFile, Mirrored,
-    Observed, Paths, Refused, ReleaseSource, Watch,
+    Observed, Paths, ReleaseSource, Watch,
 };
 use crate::health::HealthProbe;
 use crate::release::{Identity, Installed, Release, ReleaseName, Version};
@@ -158,9 +158,7 @@ impl ReleaseSource for Nym {
 
     fn announced(&self, queue: &[u8]) -> Result<Observed, DialectError> {
         let plan = PlanFile::parse(queue).map_err(|error| wrong("the upgrade plan", error))?;
-        let queue::Observed { announcements, refused } = queue::announcements(&plan, &self.context);
-        let refused = refused.into_iter().map(|it| Refused { name: it.name, reason: it.reason }).collect();
-        Ok(Observed { announcements, refused })
+        Ok(queue::announcements(&plan, &self.context))
     }
 
     fn merge(&self, queue: &[u8], answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, DialectError> {

@@ -10,9 +10,9 @@ use std::cmp::Ordering;
 
 use super::files::{HistoryEntry, HistoryFile, Lenient, Own, PlanFile, Stamp, UpgradeInfo};
 use crate::release::{Digest, NameError, Release, ReleaseName, Version};
-use crate::schedule::Announcement;
 use crate::time::Timestamp;
 
+pub use crate::dialect::{Observed, Refused};
 pub use read::announcements;
 use read::{is_local, release, upstream};
 
@@ -29,24 +29,6 @@ pub struct Context {
     pub allow_download: bool,
     /// Whether what is downloaded must have been announced with a checksum.
     pub enforce_checksum: bool,
-}
-
-/// An entry that cannot be followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// What it calls itself, or where it is.
-    pub name: String,
-    /// Why not.
-    pub reason: String,
-}
-
-/// What a queue says to one instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// What it can follow, in the queue's order.
-    pub announcements: Vec<Announcement>,
-    /// What it cannot.
-    pub refused: Vec<Refused>,
 }
 
 /// When an instance is to follow an entry; `None` if it is not to.
