@@ -307,7 +307,8 @@ impl Agent {
     fn plan(&self, now: Now) -> Option<UpgradePlan> {
         let to = self.next(now)?.clone();
         let from = self.journal.active()?.clone();
-        Some(UpgradePlan { number: self.journal.plans() + 1, from, to, snapshot: self.policy.snapshot })
+        let number = self.journal.plans() + 1;
+        Some(UpgradePlan { number, begun: now.wall, from, to, snapshot: self.policy.snapshot })
     }
 
     /// What became of `plan` meanwhile, if that changes anything.

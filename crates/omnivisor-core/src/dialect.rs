@@ -116,6 +116,8 @@ pub struct Paths {
     pub shared_lock: PathBuf,
     /// The node's home: what a snapshot holds.
     pub home: PathBuf,
+    /// A folder of the home that is the supervisor's, and no part of a snapshot.
+    pub beside: PathBuf,
     /// Where snapshots go.
     pub backups: PathBuf,
     /// What below the home is no part of a snapshot, and stays where it is in a restore.

@@ -412,17 +412,9 @@ impl Journal {
             Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } => self.active.as_ref(),
             Phase::Probing { staged, .. } => Some(staged),
             Phase::Switching { .. } => None,
-            Phase::Undoing { owed, .. } => {
-                if owed.is_empty() {
-                    self.active.as_ref()
-                } else {
-                    None
-                }
+            Phase::Undoing { owed, .. } | Phase::NeedsHuman { owed, .. } => {
+                if owed.iter().all(|undo| undo.node_may_run_without()) { self.active.as_ref() } else { None }
             }
-            Phase::NeedsHuman { owed, .. } if owed.iter().all(|undo| undo.node_may_run_without()) => {
-                self.active.as_ref()
-            }
-            Phase::NeedsHuman { .. } => None,
         }
     }
 

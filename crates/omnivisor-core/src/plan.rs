@@ -6,18 +6,29 @@ use std::fmt;
 
 use crate::release::Installed;
 use crate::schedule::Announcement;
+use crate::time::Timestamp;
 
 /// One upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpgradePlan {
-    /// Counts the upgrades of this instance; names its snapshot, so that no two share one.
+    /// Counts the upgrades of this journal.
     pub number: u64,
+    /// When it was decided on. With the number it names the snapshot, so that no two ever share one: not even those of an
+    /// instance whose journal has begun anew.
+    pub begun: Timestamp,
     /// What runs now, and what runs again if this fails.
     pub from: Installed,
     /// What is to run.
     pub to: Announcement,
     /// Whether the node's data is copied aside between the stop and the switch.
     pub snapshot: bool,
+}
+
+impl UpgradePlan {
+    /// A name that no other upgrade has: when it began, in milliseconds since 1970, and its number.
+    pub fn id(&self) -> String {
+        format!("{}-{:06}", self.begun.unix_nanos() / 1_000_000, self.number)
+    }
 }
 
 /// A step of an upgrade, in the order they are taken. **Every step can be taken twice**: after a crash the one that was

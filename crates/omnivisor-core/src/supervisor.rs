@@ -76,7 +76,7 @@ impl std::fmt::Display for Exit {
 pub enum Seen {
     /// A node that was alive already was taken over.
     Adopted(LaunchKey),
-    /// Processes of a node whose main process is gone are still there.
+    /// Processes of a node whose main process is gone are still there: nothing was started beside them.
     Stragglers,
     /// The start that was ordered is done: the node executes.
     Started,
@@ -215,7 +215,7 @@ impl Supervisor {
                 self.state = State::Running { key, since: now };
                 Some(Report::Up)
             }
-            (State::Down, Seen::Stragglers) => {
+            (State::Down | State::Starting { .. }, Seen::Stragglers) => {
                 self.state = self.stopping(now, true, Then::Down);
                 None
             }

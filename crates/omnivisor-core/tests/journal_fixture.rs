@@ -29,7 +29,7 @@ fn every_record() -> Vec<Record> {
     to.expected = [("build_version", NEW)].into_iter().collect();
     let staged = installed(&to.release);
     let plan = |number, to: &omnivisor_core::schedule::Announcement| {
-        Record::Planned(UpgradePlan { number, from: from.clone(), to: to.clone(), snapshot: true })
+        Record::Planned(UpgradePlan { number, begun: now, from: from.clone(), to: to.clone(), snapshot: true })
     };
     let placed = omnivisor_core::schedule::Announcement {
         source: Source::Placed { why: "queued here".to_owned() },

@@ -13,7 +13,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("release", &[]),
     ("schedule", &["release", "time"]),
     ("health", &[]),
-    ("plan", &["release", "schedule"]),
+    ("plan", &["release", "schedule", "time"]),
     ("journal", &["plan", "release", "schedule", "time"]),
     ("supervisor", &["release"]),
     ("agent", &["health", "journal", "plan", "release", "schedule", "supervisor", "time"]),

@@ -72,6 +72,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             Verb::Own(own) => own::run(&own),
         })
     };
+    nym::end_log();
     match outcome {
         Ok(exit) => exit,
         Err(trouble) => {

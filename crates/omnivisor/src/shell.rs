@@ -6,31 +6,32 @@
 mod act;
 mod poll;
 mod report;
+mod signals;
 mod start;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use omnivisor_core::agent::{Action, Agent, Ending, Event};
+use omnivisor_core::agent::{Action, Agent, Ending, Event, Standing};
 use omnivisor_core::dialect::{Dialect, Mirrored};
 use omnivisor_core::journal::Record;
 use omnivisor_core::supervisor::{Exit as NodeExit, LaunchKey, Order, Report, Seen, Supervisor};
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{self, Timer};
 use crate::control::{self, Asked};
 use crate::effects::process;
 use crate::effects::process::{Launcher, Node};
-use crate::effects::roll_call::LaunchRecord;
+use crate::effects::roll_call::{self, LaunchRecord};
 use crate::effects::watch::FileWatch;
 use crate::exit::Exit;
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Lock;
 use crate::store::small;
 
+pub use signals::Signals;
 pub use start::{Start, StartError, adopt_installation, initialise};
 
 /// How long after a record could not be written the next try is.
@@ -70,27 +71,21 @@ pub struct Shell {
     mirror_done: watch::Receiver<Option<Mirrored>>,
     known: watch::Sender<poll::Known>,
     told: report::Told,
-    /// Held for life: nobody else supervises this instance.
-    _lock: Lock,
+    /// Held for life: nobody else supervises this instance, or this home.
+    _locks: [Lock; 2],
 }
 
 impl Shell {
     /// Runs until the node or an operator ends it; says why, where that is a failure. `commands` come from the control socket.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Asked>) -> Result<(), (Exit, String)> {
-        let wiring = (|| {
-            Ok::<_, std::io::Error>((
-                Timer::monotonic()?,
-                Timer::wall()?,
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::quit())?,
-                signal(SignalKind::hangup())?,
-            ))
-        })();
-        let (mut monotonic, mut wall, mut interrupt, mut terminate, mut quit, mut hangup) = match wiring {
-            Ok(wiring) => wiring,
-            Err(error) => {
-                return Err((Exit::Failure, format!("the supervisor cannot listen to signals and clocks: {error}")));
+    pub async fn run(
+        mut self,
+        mut signals: Signals,
+        mut commands: mpsc::Receiver<Asked>,
+    ) -> Result<(), (Exit, String)> {
+        let (mut monotonic, mut wall) = match (Timer::monotonic(), Timer::wall()) {
+            (Ok(monotonic), Ok(wall)) => (monotonic, wall),
+            (Err(error), _) | (_, Err(error)) => {
+                return Err((Exit::Failure, format!("the supervisor cannot listen to its clocks: {error}")));
             }
         };
         let mut queue = FileWatch::new(&self.dialect.paths().queue);
@@ -104,10 +99,7 @@ impl Shell {
             self.set_timers(&mut monotonic, &mut wall);
             tokio::select! {
                 biased;
-                Some(()) = interrupt.recv() => self.stop("SIGINT"),
-                Some(()) = terminate.recv() => self.stop("SIGTERM"),
-                Some(()) = quit.recv() => self.stop("SIGQUIT"),
-                Some(()) = hangup.recv() => tracing::info!("SIGHUP: the terminal is gone, the node stays"),
+                signal = signals.ended() => self.stop(signal),
                 Some((launch, seen)) = self.seen.1.recv() => self.observe(launch, seen),
                 Some((ticket, event)) = self.results.1.recv() => {
                     if self.action.landed(ticket) {
@@ -219,8 +211,7 @@ impl Shell {
 
     fn start_node(&mut self, key: &LaunchKey) {
         self.launch += 1;
-        let node = self.launch_node(key);
-        let seen = match node {
+        let seen = match self.take_node_lock().and_then(|()| self.launch_node(key)) {
             Ok(node) => {
                 tracing::info!(pid = node.id().pid, release = %key.installed.release, "the node is started");
                 self.group = Some(node.group());
@@ -230,23 +221,44 @@ impl Shell {
                 self.node = Some(node);
                 Seen::Started
             }
-            Err(error) => {
-                tracing::error!(release = %key.installed.release, error, "the node cannot be started");
+            Err(seen) => {
                 self.node = None;
-                Seen::Exited { exit: NodeExit::NotStarted(error), group_empty: true }
+                if let Seen::Exited { exit, .. } = &seen {
+                    tracing::error!(release = %key.installed.release, "the node cannot be started: {exit}");
+                }
+                seen
             }
         };
         self.observe(self.launch, seen);
     }
 
-    fn launch_node(&mut self, key: &LaunchKey) -> Result<Node, String> {
-        let paths = self.dialect.paths();
-        if self.node_lock.is_none() {
-            let lock = Lock::try_take(&paths.state.join(start::NODE_LOCK)).map_err(|error| error.to_string())?;
-            self.node_lock = Some(lock);
+    /// The node's lock, to be inherited. After an adoption it is the adopted node's, and may still be held by what that has
+    /// left behind: that is found, and has to end first.
+    fn take_node_lock(&mut self) -> Result<(), Seen> {
+        if self.node_lock.is_some() {
+            return Ok(());
         }
+        let path = self.dialect.paths().state.join(start::NODE_LOCK);
+        let error = match Lock::try_take(&path) {
+            Ok(lock) => {
+                self.node_lock = Some(lock);
+                return Ok(());
+            }
+            Err(error) => error.to_string(),
+        };
+        let left = roll_call::holders(&path, &self.mark);
+        if left.is_empty() {
+            return Err(Seen::Exited { exit: NodeExit::NotStarted(error), group_empty: true });
+        }
+        let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
+        tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
+        self.group = Some(process::Group::Only(left));
+        Err(Seen::Stragglers)
+    }
+
+    fn launch_node(&self, key: &LaunchKey) -> Result<Node, Seen> {
         let spec = self.dialect.command(&key.installed);
-        let file = paths.state.join(start::LAUNCH);
+        let file = self.dialect.paths().state.join(start::LAUNCH);
         let session = process::Stat::of(std::process::id().cast_signed()).map_or(0, |stat| stat.session);
         let record = |process| {
             let launch = LaunchRecord {
@@ -256,7 +268,10 @@ impl Shell {
                 folder: key.installed.folder.clone(),
                 arguments: spec.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect(),
             };
-            launch.write(&file)
+            // The next supervisor finds the node by its mark and its lock, too: a full disk is no reason to stay down.
+            if let Err(error) = launch.write(&file) {
+                tracing::warn!(path = %file.display(), %error, "the node's start cannot be noted");
+            }
         };
         let mut tries = 0;
         loop {
@@ -267,7 +282,10 @@ impl Shell {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Ok(node) => return Ok(node),
-                Err(error) => return Err(format!("{}: {error}", spec.program.display())),
+                Err(error) => {
+                    let exit = NodeExit::NotStarted(format!("{}: {error}", spec.program.display()));
+                    return Err(Seen::Exited { exit, group_empty: true });
+                }
             }
         }
     }
@@ -310,7 +328,8 @@ impl Shell {
 
     fn stop(&mut self, why: &str) {
         tracing::info!("{why}: the node is stopped, then the supervisor ends");
-        self.waiting.push_back(Event::StopRequested);
+        // Before whatever waits for a journal that cannot be written: this needs no record.
+        self.waiting.push_front(Event::StopRequested);
     }
 
     /// Reads the queue, and tells the agent if it says something.
@@ -375,7 +394,8 @@ impl Shell {
 
     fn ended(&self) -> Option<Result<(), (Exit, String)>> {
         let ending = self.agent.ending()?;
-        if !self.supervisor.is_down() || self.agent.in_flight().is_some() || !self.waiting.is_empty() {
+        let waits = !self.waiting.is_empty() && !self.unwritable;
+        if !self.supervisor.is_down() || self.agent.in_flight().is_some() || waits {
             return None;
         }
         Some(match ending {
@@ -403,6 +423,7 @@ impl Shell {
 
     fn answer(&mut self, asked: Asked) {
         let Asked { command, answer } = asked;
+        let asked_to_record = !matches!(command, control::Command::Status | control::Command::Stop);
         let result = match command {
             control::Command::Status => Ok(self.status()),
             control::Command::Stop => {
@@ -423,6 +444,10 @@ impl Shell {
             control::Command::Upgrade { name } => self.approve(&name),
         };
         self.settle(); // what was asked for is on disk before it is answered
+        let result = match asked_to_record && self.unwritable {
+            true => Err("the journal cannot be written, so this is not done yet: see the log".to_owned()),
+            false => result,
+        };
         let _ = answer.send(result);
     }
 
@@ -434,6 +459,15 @@ impl Shell {
         match (found.next(), found.next()) {
             (Some(announced), None) => {
                 let release = announced.release.clone();
+                match self.agent.standing(clock::now(), announced) {
+                    Standing::Installed => return Err(format!("{release} is installed, or ran here before")),
+                    Standing::NotNewer(version) => {
+                        return Err(format!(
+                            "{version} ran here, and {release} is older; `nymvisor add-upgrade --force` allows a way back"
+                        ));
+                    }
+                    _ => {}
+                }
                 let answer = serde_json::json!({ "name": name, "version": release.version.as_str() });
                 self.waiting.push_back(Event::Approve(release));
                 Ok(answer)

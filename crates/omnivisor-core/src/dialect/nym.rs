@@ -85,7 +85,8 @@ impl Nym {
             queue: data.join(PlanFile::FILE_NAME),
             shared_lock: data.join("upgrade.lock"),
             home: config.home.clone(),
-            apart: vec![own, backups.clone(), data.clone(), nymvisors(home)],
+            apart: vec![own.clone(), backups.clone(), data.clone(), nymvisors(home)],
+            beside: own,
             backups,
             releases: data,
         };

@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 #[serde(tag = "record", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub(super) enum RecordDto {
     Adopted { installed: InstalledDto, at: String, found: bool },
-    Planned { number: u64, from: Box<InstalledDto>, to: Box<AnnouncementDto>, snapshot: bool },
+    Planned { number: u64, begun: String, from: Box<InstalledDto>, to: Box<AnnouncementDto>, snapshot: bool },
     Started { step: String },
     Staged { installed: InstalledDto },
     Rescheduled { due: Option<String> },
@@ -292,6 +292,7 @@ impl From<&Record> for RecordDto {
             }
             Record::Planned(plan) => Self::Planned {
                 number: plan.number,
+                begun: plan.begun.to_string(),
                 from: Box::new((&plan.from).into()),
                 to: Box::new((&plan.to).into()),
                 snapshot: plan.snapshot,
@@ -328,9 +329,13 @@ impl RecordDto {
                 at: time(&at)?,
                 adoption: if found { Adoption::Found } else { Adoption::Initialised },
             },
-            Self::Planned { number, from, to, snapshot } => {
-                Record::Planned(UpgradePlan { number, from: from.read()?, to: to.read()?, snapshot })
-            }
+            Self::Planned { number, begun, from, to, snapshot } => Record::Planned(UpgradePlan {
+                number,
+                begun: time(&begun)?,
+                from: from.read()?,
+                to: to.read()?,
+                snapshot,
+            }),
             Self::Started { step: name } => Record::Started(step(&name)?),
             Self::Staged { installed } => Record::Staged(installed.read()?),
             Self::Rescheduled { due } => Record::Rescheduled(trigger(due)?),

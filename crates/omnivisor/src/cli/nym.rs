@@ -4,12 +4,14 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
 use omnivisor_core::dialect::nym::config::{Config, Fragment, Warning};
 use omnivisor_core::dialect::nym::platform::platform_key;
 use omnivisor_core::dialect::nym::{self, Nym};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use super::{Outcome, Trouble, nym_add_upgrade, nym_init, nym_run, output};
 use crate::exit::Exit;
@@ -100,7 +102,13 @@ impl Loaded {
         };
         let text =
             fs::read_to_string(&file).with_context(|| format!("cannot read the configuration {}", file.display()));
-        let text = text.map_err(|error| Trouble::from(error).hint("`nymvisor init` makes an instance"))?;
+        let text = text.map_err(|error| {
+            let missing =
+                error.downcast_ref::<std::io::Error>().is_some_and(|it| it.kind() == std::io::ErrorKind::NotFound);
+            let hint =
+                if missing { "`nymvisor init` makes an instance" } else { "is this the user that made the instance?" };
+            Trouble::from(error).hint(hint)
+        })?;
         let (mut config, said) =
             Config::from_toml(&text).with_context(|| format!("cannot use the configuration {}", file.display()))?;
         warnings.extend(said);
@@ -132,6 +140,12 @@ impl Loaded {
             .filter(|config| config.id != self.config.id && nym::data_directory(&self.home, config) == mine)
             .map(|config| config.id)
             .collect()
+    }
+
+    /// The state folders of this instance and of those that share its data directory.
+    pub(super) fn states(&self) -> Vec<PathBuf> {
+        let ids = self.siblings().into_iter().chain([self.config.id.clone()]);
+        ids.map(|id| nym::instance_folder(&self.home, &id).join("data/omnivisor")).collect()
     }
 
     /// Our own settings, which are beside the configuration.
@@ -172,6 +186,14 @@ fn only_instance(home: &Path) -> Result<PathBuf, Trouble> {
     }
 }
 
+/// Writes what is logged, from a thread of its own.
+static LOG: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Writes what is still to be written; a reader that has stalled is waited for a second at most.
+pub(super) fn end_log() {
+    LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+}
+
 /// Logs go where Nymvisor's go: to standard error, coloured on a terminal only. What cannot be written is no error.
 pub(super) fn begin_log(silent: bool) {
     use std::io::IsTerminal;
@@ -186,11 +208,15 @@ pub(super) fn begin_log(silent: bool) {
         said.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
     };
     let colours = std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    // A reader that stalls (a stopped terminal, a stuck journal) must not stall the supervision: lines are dropped then.
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(1000).finish(std::io::stderr());
+    LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner).replace(guard);
     let layer = tracing_subscriber::fmt::layer()
         .compact()
         .with_target(false)
         .with_ansi(colours)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .log_internal_errors(false);
     let _ = tracing_subscriber::registry().with(layer).with(level).try_init();
 }

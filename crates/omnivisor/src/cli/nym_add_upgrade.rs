@@ -78,6 +78,9 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let release = Release { name: name.clone(), version: Version::new(&details.build_version), digest: None };
     let folder = dialect.release_folder(&release);
     check_program(&dialect, &details)?;
+    if !add.force {
+        check_version(&dialect, &release.version)?;
+    }
 
     let now = clock::now().wall;
     let due = if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(delay.unwrap_or(DELAY))) };
@@ -91,7 +94,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     // and only then the plan, which is what a running supervisor looks at.
     let path = &dialect.paths().queue;
     edit(add, &mut read_plan(path)?.1, &new, &digest)?;
-    place(&dialect, &source, &folder, &digest, add.force)?;
+    place(&dialect, &source, &folder, &digest, add.force, &loaded.states())?;
     if !add.add_binary {
         atomic::replace(&described, &new.to_bytes(), 0o644)
             .with_context(|| format!("cannot describe the upgrade in {}", folder.display()))?;
@@ -171,8 +174,25 @@ fn check_program(dialect: &Nym, details: &BuildInfo) -> anyhow::Result<()> {
     }
 }
 
+/// An older version would be queued and never followed.
+fn check_version(dialect: &Nym, version: &Version) -> Result<(), Trouble> {
+    let Some(journal) = nym_run::journal_in(&dialect.paths().state) else { return Ok(()) };
+    let newer = journal.committed().find(|it| version.precedence(&it.version) == Some(std::cmp::Ordering::Less));
+    newer.map_or(Ok(()), |newer| {
+        let error = anyhow!("the executable is version {version}, and {} ran here", newer.version);
+        Err(Trouble::from(error).hint("--force allows a way back"))
+    })
+}
+
 /// Puts the executable into its folder, unless it is there. One that a node runs from is never replaced.
-fn place(dialect: &Nym, source: &Path, folder: &Path, digest: &Digest, force: bool) -> Result<(), Trouble> {
+fn place(
+    dialect: &Nym,
+    source: &Path,
+    folder: &Path,
+    digest: &Digest,
+    force: bool,
+    states: &[PathBuf],
+) -> Result<(), Trouble> {
     let target = dialect.executable(folder);
     if target.exists() {
         if fetch::file_digest(Algorithm::Sha256, &target)? == *digest {
@@ -184,8 +204,13 @@ fn place(dialect: &Nym, source: &Path, folder: &Path, digest: &Digest, force: bo
         }
         let linked =
             fs::read_link(&dialect.paths().link).is_ok_and(|link| dialect.paths().releases.join(link) == folder);
-        if linked || nym_run::active(dialect).is_some_and(|active| active.folder == folder) {
-            let error = anyhow!("{} is what the node runs from", target.display());
+        // Of this instance or of another one that shares the releases; and what it would go back to.
+        let mut journals = states.iter().filter_map(|state| nym_run::journal_in(state));
+        let runs = journals.any(|journal| {
+            [journal.active(), journal.shown()].into_iter().flatten().any(|installed| installed.folder == folder)
+        });
+        if linked || runs {
+            let error = anyhow!("{} is what a node runs from", target.display());
             return Err(Trouble::from(error).hint("choose another name"));
         }
     }

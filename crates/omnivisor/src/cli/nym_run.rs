@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -19,13 +20,17 @@ use tokio::sync::mpsc;
 use super::nym::Loaded;
 use super::{Outcome, Trouble};
 use crate::control;
+use crate::effects::process::MARK;
 use crate::exit::Exit;
 use crate::settings::Settings;
-use crate::shell::{Start, StartError, adopt_installation};
+use crate::shell::{Signals, Start, StartError, adopt_installation};
 
 /// A release that is wrong three times within the hour is not asked about a fourth time.
 const RECHECK: std::time::Duration = std::time::Duration::from_secs(20 * 60);
 const RECHECKS: u32 = 3;
+
+/// How long what is still at work may take when all is over.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Runs the daemon.
 #[derive(Args)]
@@ -68,7 +73,10 @@ pub(super) fn run(run: Run) -> Outcome {
         allow_network_file_system: settings.allow_network_file_system,
         dialect: Arc::new(dialect),
     };
-    runtime.block_on(supervise(start))
+    let outcome = runtime.block_on(supervise(start));
+    // A thread that hangs in the kernel, on a disk or a name server, must not keep us from ending.
+    runtime.shutdown_timeout(LINGER);
+    outcome
 }
 
 fn policy(settings: &Settings, dialect: &impl Dialect, skip_backup: bool) -> Policy {
@@ -84,7 +92,15 @@ fn policy(settings: &Settings, dialect: &impl Dialect, skip_backup: bool) -> Pol
 
 async fn supervise(start: Start) -> Outcome {
     let (id, state) = (start.dialect.instance().to_owned(), start.dialect.paths().state.clone());
-    let shell = start.begin().await.map_err(|error| match error {
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let begun = tokio::select! {
+        begun = start.begin() => begun,
+        signal = signals.ended() => {
+            tracing::info!("{signal}: nothing was started yet, the supervisor ends");
+            return Ok(Exit::Success);
+        }
+    };
+    let shell = begun.map_err(|error| match error {
         StartError::AlreadyRunning(_) => {
             Trouble::new(Exit::AlreadyRunning, error).hint("`omnivisor status` shows it, `omnivisor stop` ends it")
         }
@@ -100,10 +116,12 @@ async fn supervise(start: Start) -> Outcome {
             None
         }
         Some(folder) => control::Server::open(&folder, &id, &state, sender.clone())
-            .inspect_err(|error| tracing::warn!(folder = %folder.display(), %error, "no control socket"))
+            .inspect_err(|error| {
+                tracing::warn!(folder = %folder.display(), %error, "no control socket; OMNIVISOR_RUNTIME_DIR names another folder");
+            })
             .ok(),
     };
-    let outcome = shell.run(commands).await;
+    let outcome = shell.run(signals, commands).await;
     drop((server, sender));
     // Said by `main`, too: where nothing is logged, it is all that is ever said.
     outcome.map(|()| Exit::Success).map_err(|(exit, why)| Trouble::new(exit, anyhow::Error::msg(why)))
@@ -116,13 +134,21 @@ async fn short_command(dialect: &omnivisor_core::dialect::nym::Nym) -> Outcome {
         None => adopt_installation(dialect, None).await?,
     };
     let spec = dialect.command(&installed);
-    let error = std::process::Command::new(&spec.program).args(&spec.arguments).exec();
+    let error = std::process::Command::new(&spec.program)
+        .args(&spec.arguments)
+        .env(MARK, "a short command") // so that nobody takes it for the node
+        .exec();
     Err(Trouble::from(anyhow::Error::new(error).context(format!("cannot execute {}", spec.program.display()))))
 }
 
 /// What runs, as the journal says, without touching it.
 pub(super) fn active(dialect: &dyn Dialect) -> Option<Installed> {
-    let bytes = fs::read(dialect.paths().state.join("journal")).ok()?;
+    journal_in(&dialect.paths().state)?.shown().cloned()
+}
+
+/// What the journal in a state folder says, without touching it.
+pub(super) fn journal_in(state: &Path) -> Option<Journal> {
+    let bytes = fs::read(state.join("journal")).ok()?;
     let records = journal::decode(&bytes).ok()?.records;
-    Journal::replay(&records).ok()?.shown().cloned()
+    Journal::replay(&records).ok()
 }

@@ -54,8 +54,9 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Upgrade { name, which } => (which, Command::Upgrade { name: name.clone() }),
     };
     let instance = find(which)?;
-    let answer = control::ask(&instance.socket, command)
-        .with_context(|| format!("the supervisor of {} (process {}) does not answer", instance.id, instance.pid))?;
+    let answer = control::ask(&instance.socket, command).with_context(|| {
+        format!("the supervisor of {} (process {}) gives no answer within 10 s", instance.id, instance.pid)
+    })?;
     let value = answer.map_err(|error| anyhow!("{}: {error}", instance.id))?;
     match own {
         Own::Status { json: true, .. } => output::result(&value.to_string()),

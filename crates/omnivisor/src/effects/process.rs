@@ -110,14 +110,14 @@ impl Launcher {
         Ok(Self { jobs })
     }
 
-    /// Starts the node. `record` is called when its process exists and before it executes anything; if that fails, or this
-    /// process dies, nothing is executed. `lock` is inherited by it and by whatever it starts.
+    /// Starts the node. `record` is called when its process exists and before it executes anything; if this process
+    /// dies meanwhile, nothing is executed. `lock` is inherited by it and by whatever it starts.
     pub fn start(
         &self,
         spec: &CommandSpec,
         mark: &str,
         lock: Option<&Lock>,
-        record: impl FnOnce(ProcessId) -> io::Result<()>,
+        record: impl Fn(ProcessId),
     ) -> io::Result<Node> {
         let (ready, ready_sender) = pipe_with(PipeFlags::CLOEXEC)?;
         let (go, go_sender) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -139,7 +139,7 @@ impl Launcher {
         let recorded = Stat::of(pid).ok_or_else(|| io::Error::other("the new process vanished")).and_then(|stat| {
             let id = ProcessId { pid, start_time: stat.start_time };
             let pidfd = open_pidfd(id)?;
-            record(id)?;
+            record(id);
             Ok((id, pidfd))
         });
         if recorded.is_ok() {

@@ -69,7 +69,8 @@ impl Restore<'_> {
                     if entry.file_type()?.is_dir() {
                         folders.push(path);
                     } else if (self.is_monotonic)(&path) {
-                        if fs::symlink_metadata(self.home.join(&path)).is_err() {
+                        let there = fs::symlink_metadata(self.home.join(&path)).is_ok();
+                        if !there && !is_side_file(&path) {
                             return Err(io::Error::other(format!(
                                 "{} must never go back to an earlier state, and is missing: a person has to decide",
                                 self.home.join(&path).display()
@@ -126,6 +127,12 @@ impl Restore<'_> {
     }
 }
 
+/// Whether a file belongs to a database and comes and goes with its connections: it is as it is, there or not.
+fn is_side_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    ["-wal", "-shm", "-journal", ".lock", ".tmp"].iter().any(|ending| name.ends_with(ending))
+}
+
 fn names(folder: &Path) -> io::Result<BTreeSet<OsString>> {
     fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
 }
@@ -157,6 +164,7 @@ mod tests {
         write(home.join("config/config.toml"), "old");
         write(home.join("data/db"), "old");
         write(home.join("data/keys/id.pem"), "key 1");
+        write(home.join("data/keys/tickets.pem-wal"), "comes and goes");
         write(home.join("nymvisor/backups/x"), "apart");
         let apart = [home.join("nymvisor")];
         let copy = root.join("snapshot");
@@ -169,7 +177,8 @@ mod tests {
         write(home.join("new/file"), "new");
         fs::remove_file(home.join("config/config.toml")).unwrap();
         let work = home.join("nymvisor/restore");
-        let monotonic = |path: &Path| path.extension().is_some_and(|it| it == "pem");
+        fs::remove_file(home.join("data/keys/tickets.pem-wal")).unwrap();
+        let monotonic = |path: &Path| path.to_string_lossy().contains(".pem");
         let restore = Restore { snapshot: &copy, home: &home, work: &work, apart: &apart, is_monotonic: &monotonic };
         for _ in 0..2 {
             restore.run(&AtomicBool::new(false)).unwrap();
@@ -177,6 +186,7 @@ mod tests {
             assert_eq!(read("data/db").as_deref(), Some("old"));
             assert_eq!(read("data/keys/id.pem").as_deref(), Some("key 2"), "a key never goes back");
             assert_eq!(read("nymvisor/backups/x").as_deref(), Some("apart"));
+            assert_eq!(read("data/keys/tickets.pem-wal"), None, "a database's side file stays away with its database");
             assert_eq!(read("new/file"), None);
             assert_eq!(read("data/keys/other"), None);
             let aside = work.join("replaced");

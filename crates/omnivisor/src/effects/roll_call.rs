@@ -174,6 +174,13 @@ fn is_on_home(pid: i32, home: &Path) -> bool {
         || files.into_iter().any(|file| below(file.path()))
 }
 
+/// The processes that hold this lock file, or carry this mark.
+pub fn holders(lock: &Path, mark: &str) -> Vec<ProcessId> {
+    let own = std::process::id().cast_signed();
+    let is_one = |pid: &i32| mark_of(*pid).as_deref() == Some(mark.as_bytes()) || holds(*pid, lock);
+    all_pids().filter(|pid| *pid != own).filter(is_one).filter_map(ProcessId::of).collect()
+}
+
 /// Whether a process has this file open.
 fn holds(pid: i32, file: &Path) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();

@@ -102,7 +102,7 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, cancel: &Cancel) -> E
 
 /// Where the snapshot of an upgrade is: below the backups, by the release's name, as the peer has it.
 fn snapshot_folder(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::path::PathBuf {
-    let name = format!("snapshot-{:06}-preupgrade", plan.number);
+    let name = format!("snapshot-{}-preupgrade", plan.id());
     dialect.paths().backups.join(plan.to.release.name.as_str()).join(name)
 }
 
@@ -122,7 +122,7 @@ fn point_link(dialect: &dyn Dialect, folder: &std::path::Path) -> Result<Outcome
 fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
     let paths = dialect.paths();
     // Beside the data, and apart from it: only there is a rename enough.
-    let work = paths.home.join("nymvisor").join(format!("restore-{:06}", plan.number));
+    let work = paths.beside.join(format!("restore-{}", plan.id()));
     let restore = Restore {
         snapshot: &snapshot_folder(dialect, plan),
         home: &paths.home,

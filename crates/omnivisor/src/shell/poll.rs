@@ -46,7 +46,8 @@ async fn ask_upstream(dialect: &Arc<dyn Dialect>, url: &str, known: &watch::Rece
         Ok(answer) => answer,
         Err(error) => return tracing::warn!(%error, "upstream cannot be asked; the node runs on"),
     };
-    let (dialect, place, known) = (dialect.clone(), url.to_owned(), known.borrow().clone());
+    // The plan can be read by everybody: what may be secret in the address is not written there.
+    let (dialect, place, known) = (dialect.clone(), http::shown(url), known.borrow().clone());
     let merged = tokio::task::spawn_blocking(move || {
         let denied = |release: &Release| known.denied.contains(release);
         let limits = omnivisor_core::dialect::Limits { floor: &known.floor, denied: &denied };

@@ -169,7 +169,10 @@ impl Shell {
                     "name": announced.release.name.as_str(),
                     "version": announced.release.version.as_str(),
                     "due": announced.trigger.due().map(|due| due.to_string()),
-                    "standing": describe(&self.agent.standing(now, announced), announced),
+                    "standing": match self.agent.standing(now, announced) {
+                        Standing::Waiting if journal.held() => "waits for `omnivisor resume`".to_owned(),
+                        standing => describe(&standing, announced),
+                    },
                 })
             })
             .collect();

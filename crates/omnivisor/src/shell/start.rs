@@ -26,6 +26,8 @@ use crate::store::{atomic, journal_file, small};
 
 /// Held by the supervisor.
 const SUPERVISOR_LOCK: &str = "supervisor.lock";
+/// Held by the supervisor, too, in the node's home: instances may share a home by mistake.
+const HOME_LOCK: &str = "omnivisor.lock";
 /// Held by the node.
 pub(super) const NODE_LOCK: &str = "node.lock";
 /// What was started last.
@@ -112,7 +114,11 @@ impl Start {
         }
         let mut supervisor_lock = be_the_one(&paths.state.join(SUPERVISOR_LOCK)).await?;
         let holder = format!("process {}\n", std::process::id());
-        supervisor_lock.sign(&holder).map_err(state("the lock file cannot be signed".to_owned()))?;
+        if let Err(error) = supervisor_lock.sign(&holder) {
+            // It is held all the same; whoever finds it held will not know by whom.
+            tracing::warn!(%error, "the supervisor's lock cannot be signed");
+        }
+        let home_lock = lock_home(&paths.beside, dialect.instance()).await?;
         sweep(&*dialect);
 
         let launch = LaunchRecord::read(&paths.state.join(LAUNCH));
@@ -174,7 +180,7 @@ impl Start {
             mirror_done,
             known,
             told: report::Told::default(),
-            _lock: supervisor_lock,
+            _locks: [supervisor_lock, home_lock],
             dialect,
         };
         shell.take_over(roll, launch.as_ref());
@@ -249,7 +255,7 @@ async fn be_the_one(path: &Path) -> Result<Lock, StartError> {
             Ok(lock) => return Ok(lock),
             Err(LockError::Held { holder, .. }) => {
                 // One that has not signed yet is about to.
-                let pid = holder.strip_prefix("process ").and_then(|pid| pid.parse().ok());
+                let pid = holder.rsplit_once("process ").and_then(|(_, pid)| pid.parse().ok());
                 let alive = pid.is_some_and(|pid| ProcessId::of(pid).is_some());
                 if alive || clock::now().monotonic >= end {
                     return Err(StartError::AlreadyRunning(holder));
@@ -259,6 +265,17 @@ async fn be_the_one(path: &Path) -> Result<Lock, StartError> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Two instances of one home would run two nodes on the same keys.
+async fn lock_home(beside: &Path, instance: &str) -> Result<Lock, StartError> {
+    fs::create_dir_all(beside).map_err(state(format!("{} cannot be made", beside.display())))?;
+    let mut lock = be_the_one(&beside.join(HOME_LOCK)).await.map_err(|error| match error {
+        StartError::AlreadyRunning(holder) => StartError::AlreadyRunning(format!("{holder}, on the same home")),
+        error => error,
+    })?;
+    let _ = lock.sign(&format!("instance {instance}, process {}\n", std::process::id()));
+    Ok(lock)
 }
 
 fn make_state_folder(path: &Path) -> Result<(), StartError> {
@@ -272,7 +289,7 @@ fn make_state_folder(path: &Path) -> Result<(), StartError> {
 /// Removes what a crash left half made.
 fn sweep(dialect: &dyn Dialect) {
     let paths = dialect.paths();
-    for folder in [&paths.state, &paths.home.join("nymvisor")] {
+    for folder in [&paths.state, &paths.beside] {
         atomic::sweep(folder);
     }
     // Others may be writing where instances share files; then it is theirs to sweep.

@@ -70,11 +70,12 @@ fn exchange(new: &Path, path: &Path, expected: Option<&[u8]>) -> io::Result<bool
         }
         Err(error) => return Err(error.into()),
     }
-    if fs::read(new)? == expected {
+    let replaced = fs::read(new);
+    if replaced.as_ref().is_ok_and(|replaced| replaced == expected) {
         return Ok(true);
     }
     swap(RenameFlags::EXCHANGE)?;
-    Ok(false)
+    replaced.map(|_| false)
 }
 
 /// Like [`replace`], but only the page cache has it when it returns: it outlives this process, not a power cut.
