@@ -11,6 +11,7 @@
 mod bad_input;
 mod build_info;
 mod crash;
+mod never_lost;
 mod peer_defects;
 mod supervise;
 mod upgrade;
