@@ -28,6 +28,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: usize = 21;
 const SOON: Duration = Duration::from_secs(60);
+/// The loop, the launcher, the watch of the plan, the writer of the log.
+const THREADS: usize = 4;
 
 fn exe() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_omnivisor"))
@@ -281,7 +283,7 @@ fn memory() {
     // What the upgrade needed is given back when its threads have ended.
     let pid = supervised.pid();
     wait_until("the worker threads have ended", SOON, || {
-        (fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() <= 3).then_some(())
+        (fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() <= THREADS).then_some(())
     });
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let mb = |key: &str| {
@@ -299,7 +301,7 @@ fn wakeups() {
     let supervised = bench.run();
     let pid = supervised.pid();
     wait_until("the worker threads have ended", SOON, || {
-        (fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() <= 3).then_some(())
+        (fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() <= THREADS).then_some(())
     });
     let switches = || -> u64 {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();

@@ -105,7 +105,9 @@ fn a_link_that_cannot_be_moved_back_keeps_no_node_down() {
     wait_until("it is tried", SOON, || world.log().starts().iter().any(|it| it.version == "2.0.0").then_some(()));
     // Somebody puts a folder where the link was.
     let link = world.installation.current();
-    wait_until("the link is moved", SOON, || (fs::read_link(&link).ok()? != world.installation.upgrade_dir("genesis")).then_some(()));
+    wait_until("the link is moved", SOON, || {
+        (fs::read_link(&link).ok()? != world.installation.upgrade_dir("genesis")).then_some(())
+    });
     fs::remove_file(&link).unwrap();
     fs::create_dir_all(link.join("in-the-way")).unwrap();
     let dies = wait_until("it died twice", SOON, || {
@@ -149,7 +151,9 @@ fn a_log_that_nobody_reads_stalls_nothing() {
     command.env("RUST_LOG", "trace").stderr(Stdio::piped()).stdout(Stdio::null()).stdin(Stdio::null());
     let mut supervisor = command.spawn().unwrap();
     // The pipe is full long before.
-    wait_until("it restarts and restarts", Duration::from_secs(60), || (world.log().starts().len() > 600).then_some(()));
+    wait_until("it restarts and restarts", Duration::from_secs(60), || {
+        (world.log().starts().len() > 600).then_some(())
+    });
     assert!(world.status().is_some(), "and it answers");
     let pid = rustix::process::Pid::from_raw(supervisor.id().cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
