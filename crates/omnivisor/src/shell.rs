@@ -43,6 +43,14 @@ const LAST_MIRROR: Duration = Duration::from_secs(10);
 /// Both ends of what tasks report through.
 type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
 
+/// Why a node was not started.
+enum NoStart {
+    /// It cannot be.
+    Failed(String),
+    /// What an earlier one has left behind has to end first.
+    InTheWay,
+}
+
 /// One instance, being supervised.
 pub struct Shell {
     dialect: Arc<dyn Dialect>,
@@ -221,12 +229,15 @@ impl Shell {
                 self.node = Some(node);
                 Seen::Started
             }
-            Err(seen) => {
+            Err(no_start) => {
                 self.node = None;
-                if let Seen::Exited { exit, .. } = &seen {
-                    tracing::error!(release = %key.installed.release, "the node cannot be started: {exit}");
+                match no_start {
+                    NoStart::Failed(error) => {
+                        tracing::error!(release = %key.installed.release, error, "the node cannot be started");
+                        Seen::Exited { exit: NodeExit::NotStarted(error), group_empty: true }
+                    }
+                    NoStart::InTheWay => Seen::Stragglers,
                 }
-                seen
             }
         };
         self.observe(self.launch, seen);
@@ -234,7 +245,7 @@ impl Shell {
 
     /// The node's lock, to be inherited. After an adoption it is the adopted node's, and may still be held by what that has
     /// left behind: that is found, and has to end first.
-    fn take_node_lock(&mut self) -> Result<(), Seen> {
+    fn take_node_lock(&mut self) -> Result<(), NoStart> {
         if self.node_lock.is_some() {
             return Ok(());
         }
@@ -248,15 +259,15 @@ impl Shell {
         };
         let left = roll_call::holders(&path, &self.mark);
         if left.is_empty() {
-            return Err(Seen::Exited { exit: NodeExit::NotStarted(error), group_empty: true });
+            return Err(NoStart::Failed(error));
         }
         let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
         tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
         self.group = Some(process::Group::Only(left));
-        Err(Seen::Stragglers)
+        Err(NoStart::InTheWay)
     }
 
-    fn launch_node(&self, key: &LaunchKey) -> Result<Node, Seen> {
+    fn launch_node(&self, key: &LaunchKey) -> Result<Node, NoStart> {
         let spec = self.dialect.command(&key.installed);
         let file = self.dialect.paths().state.join(start::LAUNCH);
         let session = process::Stat::of(std::process::id().cast_signed()).map_or(0, |stat| stat.session);
@@ -283,8 +294,7 @@ impl Shell {
                 }
                 Ok(node) => return Ok(node),
                 Err(error) => {
-                    let exit = NodeExit::NotStarted(format!("{}: {error}", spec.program.display()));
-                    return Err(Seen::Exited { exit, group_empty: true });
+                    return Err(NoStart::Failed(format!("{}: {error}", spec.program.display())));
                 }
             }
         }

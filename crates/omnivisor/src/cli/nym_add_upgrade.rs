@@ -85,6 +85,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let now = clock::now().wall;
     let due = if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(delay.unwrap_or(DELAY))) };
     let new = UpgradeInfo::local(&add.upgrade_name, details, now, add.publish_date, due);
+    let entry = for_everybody(new.clone(), &loaded);
     let described = folder.join(UpgradeInfo::FILE_NAME);
     if !add.add_binary && described.exists() && !add.force {
         let error = anyhow!("there is an upgrade {:?} already: {}", add.upgrade_name, described.display());
@@ -93,7 +94,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     // Everything is refused that would be refused later, before anything is copied. Then the executable, what describes it,
     // and only then the plan, which is what a running supervisor looks at.
     let path = &dialect.paths().queue;
-    edit(add, &mut read_plan(path)?.1, &new, &digest)?;
+    edit(add, &mut read_plan(path)?.1, &entry, &digest)?;
     place(&dialect, &source, &folder, &digest, add.force, &loaded.states())?;
     if !add.add_binary {
         atomic::replace(&described, &new.to_bytes(), 0o644)
@@ -102,7 +103,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
     let info = loop {
         let (bytes, mut plan) = read_plan(path)?;
-        let info = edit(add, &mut plan, &new, &digest)?;
+        let info = edit(add, &mut plan, &entry, &digest)?;
         let replaced = atomic::replace_if(path, Some(&bytes), &plan.to_bytes(), 0o644);
         if replaced.with_context(|| format!("cannot write the upgrade plan {}", path.display()))? {
             break info;
@@ -122,6 +123,18 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
         }
     });
     Ok(Exit::Success)
+}
+
+/// Where instances share the plan, each is named: one that is done must not take the entry from another that it does not
+/// know of, because that was made later.
+fn for_everybody(mut info: UpgradeInfo, loaded: &Loaded) -> UpgradeInfo {
+    let siblings = loaded.siblings();
+    if !siblings.is_empty() {
+        let all = siblings.into_iter().chain([loaded.config.id.clone()]);
+        let time = info.upgrade_time;
+        info.omnivisor.get_or_insert_default().instances = Some(all.map(|id| (id, time)).collect());
+    }
+    info
 }
 
 fn read_plan(path: &Path) -> anyhow::Result<(Vec<u8>, PlanFile)> {

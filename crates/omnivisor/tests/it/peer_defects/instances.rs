@@ -207,6 +207,24 @@ fn an_instance_that_is_made_while_another_runs_is_moved_by_it_just_as_little() {
 
 /// N7
 #[test]
+fn an_upgrade_for_everybody_is_done_by_one_that_the_other_does_not_know_of() {
+    let (sandbox, upstream) = (Sandbox::new(), Upstream::http());
+    let [a, b] = two(&sandbox, &upstream);
+    assert_done(&a.init(&Behaviour::new("1.0.0")));
+    let of_a = a.run();
+    assert_done(&b.init(&Behaviour::new("1.0.0")));
+    let executable = a.minted(&Behaviour::new("2.0.0"));
+    let mut command = a.command(&["add-upgrade", executable.to_str().unwrap(), "--upgrade-name", "up1", "--now"]);
+    assert_done(&command.env("NYMVISOR_ID", a.id).output().unwrap());
+    a.wait_for_commit("2.0.0");
+    let of_b = b.run();
+    b.wait_for_commit("2.0.0");
+    b.wait_for_empty_queue();
+    [of_a, of_b].into_iter().for_each(end);
+}
+
+/// N7
+#[test]
 fn an_upgrade_for_everybody_is_done_by_each() {
     let (sandbox, upstream) = (Sandbox::new(), Upstream::http());
     let [a, b] = two(&sandbox, &upstream);
