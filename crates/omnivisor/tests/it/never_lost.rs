@@ -28,6 +28,7 @@ fn wait_for_undo(world: &World, tried: usize) {
 fn a_journal_that_begins_anew_takes_no_old_snapshot_for_its_own() {
     let world = World::new();
     let data = world.sandbox.daemon_home().join("data/db");
+    fs::create_dir_all(data.parent().unwrap()).unwrap();
     let mut supervised = world.run();
     fs::write(&data, "november").unwrap();
     world.publish("2024.2", &sick());
