@@ -202,3 +202,27 @@ fn supervisor_of(pid: i32) -> Option<(i32, String)> {
     let called = String::from_utf8_lossy(called.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
     [name, called].into_iter().find(|name| name.ends_with("nymvisor")).map(|name| (parent, name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effects::process::Stat;
+
+    /// This test's own process stands for a stranger that got the number of a node which is long gone.
+    #[test]
+    fn another_process_of_the_same_number_is_nobody_of_ours() {
+        let group = Stat::of(std::process::id().cast_signed()).unwrap().group;
+        let Some(leader) = ProcessId::of(group) else { return }; // whoever led our group is gone
+        let session = Stat::of(group).unwrap().session;
+        let launch = |start_time, session| LaunchRecord {
+            process: ProcessId { pid: group, start_time },
+            session,
+            boot_id: boot_id(),
+            folder: PathBuf::new(),
+            arguments: Vec::new(),
+        };
+        assert!(!left_in_group(&launch(leader.start_time, session)).is_empty());
+        assert_eq!(left_in_group(&launch(leader.start_time + 1, session)), []);
+        assert_eq!(left_in_group(&launch(leader.start_time, session + 1)), []);
+    }
+}

@@ -184,3 +184,37 @@ fn an_approval_that_would_come_to_nothing_is_refused() {
     let again = world.omnivisor(&["upgrade", "2024.2"]);
     assert_eq!(again.status.code(), Some(1), "{again:?}");
 }
+
+#[test]
+fn a_pipe_in_the_place_of_the_plan_keeps_nobody_waiting() {
+    let world = World::new();
+    let plan = world.installation.plan();
+    fs::remove_file(&plan).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(rustix::fs::CWD, &plan, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let mut supervised = world.run();
+    world.wait_for("1.0.0");
+    assert!(world.status().is_some(), "it answers");
+    supervised.signal(SIGTERM);
+    assert_eq!(supervised.wait(SOON).code(), Some(0));
+    assert!(world.log().running().is_empty());
+}
+
+#[test]
+fn what_is_secret_in_the_upstreams_address_is_not_written_where_everybody_reads() {
+    let world = World::new();
+    let address = world.upstream.url(crate::world::ANNOUNCEMENT).replace("http://", "http://me:s3cret@");
+    let mut command = world.run_command();
+    command.env("DAEMON_ABSOLUTE_UPSTREAM_UPGRADE_URL", format!("{address}?token=t0ken"));
+    let supervised = world.sandbox.spawn(command);
+    world.wait_for("1.0.0");
+    let later = crate::world::timestamp(Duration::from_secs(3600));
+    world.publish_for("2024.2", &Behaviour::new("2.0.0"), &later);
+    world.wait_for_status("it is ready", |status| status["upgrade"]["phase"] == "staged");
+    assert!(world.upstream.last_request(crate::world::ANNOUNCEMENT).unwrap().query.contains("t0ken"), "but it is sent");
+    let plan = fs::read_to_string(world.installation.plan()).unwrap();
+    for secret in ["s3cret", "t0ken"] {
+        assert!(!plan.contains(secret), "{plan}");
+        assert!(!supervised.stderr().contains(secret), "{}", supervised.stderr());
+    }
+}
