@@ -16,7 +16,7 @@ use std::time::Duration;
 use omnivisor_core::agent::{Action, Agent, Ending, Event, Standing};
 use omnivisor_core::dialect::{Dialect, Mirrored};
 use omnivisor_core::journal::Record;
-use omnivisor_core::supervisor::{Exit as NodeExit, LaunchKey, Order, Report, Seen, Supervisor};
+use omnivisor_core::supervisor::{Exit as NodeExit, LaunchKey, Order, Seen, Supervisor};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 
@@ -212,7 +212,8 @@ impl Shell {
     }
 
     /// Whether nothing was started yet and the last look before a switch that is due is being taken: a node that was
-    /// started now would be stopped before it could listen to signals. The look takes as long as reading one executable.
+    /// started now would be stopped before it could listen to signals. The look reads one executable and walks the home; a look that
+    /// fails starts the old node.
     fn is_about_to_switch(&self) -> bool {
         self.launch == 0 && self.supervisor.is_down() && matches!(self.agent.in_flight(), Some(Action::Arm(..)))
     }
@@ -486,9 +487,4 @@ impl Shell {
             (None, _) => Err(format!("no upgrade {name:?} is announced")),
         }
     }
-}
-
-/// Tells how a node's end is counted: for [`Shell::ended`].
-fn is_final(report: &Report) -> bool {
-    matches!(report, Report::Finished | Report::GaveUp(_))
 }

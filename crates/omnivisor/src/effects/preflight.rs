@@ -98,13 +98,13 @@ fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> 
     if !plan.snapshot {
         return Ok(());
     }
-    let survey = space::survey(&paths.home, &paths.apart).map_err(|error| Failure::transient(error.to_string()))?;
+    let bytes = space::survey(&paths.home, &paths.apart).map_err(|error| Failure::transient(error.to_string()))?;
     let backups = paths.backups.join(plan.to.release.name.as_str());
     snapshot::prepare(&backups)
         .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", backups.display())))?;
     writable(&backups)?;
     writable(&paths.home)?;
-    space::require(&paths.backups, survey.bytes, "a snapshot").map_err(|error| Failure::transient(error.to_string()))
+    space::require(&paths.backups, bytes, "a snapshot").map_err(|error| Failure::transient(error.to_string()))
 }
 
 /// Refuses an executable for another machine before it is executed, and says so.

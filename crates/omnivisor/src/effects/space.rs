@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Left free on every disk that is written to, for everybody else: small enough for a small VPS.
@@ -31,19 +31,10 @@ pub fn require(path: &Path, bytes: u64, what: &str) -> Result<(), NoSpace> {
     Err(NoSpace { path: existing.to_owned(), what: what.to_owned(), needed, free })
 }
 
-/// What a copy of a tree would take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Survey {
-    /// Files, folders and everything else.
-    pub entries: u64,
-    /// Bytes that a copy needs.
-    pub bytes: u64,
-}
-
-/// Walks the tree and sees that all of it can be read. `apart` is left out. What vanishes meanwhile is no error: a node is
+/// The bytes that a copy of the tree needs. Walks it, and sees that all of it can be read. `apart` is left out. What vanishes meanwhile is no error: a node is
 /// at work in it.
-pub fn survey(root: &Path, apart: &[PathBuf]) -> io::Result<Survey> {
-    let mut survey = Survey::default();
+pub fn survey(root: &Path, apart: &[PathBuf]) -> io::Result<u64> {
+    let mut bytes = 0;
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
@@ -56,19 +47,16 @@ pub fn survey(root: &Path, apart: &[PathBuf]) -> io::Result<Survey> {
                 continue;
             }
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            survey.entries += 1;
             if metadata.is_dir() {
                 folders.push(path);
             } else if metadata.is_file() {
-                survey.bytes += metadata.blocks() * 512;
+                bytes += metadata.blocks() * 512;
                 readable(&path)?;
-            } else if metadata.file_type().is_socket() {
-                // Made anew by whoever listens on it.
             }
-            survey.bytes += 512; // its name and its inode
+            bytes += 512; // its name and its inode
         }
     }
-    Ok(survey)
+    Ok(bytes)
 }
 
 /// Asks the kernel instead of opening: a lease or a device must not notice.

@@ -45,6 +45,9 @@ impl InFlight {
 impl Shell {
     /// Begins an action. All of it happens on a thread of its own: hashing and copying must not keep us from the node.
     pub(super) fn act(&mut self, action: Action) {
+        if matches!(action, Action::Snapshot(_)) && self.supervisor.was_killed() {
+            tracing::warn!("the node had to be killed: its data is copied as it left it");
+        }
         let cancel = Arc::new(Cancel::default());
         self.action.ticket += 1;
         self.action.cancel = Some(cancel.clone());

@@ -104,7 +104,8 @@ pub struct Start {
 }
 
 impl Start {
-    /// Takes the instance over. Nothing is started and nothing is stopped before this returns.
+    /// Takes the instance over. If an upgrade was under way, it goes on with it; otherwise nothing is started or stopped
+    /// before [`Shell::run`].
     pub async fn begin(self) -> Result<Shell, StartError> {
         let dialect = self.dialect;
         let paths = dialect.paths().clone();

@@ -7,6 +7,7 @@
 mod read;
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use super::files::{HistoryEntry, HistoryFile, Lenient, Own, PlanFile, Stamp, UpgradeInfo};
 use crate::release::{Digest, NameError, Release, ReleaseName, Version};
@@ -39,6 +40,13 @@ fn time_for(info: &UpgradeInfo, instance: &str) -> Option<Timestamp> {
     }
 }
 
+/// The instances that an entry names. One that was for everybody names the siblings from now on, each at its time.
+fn named<'a>(info: &'a mut UpgradeInfo, ctx: &Context) -> &'a mut BTreeMap<String, Stamp> {
+    let everybody = info.upgrade_time;
+    let own = info.omnivisor.get_or_insert_default();
+    own.instances.get_or_insert_with(|| ctx.siblings.iter().map(|sibling| (sibling.clone(), everybody)).collect())
+}
+
 /// Sets the time for this instance only; the others keep theirs. `upgradeTime` stays the earliest one, for Nymvisor's sake.
 fn set_time(info: &mut UpgradeInfo, time: Stamp, ctx: &Context) {
     if time_for(info, &ctx.instance) == Some(time.0) {
@@ -49,12 +57,7 @@ fn set_time(info: &mut UpgradeInfo, time: Stamp, ctx: &Context) {
         info.upgrade_time = time;
         return;
     }
-    let everybody = info.upgrade_time;
-    let instances = info
-        .omnivisor
-        .get_or_insert_default()
-        .instances
-        .get_or_insert_with(|| ctx.siblings.iter().map(|sibling| (sibling.clone(), everybody)).collect());
+    let instances = named(info, ctx);
     instances.insert(ctx.instance.clone(), time);
     info.upgrade_time = instances.values().min().copied().unwrap_or(time);
 }
@@ -66,12 +69,7 @@ fn leave(info: &mut UpgradeInfo, ctx: &Context) -> bool {
     if ctx.siblings.is_empty() && !listed {
         return false;
     }
-    let everybody = info.upgrade_time;
-    let instances = info
-        .omnivisor
-        .get_or_insert_default()
-        .instances
-        .get_or_insert_with(|| ctx.siblings.iter().map(|sibling| (sibling.clone(), everybody)).collect());
+    let instances = named(info, ctx);
     instances.remove(&ctx.instance);
     let Some(earliest) = instances.values().min().copied() else { return false };
     info.upgrade_time = earliest;
