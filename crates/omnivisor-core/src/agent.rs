@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::health::{Observed, Verdict};
 use crate::journal::{CancelReason, Journal, JournalError, Phase, Record};
 use crate::plan::{Failure, FailureKind, Step, Undo, UpgradePlan};
-use crate::schedule::Announcement;
+use crate::schedule::{Announcement, Trigger};
 use crate::supervisor::{LaunchKey, Report, Wanted};
 use crate::time::Now;
 
@@ -38,6 +38,8 @@ pub struct Agent {
     seen: Observed,
     undo_after: Option<Duration>,
     ending: Option<Ending>,
+    /// The node ended by itself, while an upgrade that is due is being prepared: the run ends if nothing comes of that.
+    postponed: Option<Ending>,
     /// When it was last asked.
     now: Now,
 }
@@ -61,6 +63,7 @@ impl Agent {
             seen: Observed::default(),
             undo_after: None,
             ending: None,
+            postponed: None,
             now,
         };
         let mut effects = Effects::default();
@@ -123,6 +126,12 @@ impl Agent {
                 }
             }
             Event::Approve(release) => self.write(records, Record::Approved(release)),
+            Event::Replaced(installed) => {
+                // What is being switched to, or probed, was proven for that: nothing takes its place.
+                if matches!(self.journal.phase(), Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. }) {
+                    self.write(records, Record::Replaced { installed, at: now.wall });
+                }
+            }
         }
     }
 
@@ -150,8 +159,11 @@ impl Agent {
                 Record::Started(Step::Stop)
             }
             (Phase::Switching { step: Step::Snapshot, .. }, Action::Snapshot(_), _) => Record::Started(Step::Activate),
-            (Phase::Switching { step: Step::Activate, .. }, Action::Activate(..), _) => {
+            (Phase::Switching { plan, step: Step::Activate, .. }, Action::Activate(..), _) => {
                 self.seen = Observed::default();
+                if self.policy.end_after_switch || plan.to.trigger == Trigger::OnCommand {
+                    self.ending.get_or_insert(Ending::Switched);
+                }
                 Record::Started(Step::Probe)
             }
             (Phase::Undoing { owed, .. }, Action::Restore(_), _) if owed.first() == Some(&Undo::Restore) => {
@@ -219,13 +231,20 @@ impl Agent {
                 );
             }
             (Report::Died(_), None) => {}
-            (Report::Finished, None) => self.end(Ending::Finished),
-            (Report::GaveUp(exit), None) => self.end(Ending::GaveUp(exit)),
+            // Whether that is the end of the run depends on what is under way.
+            (Report::Finished, None) => self.postponed = Some(Ending::Finished),
+            (Report::GaveUp(exit), None) => self.postponed = Some(Ending::GaveUp(exit)),
         }
     }
 
-    fn end(&mut self, ending: Ending) {
-        self.ending.get_or_insert(ending);
+    /// A node that ended by itself ends the run, unless an upgrade that is due is under way: then its successor runs.
+    fn end_unless_due(&mut self, now: Now) {
+        match self.journal.phase() {
+            Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } if self.may_switch(now, plan) => {}
+            Phase::Switching { .. } | Phase::Probing { .. } => self.postponed = None,
+            Phase::Undoing { .. } => {}
+            _ => self.ending = self.ending.take().or_else(|| self.postponed.take()),
+        }
     }
 
     fn sick(&mut self, now: Now, reason: String, records: &mut Vec<Record>) {
@@ -236,6 +255,7 @@ impl Agent {
     /// Does what the journal calls for. The same after an event and after a crash.
     fn go_on(&mut self, now: Now, effects: &mut Effects) {
         loop {
+            self.end_unless_due(now);
             let action = match self.call(now) {
                 Call::Write(record) => {
                     self.write(&mut effects.records, record);

@@ -176,6 +176,14 @@ impl Journal {
                 self.approved.clear();
                 Idle
             }
+            (Idle | Preparing { .. } | Staged { .. }, Record::Replaced { installed, .. })
+                if self.active.as_ref().is_some_and(|active| active.folder == installed.folder) =>
+            {
+                let phase = self.phase.clone();
+                self.committed.insert(installed.release.clone());
+                self.active = Some(installed.clone());
+                phase
+            }
             (Idle, Record::Planned(plan)) if self.active.as_ref() == Some(&plan.from) && plan.number > self.plans => {
                 self.plans = plan.number;
                 Preparing { plan: plan.clone(), step: Step::Fetch }

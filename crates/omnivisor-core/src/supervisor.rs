@@ -80,6 +80,8 @@ pub enum Seen {
     Stragglers,
     /// The start that was ordered is done: the node executes.
     Started,
+    /// The start that was ordered was not made, and that is nobody's failure: something else is to be started.
+    NotYet,
     /// The main process ended; whether others of its group are still there.
     Exited {
         /// How.
@@ -219,6 +221,10 @@ impl Supervisor {
                 self.state = self.stopping(now, true, Then::Down);
                 None
             }
+            (State::Starting { .. }, Seen::NotYet) => {
+                self.state = State::Down;
+                None
+            }
             (State::Starting { key }, Seen::Started) => {
                 self.state = State::Running { key: key.clone(), since: now };
                 Some(Report::Up)
@@ -294,7 +300,7 @@ impl Supervisor {
                 let key = key.clone();
                 Some(self.start(&key))
             }
-            (State::Backoff { .. }, Wanted::Stopped) => {
+            (State::Backoff { .. } | State::Ended { .. }, Wanted::Stopped) => {
                 self.state = State::Down;
                 None
             }

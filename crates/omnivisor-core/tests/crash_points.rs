@@ -47,7 +47,15 @@ fn scenarios() -> Vec<Scenario> {
         }
         all.push(Scenario { no_snapshot: true, ..base.clone() });
         all.push(Scenario { probe_command: true, ..base.clone() });
-        all.push(Scenario { parked: true, ..base });
+        all.push(Scenario { parked: true, ..base.clone() });
+        for health in [Health::Well, Health::Dies, Health::DiesOnce, Health::Ends] {
+            all.push(Scenario { end_after_switch: true, health, ..base.clone() });
+        }
+        for step in FALLIBLE {
+            let fault = Some(Fault { step, attempt: Some(1), after_effect: true, permanent: false });
+            all.push(Scenario { end_after_switch: true, fault, ..base.clone() });
+        }
+        all.push(Scenario { manual: true, ..base });
     }
     all
 }
@@ -98,7 +106,7 @@ fn judge(scenario: &Scenario, world: &World, crashes: &[usize]) {
     match &world.phase {
         Phase::Idle => {}
         Phase::Staged { .. } => {
-            let waits = world.held || scenario.parked || !undisturbed;
+            let waits = world.held || scenario.parked || scenario.manual || !undisturbed;
             assert!(waits, "nothing waits without a reason: {}", context());
         }
         // A step that always fails is being tried again and again.
@@ -111,13 +119,20 @@ fn judge(scenario: &Scenario, world: &World, crashes: &[usize]) {
         assert!(matches!(world.data, Data::Of(version) if version == world.link), "{}", context());
     }
     assert_eq!(world.link != OLD, committed > 0, "{}", context());
+    if scenario.end_after_switch && crashes.is_empty() && undisturbed {
+        assert_eq!(world.switched, 1, "a run ends with each switch: {}", context());
+    }
+    if !scenario.end_after_switch && !scenario.manual {
+        assert_eq!(world.switched, 0, "{}", context());
+    }
     if undisturbed {
         let sick = matches!(scenario.health, Health::Dies | Health::Ends | Health::FailsProbe)
             || (scenario.health == Health::DiesOnce && scenario.no_restarts && crashes.is_empty());
         let always = scenario.fault.is_some_and(|fault| fault.attempt.is_none());
         let either = scenario.health == Health::DiesOnce && scenario.no_restarts;
         if !either || crashes.is_empty() {
-            assert_eq!(committed, usize::from(!sick && !always && !scenario.parked), "{}", context());
+            let waits = scenario.parked || scenario.manual;
+            assert_eq!(committed, usize::from(!sick && !always && !waits), "{}", context());
             assert_eq!(denied, sick, "{}", context());
         }
         if sick {
@@ -171,6 +186,53 @@ fn every_disturbance_at_every_turn_with_every_crash() {
     }
     println!("{schedules} disturbed schedules");
     assert!(schedules > 20_000, "{schedules}");
+}
+
+/// A release that waits for a person is approved, and the run ends with the switch; with a crash at every point.
+#[test]
+fn a_release_that_waits_for_a_person_ends_the_run_when_it_is_switched_to() {
+    for turn in 1..30 {
+        for health in [Health::Well, Health::Dies] {
+            let disturbances = vec![(turn, Disturbance::Approve)];
+            let scenario = Scenario { manual: true, health, disturbances, ..Scenario::default() };
+            let mut world = World::new(scenario.clone());
+            assert!(world.live(&mut Fuse::new(&[])).is_ok());
+            // Before the release is announced nobody can approve it.
+            if !world.journal.iter().any(|record| matches!(record, Record::Approved(_))) {
+                continue;
+            }
+            assert_eq!(world.ended, Some(Ending::Switched), "{}", world.tell());
+            assert!(world.node.is_none(), "{}", world.tell());
+            assert!((1..).take_while(|crash| check(&scenario, &[*crash])).count() > 20);
+        }
+    }
+}
+
+/// A node that ends by itself while an upgrade that is due is under way has a successor; one that ends at another time ends
+/// the run.
+#[test]
+fn a_node_that_ends_by_itself_ends_the_run_unless_its_successor_is_due() {
+    for disturbance in [Disturbance::NodeEnds, Disturbance::NodeDies] {
+        for no_restarts in [false, true] {
+            let (mut succeeded, mut ended) = (0, 0);
+            for turn in 1..40 {
+                let scenario = Scenario { no_restarts, disturbances: vec![(turn, disturbance)], ..Scenario::default() };
+                let mut world = World::new(scenario);
+                assert!(world.live(&mut Fuse::new(&[])).is_ok());
+                let committed = world.journal.iter().any(|record| matches!(record, Record::Committed { .. }));
+                let failed = world.journal.iter().any(|record| matches!(record, Record::Failed { .. }));
+                let before = !world.journal.iter().any(|record| matches!(record, Record::Planned(_)));
+                assert!(
+                    committed || failed || before,
+                    "a due upgrade is finished, one way or the other: {}",
+                    world.tell()
+                );
+                succeeded += usize::from(committed && world.ended.is_none());
+                ended += usize::from(world.ended.is_some());
+            }
+            assert!(succeeded > 5, "{disturbance:?} {no_restarts} {succeeded} {ended}");
+        }
+    }
 }
 
 /// Two disturbances at every pair of turns.

@@ -20,12 +20,12 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         prop::sample::select(vec![Health::Well, Health::Dies, Health::DiesOnce, Health::Ends, Health::FailsProbe]);
     let undo = (prop::sample::select(vec![Undo::Restore, Undo::Reactivate]), 1..5_usize);
     let disturbances = prop::collection::vec((1..80_usize, prop::sample::select(Disturbance::ALL.to_vec())), 0..6);
-    (prop::option::of(fault()), prop::option::of(undo), health, any::<[bool; 5]>(), disturbances).prop_map(
+    (prop::option::of(fault()), prop::option::of(undo), health, any::<[bool; 6]>(), disturbances).prop_map(
         |(
             fault,
             undo_fault,
             health,
-            [no_snapshot, probe_command, node_dies_with_us, no_restarts, parked],
+            [no_snapshot, probe_command, node_dies_with_us, no_restarts, parked, end_after_switch],
             disturbances,
         )| {
             Scenario {
@@ -37,6 +37,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 node_dies_with_us,
                 no_restarts,
                 parked,
+                end_after_switch,
+                manual: parked && end_after_switch,
                 disturbances,
             }
         },

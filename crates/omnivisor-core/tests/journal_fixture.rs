@@ -77,6 +77,7 @@ fn every_record() -> Vec<Record> {
         Record::Committed { at: now },
     ];
     records.push(Record::TakenOver { installed: from.clone(), at: now });
+    records.push(Record::Replaced { installed: from.clone(), at: now });
     let summary = Journal::replay(&records).unwrap().summary().unwrap();
     records.push(summary);
     records

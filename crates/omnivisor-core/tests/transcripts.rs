@@ -45,6 +45,9 @@ transcripts! {
     taken_over_with_an_upgrade_already_due: Scenario { parked: true, ..Scenario::default() }, [];
     taken_over_and_approved:
         Scenario { parked: true, disturbances: vec![(5, Disturbance::Approve)], ..Scenario::default() }, [];
+    a_run_that_ends_with_the_switch: Scenario { end_after_switch: true, ..Scenario::default() }, [];
+    a_node_that_ends_while_its_successor_is_prepared:
+        Scenario { disturbances: vec![(4, Disturbance::NodeEnds)], ..Scenario::default() }, [];
     a_restore_that_never_works:
         Scenario { health: Health::Dies, undo_fault: Some((Undo::Restore, 9)), ..Scenario::default() }, [];
     stopped_by_an_operator_in_the_outage:

@@ -1,6 +1,7 @@
 //! What is done in the world: each module carries out one kind of action of the core, and decides nothing.
 
 pub mod activate;
+pub mod digest;
 pub mod fetch;
 pub mod http;
 pub mod poll;

@@ -4,7 +4,9 @@
 //! tasks that report back. Absent here: any decision.
 
 mod act;
+mod answer;
 mod poll;
+mod proof;
 mod report;
 mod signals;
 mod start;
@@ -13,15 +15,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use omnivisor_core::agent::{Action, Agent, Ending, Event, Standing};
+use omnivisor_core::agent::{Action, Agent, Ending, Event};
 use omnivisor_core::dialect::{Dialect, Mirrored};
 use omnivisor_core::journal::Record;
+use omnivisor_core::release::Installed;
 use omnivisor_core::supervisor::{Exit as NodeExit, LaunchKey, Order, Seen, Supervisor};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{self, Timer};
-use crate::control::{self, Asked};
+use crate::control::Asked;
 use crate::effects::process;
 use crate::effects::process::{Launcher, Node};
 use crate::effects::roll_call::{self, LaunchRecord};
@@ -69,10 +72,13 @@ pub struct Shell {
     mark: String,
     /// Whether a node that fails is restarted at all.
     restarts: bool,
+    /// Whether the run ends after a switch.
+    ends_after_switch: bool,
 
     waiting: VecDeque<Event>,
     unwritable: bool,
     seen: Channel<(u64, Seen)>,
+    proofs: Channel<(u64, Result<Installed, String>)>,
     results: Channel<(u64, Event)>,
     action: act::InFlight,
     mirrored: watch::Sender<Option<Mirrored>>,
@@ -109,6 +115,7 @@ impl Shell {
                 biased;
                 signal = signals.ended() => self.stop(signal),
                 Some((launch, seen)) = self.seen.1.recv() => self.observe(launch, seen),
+                Some((launch, proof)) = self.proofs.1.recv() => self.proven_again(launch, proof),
                 Some((ticket, event)) = self.results.1.recv() => {
                     if self.action.landed(ticket) {
                         self.waiting.push_back(event);
@@ -164,6 +171,9 @@ impl Shell {
             return false;
         }
         self.unwritable = false;
+        if let Event::Replaced(_) = event {
+            self.supervisor.observe(clock::now().monotonic, Seen::NotYet);
+        }
         report::tell(&effects.records, &self.agent);
         self.supervise();
         if effects.cancel {
@@ -220,7 +230,12 @@ impl Shell {
 
     fn start_node(&mut self, key: &LaunchKey) {
         self.launch += 1;
-        let seen = match self.take_node_lock().and_then(|()| self.launch_node(key)) {
+        let is_proven = self.is_proven(key);
+        if let Ok(false) = is_proven {
+            return self.prove_again(key);
+        }
+        let start = is_proven.map_err(NoStart::Failed).and_then(|_| self.take_node_lock());
+        let seen = match start.and_then(|()| self.launch_node(key)) {
             Ok(node) => {
                 tracing::info!(pid = node.id().pid, release = %key.installed.release, "the node is started");
                 self.group = Some(node.group());
@@ -411,6 +426,10 @@ impl Shell {
         }
         Some(match ending {
             Ending::Stopped | Ending::Finished => Ok(()),
+            Ending::Switched => {
+                tracing::info!("the new release is in place; the next start runs it, and judges it");
+                Ok(())
+            }
             Ending::GaveUp(exit) if self.restarts => {
                 Err((Exit::GaveUp, format!("the node failed too often while it started, the last time with {exit}")))
             }
@@ -430,61 +449,5 @@ impl Shell {
         let code = outcome.as_ref().map_or_else(|(exit, _)| exit.code(), |()| Exit::Success.code());
         tracing::info!(code, "the supervisor ends");
         outcome
-    }
-
-    fn answer(&mut self, asked: Asked) {
-        let Asked { command, answer } = asked;
-        let asked_to_record = !matches!(command, control::Command::Status | control::Command::Stop);
-        let result = match command {
-            control::Command::Status => Ok(self.status()),
-            control::Command::Stop => {
-                self.stop("an operator says stop");
-                Ok(serde_json::Value::Null)
-            }
-            control::Command::Hold => {
-                self.waiting.push_back(Event::Hold);
-                Ok(serde_json::Value::Null)
-            }
-            control::Command::Resume if self.degraded.is_some() => {
-                Err(format!("this run is degraded: {}", self.degraded.clone().unwrap_or_default()))
-            }
-            control::Command::Resume => {
-                self.waiting.push_back(Event::Resume);
-                Ok(serde_json::Value::Null)
-            }
-            control::Command::Upgrade { name } => self.approve(&name),
-        };
-        self.settle(); // what was asked for is on disk before it is answered
-        let result = match asked_to_record && self.unwritable {
-            true => Err("the journal cannot be written, so this is not done yet: see the log".to_owned()),
-            false => result,
-        };
-        let _ = answer.send(result);
-    }
-
-    fn approve(&mut self, name: &str) -> control::Answer {
-        if let Some(why) = &self.degraded {
-            return Err(format!("this run is degraded, no upgrade is done: {why}"));
-        }
-        let mut found = self.agent.announced().iter().filter(|it| it.release.name.as_str() == name);
-        match (found.next(), found.next()) {
-            (Some(announced), None) => {
-                let release = announced.release.clone();
-                match self.agent.standing(clock::now(), announced) {
-                    Standing::Installed => return Err(format!("{release} is installed, or ran here before")),
-                    Standing::NotNewer(version) => {
-                        return Err(format!(
-                            "{version} ran here, and {release} is older; `nymvisor add-upgrade --force` allows a way back"
-                        ));
-                    }
-                    _ => {}
-                }
-                let answer = serde_json::json!({ "name": name, "version": release.version.as_str() });
-                self.waiting.push_back(Event::Approve(release));
-                Ok(answer)
-            }
-            (Some(_), Some(_)) => Err(format!("more than one upgrade is announced as {name:?}")),
-            (None, _) => Err(format!("no upgrade {name:?} is announced")),
-        }
     }
 }

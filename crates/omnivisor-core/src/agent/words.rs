@@ -25,6 +25,8 @@ pub struct Policy {
     pub recheck: Duration,
     /// How many failures of the release itself are the last, until it is announced differently.
     pub rechecks: u32,
+    /// Whether the run ends after a switch, with the new release in place and not started: the next run starts and judges it.
+    pub end_after_switch: bool,
 }
 
 /// What happened.
@@ -52,6 +54,8 @@ pub enum Event {
     Resume,
     /// Switch to this one, although it waits for a person.
     Approve(Release),
+    /// A person has replaced the active release's executable by this one, which has been proven.
+    Replaced(Installed),
 }
 
 /// What an action found out.
@@ -123,6 +127,8 @@ pub enum Ending {
     Stopped,
     /// The node ended by itself and well.
     Finished,
+    /// The new release is in place, and a person is to start it.
+    Switched,
     /// The node failed and is not started again.
     GaveUp(Exit),
 }

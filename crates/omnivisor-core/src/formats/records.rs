@@ -32,6 +32,7 @@ pub(super) enum RecordDto {
     Resumed,
     Approved { release: ReleaseDto },
     TakenOver { installed: InstalledDto, at: String },
+    Replaced { installed: InstalledDto, at: String },
     Summed(Box<SummaryDto>),
 }
 
@@ -127,7 +128,7 @@ impl AttemptsDto {
 }
 
 /// The names of [`RecordDto`]'s variants: what this version knows.
-pub(super) const KNOWN: [&str; 17] = [
+pub(super) const KNOWN: [&str; 18] = [
     "adopted",
     "planned",
     "started",
@@ -144,6 +145,7 @@ pub(super) const KNOWN: [&str; 17] = [
     "resumed",
     "approved",
     "taken-over",
+    "replaced",
     "summed",
 ];
 
@@ -316,6 +318,7 @@ impl From<&Record> for RecordDto {
             Record::Resumed => Self::Resumed,
             Record::Approved(release) => Self::Approved { release: release.into() },
             Record::TakenOver { installed, at } => Self::TakenOver { installed: installed.into(), at: at.to_string() },
+            Record::Replaced { installed, at } => Self::Replaced { installed: installed.into(), at: at.to_string() },
             Record::Summed(summary) => Self::Summed(Box::new((&**summary).into())),
         }
     }
@@ -362,6 +365,7 @@ impl RecordDto {
             Self::Resumed => Record::Resumed,
             Self::Approved { release } => Record::Approved(release.read()?),
             Self::TakenOver { installed, at } => Record::TakenOver { installed: installed.read()?, at: time(&at)? },
+            Self::Replaced { installed, at } => Record::Replaced { installed: installed.read()?, at: time(&at)? },
             Self::Summed(summary) => Record::Summed(Box::new(summary.read()?)),
         })
     }

@@ -107,6 +107,13 @@ pub enum Record {
         /// When that was found.
         at: Timestamp,
     },
+    /// A person has replaced the executable of the active release by this one, which was proven before it was started.
+    Replaced {
+        /// What the folder holds now.
+        installed: Installed,
+        /// When that was found.
+        at: Timestamp,
+    },
     /// Stands for every record before it: the first one of a journal that had become long.
     Summed(Box<Summary>),
 }

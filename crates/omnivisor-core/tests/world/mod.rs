@@ -85,6 +85,10 @@ pub struct Scenario {
     /// Whether the node dies with its supervisor.
     pub node_dies_with_us: bool,
     pub no_restarts: bool,
+    /// Whether a run ends after a switch.
+    pub end_after_switch: bool,
+    /// Whether the release is announced as one that waits for a person.
+    pub manual: bool,
     /// Whether the installation was taken over from a peer after the release had become due.
     pub parked: bool,
     /// Disturbances, each at a turn counted over all lives.
@@ -155,6 +159,8 @@ pub struct World {
     turn: usize,
     pub starts: Vec<String>,
     pub ended: Option<Ending>,
+    /// How often a run ended because of a switch.
+    pub switched: usize,
     pub phase: Phase,
     pub held: bool,
 }
@@ -187,6 +193,10 @@ pub fn announce(version: &str, due: u64) -> Announcement {
     }
 }
 
+pub fn on_command(version: &str) -> Announcement {
+    Announcement { trigger: Trigger::OnCommand, ..announce(version, 90) }
+}
+
 /// The world's calendar clock: nine hundred million seconds ahead of its other clock.
 pub fn at(clock: Duration) -> Timestamp {
     Timestamp::EPOCH.plus(clock + Duration::from_secs(900_000_000))
@@ -206,7 +216,7 @@ impl World {
             snapshots: BTreeMap::new(),
             node: None,
             journal: vec![adopted],
-            queue: vec![announce(NEW, 90)],
+            queue: vec![if scenario.manual { on_command(NEW) } else { announce(NEW, 90) }],
             script: Vec::new(),
             told: true,
             attempts: BTreeMap::new(),
@@ -215,6 +225,7 @@ impl World {
             turn: 0,
             starts: Vec::new(),
             ended: None,
+            switched: 0,
             phase: Phase::Idle,
             held: false,
             scenario,
@@ -235,6 +246,7 @@ impl World {
             retry_most: Duration::from_secs(3600),
             recheck: Duration::from_secs(1200),
             rechecks: 3,
+            end_after_switch: self.scenario.end_after_switch,
         }
     }
 
@@ -329,6 +341,10 @@ impl World {
                 && in_flight.is_none()
             {
                 self.ended = Some(ending.clone());
+                if *ending == Ending::Switched {
+                    assert!(matches!(self.phase, Phase::Probing { .. }), "the switch is made:\n{}", self.tell());
+                    self.switched += 1;
+                }
                 self.say(|| format!("the run ends: {ending:?}"));
                 return Ok(());
             }
@@ -583,6 +599,7 @@ pub fn brief(record: &Record) -> String {
         Record::Committed { .. } => "Committed".to_owned(),
         Record::Approved(release) => format!("Approved {}", release.version),
         Record::TakenOver { installed, .. } => format!("TakenOver {}", installed.release.version),
+        Record::Replaced { installed, .. } => format!("Replaced {}", installed.release.version),
         Record::Summed(_) => "Summed".to_owned(),
         Record::RolledBack | Record::Held | Record::Resumed => format!("{record:?}"),
     }

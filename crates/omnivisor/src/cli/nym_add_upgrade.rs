@@ -21,7 +21,7 @@ use super::nym::{Format, Loaded};
 use super::nym_init::{build_info, copy_executable};
 use super::{Outcome, Trouble, nym_run, output};
 use crate::clock;
-use crate::effects::fetch;
+use crate::effects::digest;
 use crate::exit::Exit;
 use crate::store::atomic;
 use crate::store::lock::Lock;
@@ -74,7 +74,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let source = fs::canonicalize(&add.daemon_binary)
         .with_context(|| format!("cannot find the executable {}", add.daemon_binary.display()))?;
     let details = runtime.block_on(asked_copy(&dialect, &source))?;
-    let digest = fetch::file_digest(Algorithm::Sha256, &source)?;
+    let digest = digest::of_file(Algorithm::Sha256, &source)?;
     let release = Release { name: name.clone(), version: Version::new(&details.build_version), digest: None };
     let folder = dialect.release_folder(&release);
     check_program(&dialect, &details)?;
@@ -208,7 +208,7 @@ fn place(
 ) -> Result<(), Trouble> {
     let target = dialect.executable(folder);
     if target.exists() {
-        if fetch::file_digest(Algorithm::Sha256, &target)? == *digest {
+        if digest::of_file(Algorithm::Sha256, &target)? == *digest {
             return Ok(());
         }
         if !force {

@@ -19,7 +19,7 @@ use omnivisor_core::release::{Algorithm, Installed, Release, ReleaseName, Versio
 use super::nym::{Format, Loaded, begin_log, home};
 use super::{Outcome, Trouble};
 use crate::clock;
-use crate::effects::{activate, fetch, run_command};
+use crate::effects::{activate, digest, run_command};
 use crate::exit::Exit;
 use crate::shell;
 use crate::store::atomic;
@@ -234,7 +234,7 @@ fn make(loaded: &Loaded, binary: &Path, details: &BuildInfo) -> Result<(), Troub
     let (version, identity) = dialect.identify(details.to_json_line().as_bytes())?;
     let installed = Installed {
         release: Release { name: ReleaseName::genesis(), version, digest: None },
-        digest: fetch::file_digest(Algorithm::Sha256, &executable)?,
+        digest: digest::of_file(Algorithm::Sha256, &executable)?,
         folder: genesis,
         identity,
     };

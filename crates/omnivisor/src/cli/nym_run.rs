@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use omnivisor_core::agent::Policy;
+use omnivisor_core::dialect::nym::config::Config;
 use omnivisor_core::dialect::{Dialect, Launch as _};
 use omnivisor_core::formats::journal;
 use omnivisor_core::journal::Journal;
@@ -55,13 +56,8 @@ pub(super) fn run(run: Run) -> Outcome {
         return runtime.block_on(short_command(&dialect));
     }
     let config = &loaded.config;
-    if !config.restart_after_upgrade {
-        tracing::warn!(
-            "DAEMON_RESTART_AFTER_UPGRADE=false is not followed by this version: the node is started after an upgrade"
-        );
-    }
     let start = Start {
-        policy: policy(&settings, &dialect, config.unsafe_skip_backup),
+        policy: policy(&settings, &dialect, config),
         restarts: RestartPolicy {
             on_failure: config.restart_on_failure,
             delay: config.failure_restart_delay,
@@ -79,10 +75,11 @@ pub(super) fn run(run: Run) -> Outcome {
     outcome
 }
 
-fn policy(settings: &Settings, dialect: &impl Dialect, skip_backup: bool) -> Policy {
+fn policy(settings: &Settings, dialect: &impl Dialect, config: &Config) -> Policy {
     Policy {
         probe: dialect.probe().clone(),
-        snapshot: !skip_backup,
+        snapshot: !config.unsafe_skip_backup,
+        end_after_switch: !config.restart_after_upgrade,
         retry: settings.retry,
         retry_most: settings.retry_most,
         recheck: RECHECK.min(settings.retry_most),

@@ -65,7 +65,11 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),
         Own::Resume(_) => output::result(&format!("{} goes on", instance.id)),
         Own::Upgrade { name, .. } => {
-            output::result(&format!("{} switches to {name} as soon as it is ready", instance.id))
+            let ends = match value["endsAfterSwitch"] == true {
+                true => "; the run ends then, with 0, and the next start runs it",
+                false => "",
+            };
+            output::result(&format!("{} switches to {name} as soon as it is ready{ends}", instance.id))
         }
     }
     Ok(Exit::Success)

@@ -3,18 +3,18 @@
 //! It comes into a staging folder of this instance first; only what was proven is moved into the release's folder, and a
 //! file that is there already is never touched: a node may be running from it.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::plan::Failure;
 use omnivisor_core::release::{Algorithm, Digest, Release};
 use omnivisor_core::schedule::{Announcement, Source};
 
+use super::digest::{self, Hasher};
 use super::http::{Http, HttpError, shown, transport};
 use super::{snapshot, space};
 use crate::checkpoint;
@@ -42,7 +42,7 @@ pub struct Located {
 
 /// Where this instance stages a release: beside the releases, so that a rename is enough to publish it.
 fn staging(dialect: &dyn Dialect, release: &Release) -> PathBuf {
-    let key = digest_of(Algorithm::Sha256, format!("{release} {:?}", release.digest).as_bytes());
+    let key = digest::of_bytes(Algorithm::Sha256, format!("{release} {:?}", release.digest).as_bytes());
     staging_root(dialect).join(&key.to_hex()[..16])
 }
 
@@ -82,7 +82,7 @@ fn folders(dialect: &dyn Dialect, release: &Release) -> Vec<PathBuf> {
 
 fn is_it(executable: &Path, release: &Release) -> io::Result<bool> {
     match &release.digest {
-        Some(digest) => Ok(file_digest(digest.algorithm(), executable)? == *digest),
+        Some(digest) => Ok(digest::of_file(digest.algorithm(), executable)? == *digest),
         None => Ok(true),
     }
 }
@@ -211,45 +211,4 @@ pub fn publish(dialect: &dyn Dialect, located: &Located) -> io::Result<()> {
 /// Removes what was staged: it is no good.
 pub fn discard(dialect: &dyn Dialect) {
     let _ = snapshot::remove(&staging_root(dialect));
-}
-
-/// The digest of a file.
-pub fn file_digest(algorithm: Algorithm, path: &Path) -> io::Result<Digest> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display()));
-    let mut file = File::open(path).map_err(named)?;
-    let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut buffer).map_err(named)? {
-            0 => return hasher.finish(),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
-}
-
-fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
-    let mut hasher = Hasher::new(algorithm);
-    hasher.update(bytes);
-    #[allow(clippy::expect_used, reason = "a hash function gives as many bytes as it says")]
-    hasher.finish().expect("of its algorithm's length")
-}
-
-struct Hasher(Algorithm, Context);
-
-impl Hasher {
-    fn new(algorithm: Algorithm) -> Self {
-        let function = match algorithm {
-            Algorithm::Sha256 => &SHA256,
-            Algorithm::Sha512 => &SHA512,
-        };
-        Self(algorithm, Context::new(function))
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.1.update(bytes);
-    }
-
-    fn finish(self) -> io::Result<Digest> {
-        Digest::new(self.0, self.1.finish().as_ref()).ok_or_else(|| io::Error::other("a digest of another length"))
-    }
 }

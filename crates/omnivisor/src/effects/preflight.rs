@@ -11,7 +11,7 @@ use omnivisor_core::plan::{Failure, UpgradePlan};
 use omnivisor_core::release::{Algorithm, Identity, Installed, Version};
 
 use super::run_command::{self, CommandError};
-use super::{fetch, snapshot, space};
+use super::{digest, fetch, snapshot, space};
 
 /// An executable that does not say who it is within this is not asked again: a cold start of 100 MB takes a second.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<Inst
         fetch::discard(dialect);
     }
     let identity = proven?;
-    let digest = fetch::file_digest(Algorithm::Sha256, &located.executable)
+    let digest = digest::of_file(Algorithm::Sha256, &located.executable)
         .map_err(|error| Failure::transient(error.to_string()))?;
     fetch::publish(dialect, &located)
         .map_err(|error| Failure::transient(format!("{} cannot be filled: {error}", located.folder.display())))?;
@@ -75,8 +75,7 @@ async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executable: &Path) -> 
 /// The last look before the outage.
 pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed) -> Result<(), Failure> {
     let executable = dialect.executable(&staged.folder);
-    let found =
-        fetch::file_digest(Algorithm::Sha256, &executable).map_err(|error| Failure::transient(error.to_string()))?;
+    let found = digest::of_executable(&executable).map_err(|error| Failure::transient(error.to_string()))?;
     if found != staged.digest {
         let name = executable.display();
         return Err(Failure::permanent(format!(

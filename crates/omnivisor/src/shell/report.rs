@@ -128,6 +128,10 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
             Record::Resumed => tracing::info!("automatic upgrades go on"),
             Record::Approved(release) => tracing::info!(%release, "an operator wants this upgrade now"),
             Record::TakenOver { .. } => tell_one(record),
+            Record::Replaced { installed, .. } => tracing::warn!(
+                release = %installed.release, digest = %installed.digest,
+                "the executable was replaced by hand; it says who it is, and is the active release's from now on"
+            ),
             Record::Summed(_) => {}
         }
     }

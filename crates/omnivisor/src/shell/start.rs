@@ -19,7 +19,7 @@ use super::{Shell, report};
 use crate::clock;
 use crate::effects::process::{Group, Launcher, Node, ProcessId};
 use crate::effects::roll_call::{self, LaunchRecord, RollCall, Sought};
-use crate::effects::{activate, fetch, preflight};
+use crate::effects::{activate, digest, preflight};
 use crate::store::journal_file::{JournalFile, OpenError};
 use crate::store::lock::{self, Lock, LockError};
 use crate::store::{atomic, journal_file, small};
@@ -150,6 +150,7 @@ impl Start {
             tracing::error!(why, "DEGRADED: the node is run as the link says, and no upgrade is done");
         }
         let now = clock::now();
+        let ends_after_switch = self.policy.end_after_switch;
         let (agent, effects) = Agent::recover(&records, self.policy, now).map_err(|error| StartError::State {
             what: "the journal contradicts itself".to_owned(),
             source: io::Error::other(error),
@@ -172,9 +173,11 @@ impl Start {
             node_lock,
             mark,
             restarts: self.restarts.on_failure,
+            ends_after_switch,
             waiting: std::collections::VecDeque::new(),
             unwritable: false,
             seen: mpsc::unbounded_channel(),
+            proofs: mpsc::unbounded_channel(),
             results: mpsc::unbounded_channel(),
             action: super::act::InFlight::default(),
             mirrored,
@@ -373,7 +376,7 @@ async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<
 }
 
 /// Proves the executable of a folder; or says why that cannot be done.
-async fn prove(dialect: &dyn Dialect, folder: &Path) -> Result<Result<Installed, String>, StartError> {
+pub(super) async fn prove(dialect: &dyn Dialect, folder: &Path) -> Result<Result<Installed, String>, StartError> {
     let executable = dialect.executable(folder);
     if !executable.is_file() {
         return Ok(Err(format!("{} is not there", executable.display())));
@@ -384,8 +387,7 @@ async fn prove(dialect: &dyn Dialect, folder: &Path) -> Result<Result<Installed,
     };
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = ReleaseName::parse_installed(&name).map_err(|error| StartError::NothingToRun(error.to_string()))?;
-    let digest = fetch::file_digest(Algorithm::Sha256, &executable)
-        .map_err(state("the executable cannot be read".to_owned()))?;
+    let digest = digest::of_executable(&executable).map_err(state("the executable cannot be read".to_owned()))?;
     let release = Release { name, version, digest: None };
     Ok(Ok(Installed { release, folder: folder.to_owned(), digest, identity }))
 }

@@ -13,6 +13,7 @@ mod build_info;
 mod crash;
 mod never_lost;
 mod peer_defects;
+mod run_to_its_end;
 mod supervise;
 mod upgrade;
 mod world;

@@ -8,6 +8,7 @@ mod instances;
 mod node;
 mod plan_file;
 mod preparation;
+mod replaced;
 
 use std::fs;
 use std::path::PathBuf;

@@ -160,13 +160,18 @@ fn a_manual_upgrade_is_prepared_and_waits_for_its_command() {
     // A restart is no command either.
     supervised.signal(15);
     supervised.wait(SOON);
-    let _supervised = world.run();
+    let mut supervised = world.run();
     wait_for_standing(&world, "up1", "omnivisor upgrade up1");
     world.wait_for_files("1.0.0");
     assert_eq!(world.log().last_start().unwrap().version, "1.0.0");
     assert_done(&world.omnivisor(&["upgrade", "up1"]));
-    world.wait_for_commit("2.0.0");
+    // The run ends with the switch, as with Nymvisor; the next one starts the new release and judges it.
+    assert_eq!(supervised.wait(SOON).code(), Some(0), "{}", supervised.stderr());
+    assert_eq!(world.log().last_start().unwrap().version, "1.0.0");
+    assert_eq!(world.installation.assert_nymvisor_would_start(), "2.0.0");
+    let _supervised = world.run();
     world.wait_for("2.0.0");
+    world.wait_for_commit("2.0.0");
 }
 
 /// N13

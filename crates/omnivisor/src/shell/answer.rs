@@ -1,0 +1,68 @@
+//! Answer what an operator asks through the control socket. What was asked for is on disk before it is answered.
+
+use omnivisor_core::agent::{Event, Standing};
+use omnivisor_core::schedule::Trigger;
+
+use super::Shell;
+use crate::clock;
+use crate::control::{self, Asked};
+
+impl Shell {
+    pub(super) fn answer(&mut self, asked: Asked) {
+        let Asked { command, answer } = asked;
+        let asked_to_record = !matches!(command, control::Command::Status | control::Command::Stop);
+        let result = match command {
+            control::Command::Status => Ok(self.status()),
+            control::Command::Stop => {
+                self.stop("an operator says stop");
+                Ok(serde_json::Value::Null)
+            }
+            control::Command::Hold => {
+                self.waiting.push_back(Event::Hold);
+                Ok(serde_json::Value::Null)
+            }
+            control::Command::Resume if self.degraded.is_some() => {
+                Err(format!("this run is degraded: {}", self.degraded.clone().unwrap_or_default()))
+            }
+            control::Command::Resume => {
+                self.waiting.push_back(Event::Resume);
+                Ok(serde_json::Value::Null)
+            }
+            control::Command::Upgrade { name } => self.approve(&name),
+        };
+        self.settle(); // what was asked for is on disk before it is answered
+        let result = match asked_to_record && self.unwritable {
+            true => Err("the journal cannot be written, so this is not done yet: see the log".to_owned()),
+            false => result,
+        };
+        let _ = answer.send(result);
+    }
+
+    fn approve(&mut self, name: &str) -> control::Answer {
+        if let Some(why) = &self.degraded {
+            return Err(format!("this run is degraded, no upgrade is done: {why}"));
+        }
+        let mut found = self.agent.announced().iter().filter(|it| it.release.name.as_str() == name);
+        match (found.next(), found.next()) {
+            (Some(announced), None) => {
+                let release = announced.release.clone();
+                match self.agent.standing(clock::now(), announced) {
+                    Standing::Installed => return Err(format!("{release} is installed, or ran here before")),
+                    Standing::NotNewer(version) => {
+                        return Err(format!(
+                            "{version} ran here, and {release} is older; `nymvisor add-upgrade --force` allows a way back"
+                        ));
+                    }
+                    _ => {}
+                }
+                let ends = self.ends_after_switch || announced.trigger == Trigger::OnCommand;
+                let answer =
+                    serde_json::json!({ "name": name, "version": release.version.as_str(), "endsAfterSwitch": ends });
+                self.waiting.push_back(Event::Approve(release));
+                Ok(answer)
+            }
+            (Some(_), Some(_)) => Err(format!("more than one upgrade is announced as {name:?}")),
+            (None, _) => Err(format!("no upgrade {name:?} is announced")),
+        }
+    }
+}
