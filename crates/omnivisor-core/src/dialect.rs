@@ -181,8 +181,8 @@ pub trait Launch {
 
 /// Is it the right one, and is it well?
 pub trait Health {
-    /// The arguments with which an executable says who it is.
-    fn identify_arguments(&self) -> Vec<String>;
+    /// The arguments with which an executable says who it is: the first that it does not refuse.
+    fn identify_arguments(&self) -> Vec<Vec<String>>;
     /// What it said: version and identity.
     fn identify(&self, stdout: &[u8]) -> Result<(Version, Identity), DialectError>;
     /// Whether a new executable is of the same program as the one that runs: else both names.
@@ -199,6 +199,13 @@ pub trait Dialect: ReleaseSource + Layout + Launch + Health + Send + Sync {
     fn moved(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, shown: &Installed, since: Timestamp) -> Option<PathBuf>;
     /// What another tool left: the release that is installed, as far as its files tell.
     fn found(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, link: Option<&Path>) -> Found;
+    /// The queue with those upgrades put back that another tool took off it and did not finish, and their names; none if
+    /// there are none. `adopted` is what was found to run.
+    fn unfinished(
+        &self,
+        read: &dyn Fn(&Path) -> Option<Vec<u8>>,
+        adopted: &Installed,
+    ) -> Option<(Vec<u8>, Vec<String>)>;
 }
 
 /// What the files of an installation say of the release that is active.

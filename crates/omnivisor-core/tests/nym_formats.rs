@@ -48,13 +48,15 @@ fn build_information_is_printed_as_nymvisor_prints_it() {
 }
 
 #[test]
-fn build_information_is_exactly_one_json_object() {
+fn build_information_is_one_json_object_behind_a_banner_at_most() {
     let line = fixture!("build-info.json");
-    for good in [format!("\n  {line}\n\n"), line.replacen('{', "{\"new\":[1],", 1)] {
+    let banner = format!("\n _ __  _ {{x}}\n| '_ \\| |\n\n{line}\n");
+    for good in [format!("\n  {line}\n\n"), line.replacen('{', "{\"new\":[1],", 1), banner] {
         assert_eq!(BuildInfo::parse(good.as_bytes()), Ok(build_info()), "{good}");
     }
     assert_eq!(BuildInfo::parse(b" \n"), Err(BuildInfoError::Empty));
-    for bad in [format!("{line}{line}"), format!("nym-node 1.0\n{line}"), "{}".to_owned(), "[".repeat(100_000)] {
+    let behind = format!("{line}\nbye");
+    for bad in [format!("{line}{line}"), format!("nym-node 1.0 {line}"), behind, "{}".to_owned(), "[".repeat(100_000)] {
         let error = BuildInfo::parse(bad.as_bytes()).unwrap_err().to_string();
         let shown = error.split_once("it printed ").unwrap().1;
         assert!(shown.chars().count() <= 202 && !shown.contains('\n'), "{error}");

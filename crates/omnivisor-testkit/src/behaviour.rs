@@ -69,6 +69,8 @@ pub enum BuildInfoAnswer {
     OtherVersion(String),
     /// A banner, although asked for none, and then its build info.
     BannerFirst,
+    /// Its build info, but only if it is asked without `--no-banner`, which it does not know.
+    KnowsNoBanner,
     /// Its build info without `cargo_triple`, as old programs answer.
     NoTriple,
 }

@@ -27,6 +27,10 @@ pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().skip(1).map(OsString::into_string).map(Result::unwrap).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).filter(|word| *word != "--no-banner").collect();
     let code = match words.as_slice() {
+        ["build-info", ..] if behaviour.build_info == BuildInfoAnswer::KnowsNoBanner && words.len() < args.len() => {
+            eprintln!("error: unexpected argument '--no-banner' found");
+            2
+        }
         ["build-info", "--output=json"] | ["build-info", "--output", "json"] => answer_build_info(&behaviour),
         ["run", ..] => running::run(&behaviour, &args),
         ["grandchild", flags @ ..] => running::grandchild(&behaviour, flags),
@@ -44,7 +48,7 @@ fn echo(args: &[String], code: i32) -> i32 {
 fn answer_build_info(behaviour: &Behaviour) -> i32 {
     let mut details = behaviour.details();
     match &behaviour.build_info {
-        BuildInfoAnswer::Ok => {}
+        BuildInfoAnswer::Ok | BuildInfoAnswer::KnowsNoBanner => {}
         BuildInfoAnswer::Hang => sleep_for_good(),
         BuildInfoAnswer::Rubbish => {
             println!("this is no JSON");

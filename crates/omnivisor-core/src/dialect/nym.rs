@@ -318,8 +318,8 @@ impl Launch for Nym {
 }
 
 impl Health for Nym {
-    fn identify_arguments(&self) -> Vec<String> {
-        ["--no-banner", "build-info", "--output=json"].map(str::to_owned).to_vec()
+    fn identify_arguments(&self) -> Vec<Vec<String>> {
+        identify_arguments()
     }
 
     fn identify(&self, stdout: &[u8]) -> Result<(Version, Identity), DialectError> {
@@ -379,7 +379,16 @@ impl Dialect for Nym {
         let last = history.history.iter().filter_map(Lenient::known).next_back();
 
         // Nymvisor writes current-version, plan and history before it changes the link, and starts only what the link says.
-        let mut folders: Vec<PathBuf> = link.map(Path::to_owned).into_iter().collect();
+        // Where instances share the link it may be another one's; what this one was last used with it has said itself, and
+        // the history knows whether that was finished.
+        let finished = version.as_ref().filter(|version| {
+            let mut done = history.history.iter().filter_map(Lenient::known);
+            version.name == ReleaseName::genesis().as_str()
+                || done.any(|entry| entry.info.name == version.name && entry.info.version == version.version)
+        });
+        let own = finished.filter(|_| !self.context.siblings.is_empty()).and_then(|version| folder_of(&version.name));
+        let mut folders: Vec<PathBuf> = own.into_iter().collect();
+        folders.extend(link.map(Path::to_owned).filter(|link| !folders.contains(link)));
         let names = [
             version.as_ref().map(|version| version.name.as_str()),
             plan.as_ref().map(|plan| plan.current.name.as_str()),
@@ -397,6 +406,49 @@ impl Dialect for Nym {
         }
         Found { folders, upgraded }
     }
+
+    /// Nymvisor writes current-version and plan, in this order, before it changes the link: a name in either that is not
+    /// what runs is an upgrade that it was committing when it ended.
+    fn unfinished(
+        &self,
+        read: &dyn Fn(&Path) -> Option<Vec<u8>>,
+        adopted: &Installed,
+    ) -> Option<(Vec<u8>, Vec<String>)> {
+        if !self.context.siblings.is_empty() {
+            return None; // the names may be another instance's
+        }
+        let info_of = |folder: &Path| UpgradeInfo::parse(&read(&Self::info_file(folder))?).ok();
+        let mut plan = match read(&self.paths.queue) {
+            Some(bytes) => PlanFile::parse(&bytes).ok()?,
+            None => PlanFile::new(info_of(&adopted.folder)?),
+        };
+        let version = read(&self.config.home.join("nymvisor").join(CurrentVersionFile::FILE_NAME));
+        let version = version.and_then(|bytes| CurrentVersionFile::parse(&bytes).ok());
+        let current = plan.current.clone();
+        let mut names = Vec::new();
+        for name in [Some(current.name.clone()), version.map(|version| version.name)].into_iter().flatten() {
+            let Ok(parsed) = ReleaseName::parse(&name) else { continue };
+            let queued = plan.queued_up.iter().filter_map(Lenient::known).any(|info| info.name == name);
+            if name == adopted.release.name.as_str() || queued || names.contains(&name) {
+                continue;
+            }
+            let folder = self.paths.releases.join("upgrades").join(parsed.as_str());
+            let info = if current.name == name { Some(current.clone()) } else { info_of(&folder) };
+            if let Some(info) = info.filter(|info| info.name == name) {
+                plan.queued_up.insert(0, Lenient::Known(info));
+                names.push(name);
+            }
+        }
+        (!names.is_empty()).then(|| (plan.to_bytes(), names))
+    }
+}
+
+/// The arguments with which a daemon says who it is, as Nymvisor asks it; and for one that knows no `--no-banner`, as Nym's
+/// releases are asked when their `hashes.json` is made.
+pub fn identify_arguments() -> Vec<Vec<String>> {
+    [&["--no-banner", "build-info", "--output=json"][..], &["build-info", "--output=json"][..]]
+        .map(|arguments| arguments.iter().map(|argument| (*argument).to_owned()).collect())
+        .to_vec()
 }
 
 /// A new instance's first files: those that `init` writes, in the order in which they are to appear.

@@ -13,14 +13,17 @@ use omnivisor_core::dialect::nym::platform::platform_key;
 use omnivisor_core::dialect::nym::{self, Nym};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
-use super::{Outcome, Trouble, nym_add_upgrade, nym_init, nym_run, output};
+use super::{Outcome, Trouble, build_info, env_file, nym_add_upgrade, nym_init, nym_run, output};
 use crate::exit::Exit;
 use crate::settings::Settings;
 
 /// Runs a Nym daemon and upgrades it: a drop-in for Nymvisor.
 #[derive(Parser)]
-#[command(name = "nymvisor", version)]
+#[command(name = "nymvisor", version = build_info::VERSION.as_str())]
 pub(super) struct Nymvisor {
+    /// Path pointing to an env file that configures the nymvisor and overrides any preconfigured values
+    #[arg(short, long, global = true)]
+    config_env_file: Option<PathBuf>,
     #[command(subcommand)]
     command: NymCommand,
 }
@@ -31,6 +34,18 @@ enum NymCommand {
     Init(Box<nym_init::Init>),
     /// Run the associated daemon with the preconfigured settings
     Run(nym_run::Run),
+    /// Show build information of this binary
+    BuildInfo {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Format,
+    },
+    /// Show build information of the associated daemon
+    DaemonBuildInfo {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Format,
+    },
     /// Queues up another upgrade for the associated daemon
     AddUpgrade(nym_add_upgrade::AddUpgrade),
     /// Show configuration options being used by this instance of nymvisor
@@ -60,7 +75,12 @@ impl Format {
 }
 
 pub(super) fn run(nymvisor: Nymvisor) -> Outcome {
+    if let Some(file) = &nymvisor.config_env_file {
+        env_file::apply(file)?;
+    }
     match nymvisor.command {
+        NymCommand::BuildInfo { output } => build_info::build_info(output),
+        NymCommand::DaemonBuildInfo { output } => build_info::daemon_build_info(output),
         NymCommand::Init(init) => nym_init::init(*init),
         NymCommand::Run(run) => nym_run::run(run),
         NymCommand::AddUpgrade(add) => nym_add_upgrade::add_upgrade(&add),
@@ -112,8 +132,13 @@ impl Loaded {
         let (mut config, said) =
             Config::from_toml(&text).with_context(|| format!("cannot use the configuration {}", file.display()))?;
         warnings.extend(said);
+        let from_environment = fragment.upgrade_data_directory.is_some();
         config.apply(fragment);
         config.resolve_against(&env::current_dir()?);
+        // The variable names what `init` was given; what that made of it is in the file, unless it is Nymvisor's.
+        if from_environment && let Some(folder) = own_data_directory(&config).filter(|folder| is_data(folder)) {
+            config.upgrade_data_directory = Some(folder);
+        }
         Ok(Self { home, file, config, warnings })
     }
 
@@ -161,6 +186,18 @@ impl Loaded {
     }
 }
 
+/// Where the releases of a new instance with a custom upgrade data directory are: in a folder of that which has the daemon's
+/// name, as the documentation of Nymvisor has it. None if they are in the directory itself, as Nymvisor puts them there.
+pub(super) fn own_data_directory(config: &Config) -> Option<PathBuf> {
+    let named = config.upgrade_data_directory.as_ref()?;
+    (!is_data(named)).then(|| named.join(&config.name))
+}
+
+/// Whether there is an installation in this upgrade data directory.
+fn is_data(folder: &Path) -> bool {
+    ["genesis", "current", "upgrade-plan.json"].iter().any(|name| folder.join(name).symlink_metadata().is_ok())
+}
+
 /// The instances there are: id and configuration file.
 fn instances(home: &Path) -> Vec<(String, PathBuf)> {
     let entries = fs::read_dir(nym::nymvisors(home).join("instances")).into_iter().flatten().flatten();
@@ -201,11 +238,13 @@ pub(super) fn begin_log(silent: bool) {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
 
-    let said = env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let level = if silent {
-        Targets::new().with_default(LevelFilter::OFF)
-    } else {
-        said.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
+    let said = env::var("RUST_LOG").ok().map(|text| text.parse::<Targets>().map_err(|error| (text, error)));
+    let usual = || Targets::new().with_default(LevelFilter::INFO);
+    let (level, wrong) = match said {
+        _ if silent => (Targets::new().with_default(LevelFilter::OFF), None),
+        None => (usual(), None),
+        Some(Ok(level)) => (level, None),
+        Some(Err(wrong)) => (usual(), Some(wrong)),
     };
     let colours = std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A reader that stalls (a stopped terminal, a stuck journal) must not stall the supervision: lines are dropped then.
@@ -219,4 +258,7 @@ pub(super) fn begin_log(silent: bool) {
         .with_writer(writer)
         .log_internal_errors(false);
     let _ = tracing_subscriber::registry().with(layer).with(level).try_init();
+    if let Some((text, error)) = wrong {
+        tracing::warn!("RUST_LOG = {text:?} is ignored: {error}; right would be `debug` or `info,omnivisor=debug`");
+    }
 }

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -16,16 +15,13 @@ use omnivisor_core::dialect::{Contents, Health, Layout, Mirrored};
 use omnivisor_core::journal::{Adoption, Record};
 use omnivisor_core::release::{Algorithm, Installed, Release, ReleaseName, Version};
 
-use super::nym::{Format, Loaded, begin_log, home};
+use super::nym::{Format, Loaded, begin_log, home, own_data_directory};
 use super::{Outcome, Trouble};
 use crate::clock;
-use crate::effects::{activate, digest, run_command};
+use crate::effects::{activate, digest, preflight};
 use crate::exit::Exit;
 use crate::shell;
 use crate::store::atomic;
-
-/// How long an executable may take to say who it is.
-const ANSWER: Duration = Duration::from_secs(20);
 
 /// Makes an instance.
 #[derive(Args)]
@@ -181,10 +177,16 @@ pub(super) fn init(init: Init) -> Outcome {
         Trouble::from(anyhow!("the daemon's home is not known")).hint("say it with --daemon-home or DAEMON_HOME")
     })?;
     let mut config = Config::new(&name, &daemon_home, &id)?;
+    flags.differing(&environment).iter().for_each(|(flag, variable)| {
+        tracing::warn!("{variable} is set, and counts over {flag}");
+    });
     let file = environment.config_path.clone().unwrap_or_else(|| nym::config_file(&home, &id));
     config.apply(flags);
     config.apply(environment);
     config.resolve_against(&env::current_dir()?);
+    if let Some(folder) = own_data_directory(&config) {
+        config.upgrade_data_directory = Some(folder);
+    }
     let loaded = Loaded::of(home, file, config);
     make(&loaded, &init.daemon_binary, &details)?;
     init.output.print_config(&loaded.config);
@@ -195,10 +197,8 @@ pub(super) fn init(init: Init) -> Outcome {
 pub(super) async fn build_info(executable: &Path) -> anyhow::Result<BuildInfo> {
     let executable =
         fs::canonicalize(executable).with_context(|| format!("cannot find the executable {}", executable.display()))?;
-    let arguments = ["--no-banner", "build-info", "--output=json"];
-    let stdout = run_command::run(&executable, arguments, &[], ANSWER)
-        .await
-        .with_context(|| format!("cannot ask {} for its build information", executable.display()))?;
+    let asked = preflight::ask(&executable, nym::identify_arguments()).await;
+    let stdout = asked.map_err(|failure| anyhow!("{}", failure.reason))?;
     BuildInfo::parse(&stdout).with_context(|| format!("cannot use what {} says of itself", executable.display()))
 }
 

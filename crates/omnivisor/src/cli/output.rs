@@ -14,8 +14,13 @@ pub(super) fn trouble(error: &anyhow::Error, hint: Option<&str>) {
         return;
     }
     let mut text = format!("Error: {error}");
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!("\n  caused by: {cause}"));
+    let mut said = String::new();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some libraries say what their source says.
+        if cause != said {
+            text.push_str(&format!("\n  caused by: {cause}"));
+        }
+        said = cause;
     }
     if let Some(hint) = hint {
         text.push_str(&format!("\n  hint: {hint}"));

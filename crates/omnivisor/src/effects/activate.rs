@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use omnivisor_core::dialect::{Contents, Dialect, Mirrored};
+use omnivisor_core::release::Installed;
 
 use crate::checkpoint;
 use crate::store::atomic;
@@ -48,6 +49,22 @@ pub fn link(link: &Path, folder: &Path) -> Result<(), ActivateError> {
         return Ok(());
     }
     atomic::replace_link(link, folder).map_err(|source| ActivateError::Write { path: link.to_owned(), source })
+}
+
+/// Puts the upgrades back into the queue that another tool did not finish; their names. Durable when it returns.
+pub fn requeue(dialect: &dyn Dialect, adopted: &Installed) -> Result<Vec<String>, ActivateError> {
+    let path = &dialect.paths().queue;
+    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    for _ in 0..TRIES {
+        let before = small::read(path).ok();
+        let read = |file: &Path| if file == path { before.clone() } else { small::read(file).ok() };
+        let Some((queue, names)) = dialect.unfinished(&read, adopted) else { return Ok(Vec::new()) };
+        let written = atomic::replace_if(path, before.as_deref(), &queue, 0o644);
+        if written.map_err(|source| ActivateError::Write { path: path.clone(), source })? {
+            return Ok(names);
+        }
+    }
+    Err(ActivateError::Overtaken)
 }
 
 /// Rewrites every file that says something else than `state`. Durable when it returns. Holds the shared lock meanwhile.

@@ -18,15 +18,31 @@ const ANSWER: Duration = Duration::from_secs(20);
 
 /// Asks an executable who it is.
 pub async fn identify(dialect: &dyn Dialect, executable: &Path) -> Result<(Version, Identity), Failure> {
+    let stdout = ask(executable, dialect.identify_arguments()).await?;
+    let name = executable.display();
+    dialect.identify(&stdout).map_err(|error| Failure::permanent(format!("{name}: {error}")))
+}
+
+/// What an executable answers to the first of these arguments that it does not refuse. What is said of a failure is what it
+/// said to the first ones.
+pub async fn ask(executable: &Path, ways: Vec<Vec<String>>) -> Result<Vec<u8>, Failure> {
     runs_here(executable)?;
     let name = executable.display();
-    match run_command::run(executable, dialect.identify_arguments(), &[], ANSWER).await {
-        Ok(stdout) => dialect.identify(&stdout).map_err(|error| Failure::permanent(format!("{name}: {error}"))),
-        Err(error @ CommandError::TimedOut(_)) => {
-            Err(Failure::permanent(format!("{name}, asked for its build information: {error}")))
+    let mut refused = None;
+    for arguments in ways {
+        match run_command::run(executable, arguments, &[], ANSWER).await {
+            Ok(stdout) => return Ok(stdout),
+            Err(error @ CommandError::Failed { .. }) => {
+                refused.get_or_insert(error);
+            }
+            Err(error @ CommandError::TimedOut(_)) => {
+                return Err(Failure::permanent(format!("{name}, asked for its build information: {error}")));
+            }
+            Err(error) => return Err(Failure::permanent(format!("{name} does not say who it is: {error}"))),
         }
-        Err(error) => Err(Failure::permanent(format!("{name} does not say who it is: {error}"))),
     }
+    let why = refused.map_or_else(|| "it is not known how to ask it".to_owned(), |error| error.to_string());
+    Err(Failure::permanent(format!("{name} does not say who it is: {why}")))
 }
 
 /// Proves what was fetched, publishes it into its folder, and sees that there is room for the rest.

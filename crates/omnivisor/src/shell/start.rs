@@ -333,6 +333,9 @@ async fn open_journal(
         Err(OpenError::Missing(_)) if !marker.exists() => {
             let record = find_installed(dialect, running).await?;
             set_aside_unreadable(dialect);
+            if let Record::Adopted { installed, .. } = &record {
+                requeue_unfinished(dialect, installed);
+            }
             let journal = JournalFile::create(&path, std::slice::from_ref(&record))
                 .map_err(state(format!("the journal {} cannot be made", path.display())))?;
             mark_adopted(&marker)?;
@@ -411,6 +414,16 @@ fn set_aside_unreadable(dialect: &dyn Dialect) {
             }
             Err(error) => tracing::error!(path = %path.display(), %error, "a file cannot be read or moved away"),
         }
+    }
+}
+
+/// An upgrade that another tool was committing when it was killed has left its queue and was not done: it would be lost.
+fn requeue_unfinished(dialect: &dyn Dialect, adopted: &Installed) {
+    match activate::requeue(dialect, adopted) {
+        Ok(names) => names.iter().for_each(|name| {
+            tracing::warn!(name, "an upgrade was begun here and not finished by another tool: it is queued again");
+        }),
+        Err(error) => tracing::warn!(%error, "an upgrade that another tool has not finished cannot be queued again"),
     }
 }
 

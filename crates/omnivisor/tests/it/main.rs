@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod build_info;
+mod command_line;
 mod crash;
 mod never_lost;
 mod peer_defects;

@@ -52,12 +52,15 @@ fn unknown() -> String {
 }
 
 impl BuildInfo {
-    /// Reads what a binary printed: exactly one JSON object, with blanks around it at most.
+    /// Reads what a binary printed: one JSON object. A banner may stand before it, as some print one that asks for nothing
+    /// else; nothing but blanks may follow.
     pub fn parse(stdout: &[u8]) -> Result<Self, BuildInfoError> {
         if stdout.trim_ascii().is_empty() {
             return Err(BuildInfoError::Empty);
         }
-        serde_json::from_slice(stdout)
+        let whole = |bytes| serde_json::from_slice(bytes);
+        whole(stdout)
+            .or_else(|error| whole(behind_banner(stdout).ok_or(error)?))
             .map_err(|error| BuildInfoError::Unreadable { reason: error.to_string(), excerpt: excerpt(stdout) })
     }
 
@@ -132,6 +135,12 @@ impl BuildInfo {
             ("cargo_triple", &self.cargo_triple),
         ]
     }
+}
+
+/// What begins with the first line after the first one that begins an object.
+fn behind_banner(stdout: &[u8]) -> Option<&[u8]> {
+    let at = stdout.windows(2).position(|pair| pair == b"\n{")?;
+    Some(&stdout[at + 1..])
 }
 
 /// The beginning of something unreadable, made safe to print on one line.

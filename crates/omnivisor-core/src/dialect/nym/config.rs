@@ -125,6 +125,44 @@ pub struct Fragment {
     pub unsafe_skip_backup: Option<bool>,
 }
 
+impl Fragment {
+    /// The arguments of `init` that say something else than the environment does, each with the variable that says it.
+    pub fn differing(&self, environment: &Self) -> Vec<(&'static str, &'static str)> {
+        fn differ<T: PartialEq>(flag: Option<&T>, variable: Option<&T>) -> bool {
+            flag.zip(variable).is_some_and(|(flag, variable)| flag != variable)
+        }
+        macro_rules! differing {
+            ($($field:ident: $flag:literal, $variable:literal;)*) => {{
+                let mut found = Vec::new();
+                $(if differ(self.$field.as_ref(), environment.$field.as_ref()) {
+                    found.push(($flag, $variable));
+                })*
+                found
+            }};
+        }
+        differing! {
+            id: "--id", "NYMVISOR_ID";
+            upstream_base_upgrade_url: "--upstream-base-upgrade-url", "NYMVISOR_UPSTREAM_BASE_UPGRADE_URL";
+            upstream_polling_rate: "--upstream-polling-rate", "NYMVISOR_UPSTREAM_POLLING_RATE";
+            disable_logs: "--disable-nymvisor-logs", "NYMVISOR_DISABLE_LOGS";
+            upgrade_data_directory: "--upgrade-data-directory", "NYMVISOR_UPGRADE_DATA_DIRECTORY";
+            home: "--daemon-home", "DAEMON_HOME";
+            absolute_upstream_upgrade_url:
+                "--daemon-absolute-upstream-upgrade-url", "DAEMON_ABSOLUTE_UPSTREAM_UPGRADE_URL";
+            allow_binaries_download: "--allow-download-upgrade-binaries", "DAEMON_ALLOW_BINARIES_DOWNLOAD";
+            enforce_download_checksum: "--enforce-download-checksum", "DAEMON_ENFORCE_DOWNLOAD_CHECKSUM";
+            restart_after_upgrade: "--restart-daemon-after-upgrade", "DAEMON_RESTART_AFTER_UPGRADE";
+            restart_on_failure: "--restart-daemon-on-failure", "DAEMON_RESTART_ON_FAILURE";
+            failure_restart_delay: "--on-failure-daemon-restart-delay", "DAEMON_FAILURE_RESTART_DELAY";
+            max_startup_failures: "--max-daemon-startup-failures", "DAEMON_MAX_STARTUP_FAILURES";
+            startup_period_duration: "--startup-period-duration", "DAEMON_STARTUP_PERIOD_DURATION";
+            shutdown_grace_period: "--daemon-shutdown-grace-period", "DAEMON_SHUTDOWN_GRACE_PERIOD";
+            backup_data_directory: "--daemon-backup-data-directory", "DAEMON_BACKUP_DATA_DIRECTORY";
+            unsafe_skip_backup: "--unsafe-skip-backup", "DAEMON_UNSAFE_SKIP_BACKUP";
+        }
+    }
+}
+
 impl Config {
     /// A new instance, with the documented defaults. Nymvisor's own for `restart_on_failure` is false, against its
     /// documentation.

@@ -45,7 +45,6 @@ fn an_executable_that_is_not_what_it_should_be_is_never_switched_to() {
     }
     for (name, behaviour, words) in [
         ("rubbish", answers(BuildInfoAnswer::Rubbish), ["did not print its build information", "this is no JSON"]),
-        ("banner", answers(BuildInfoAnswer::BannerFirst), ["did not print its build information", "it printed"]),
         ("endless", answers(BuildInfoAnswer::Huge), ["more than 64 KiB", "nym-node"]),
         ("fails", answers(BuildInfoAnswer::Exit(1)), ["exit code 1", "no build info today"]),
         (

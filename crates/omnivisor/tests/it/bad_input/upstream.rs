@@ -23,10 +23,10 @@ fn whatever_an_upstream_answers_the_node_runs_on() {
         ("a page with 404", Answer::Status(404, html), ["upstream cannot be asked", "answered 404"]),
         ("500", Answer::Status(500, b"oops".to_vec()), ["upstream cannot be asked", "answered 500"]),
         ("a cut", Answer::CutAt { bytes: half.to_vec(), after: 9 }, ["upstream cannot be asked", "end of file"]),
-        ("a circle", Answer::RedirectLoop, ["upstream cannot be asked", "too many redirects"]),
+        ("no end", Answer::Endless, ["upstream cannot be asked", "more than 1048576 bytes"]),
         ("no HTTP", Answer::Garbage, ["upstream cannot be asked", "invalid HTTP"]),
         ("too much", Answer::bytes(vec![b' '; 500_000_000]), ["upstream cannot be asked", "more than 1048576 bytes"]),
-        ("no end", Answer::Endless, ["upstream cannot be asked", "more than 1048576 bytes"]),
+        ("a circle", Answer::RedirectLoop, ["upstream cannot be asked", "too many redirects"]),
     ];
     // An upstream may be asked once in a second; four at a time are asked four times as often.
     std::thread::scope(|scope| {
@@ -45,6 +45,23 @@ fn whatever_an_upstream_answers_the_node_runs_on() {
             });
         }
     });
+}
+
+/// N54: the default upstream has been gone for long. Whoever reads the log is told once, not at every poll.
+#[test]
+fn an_upstream_that_is_gone_is_reported_once_and_not_at_every_poll() {
+    let world = World::new();
+    let supervised = world.run();
+    let told = || supervised.stderr().matches("answered 404").count();
+    wait_until("it is told", SOON, || (told() > 0).then_some(()));
+    let before = world.upstream.requests(ANNOUNCEMENT);
+    wait_until("three more polls", SOON, || (world.upstream.requests(ANNOUNCEMENT) >= before + 3).then_some(()));
+    assert_eq!(told(), 1, "{}", supervised.stderr());
+    // Another trouble is news; the first one after it is news again.
+    world.upstream.serve(ANNOUNCEMENT, Answer::Status(503, Vec::new()));
+    wait_until("the other trouble", SOON, || supervised.stderr().contains("answered 503").then_some(()));
+    world.upstream.serve(ANNOUNCEMENT, Answer::Status(404, Vec::new()));
+    wait_until("the first one again", SOON, || (told() == 2).then_some(()));
 }
 
 #[test]

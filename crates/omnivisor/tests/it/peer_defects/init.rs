@@ -97,7 +97,8 @@ fn relative_folders_are_of_the_folder_in_which_init_was_run() {
     let mut init = instance.command(&["init", "./node", "--id", "it", "--daemon-home", "./own"]);
     init.args(["--upgrade-data-directory", "./updata", "--daemon-backup-data-directory", "backups"]);
     assert_done(&init.output().unwrap());
-    assert!(sandbox.path().join("updata/current/bin/nym-node").is_file());
+    // As the documentation has it, the daemon's name is added; Nymvisor finds it, as its configuration names all of it.
+    assert!(sandbox.path().join("updata/nym-node/current/bin/nym-node").is_file());
     let elsewhere = sandbox.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     let mut run = instance.command(&["run", "run"]);
@@ -107,7 +108,7 @@ fn relative_folders_are_of_the_folder_in_which_init_was_run() {
     running_pid(&instance.log());
     end(supervised);
     assert!(fs::read_dir(&elsewhere).unwrap().next().is_none());
-    for folder in ["own/nymvisor", "updata/genesis", "backups"] {
+    for folder in ["own/nymvisor", "updata/nym-node/genesis", "backups"] {
         assert!(sandbox.path().join(folder).is_dir(), "{folder}");
     }
 }

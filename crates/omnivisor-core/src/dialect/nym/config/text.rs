@@ -60,6 +60,12 @@ pub(super) struct DaemonTable {
     pub(super) unknown: BTreeMap<String, IgnoredAny>,
 }
 
+/// The scheme of a file that this program has written; none if it is Nymvisor's, of whatever age.
+fn scheme(text: &str) -> Option<&str> {
+    let begin = MARKER.trim_end_matches(|character: char| character.is_ascii_digit());
+    text.lines().next()?.trim_end().strip_prefix(begin)
+}
+
 /// How the strings of a file are to be understood.
 struct Strings {
     escaped: bool,
@@ -109,8 +115,14 @@ impl Config {
     /// Reads a file, this program's or Nymvisor's. What it leaves out is as documented; what it has too much is a warning.
     pub fn from_toml(text: &str) -> Result<(Self, Vec<Warning>), ConfigError> {
         let File { nymvisor, daemon, unknown } = toml::from_str(text)?;
-        let escaped = text.lines().next().is_none_or(|line| line.trim_end() != MARKER);
-        let mut strings = Strings { escaped, warnings: Vec::new() };
+        let scheme = scheme(text);
+        let mut strings = Strings { escaped: scheme.is_none(), warnings: Vec::new() };
+        if let Some(scheme) = scheme.filter(|scheme| *scheme != "1") {
+            let scheme: String = scheme.chars().take(20).collect();
+            let warning =
+                format!("the file is of scheme {scheme:?}, which this version does not know: read like scheme 1");
+            strings.warnings.push(Warning(warning));
+        }
         let tables = [("", unknown), ("nymvisor.", nymvisor.unknown), ("daemon.", daemon.unknown)];
         for (table, unknown) in &tables {
             for key in unknown.keys() {
