@@ -3,6 +3,7 @@
 //! The dialect is fixed by the name the program is called by, or by the first word, before any variable is read: the same
 //! variables mean different things to different dialects.
 
+mod adopt;
 mod build_info;
 mod env_file;
 mod nym;

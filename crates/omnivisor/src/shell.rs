@@ -4,12 +4,17 @@
 //! tasks that report back. Absent here: any decision.
 
 mod act;
+mod adopt;
 mod answer;
+mod claim;
+mod orphan;
 mod poll;
+mod present;
 mod proof;
 mod report;
 mod signals;
 mod start;
+mod survey;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,8 +39,12 @@ use crate::store::journal_file::JournalFile;
 use crate::store::lock::Lock;
 use crate::store::small;
 
+pub use adopt::{JOURNAL, adopt, adopt_installation, initialise};
+pub use claim::StartError;
+pub use orphan::{Ended, end_orphan};
 pub use signals::Signals;
-pub use start::{Start, StartError, adopt_installation, initialise};
+pub use start::Start;
+pub use survey::survey;
 
 /// How long after a record could not be written the next try is.
 const UNWRITABLE: Duration = Duration::from_secs(1);
@@ -265,7 +274,7 @@ impl Shell {
         if self.node_lock.is_some() {
             return Ok(());
         }
-        let path = self.dialect.paths().state.join(start::NODE_LOCK);
+        let path = self.dialect.paths().state.join(present::NODE_LOCK);
         let error = match Lock::try_take(&path) {
             Ok(lock) => {
                 self.node_lock = Some(lock);
@@ -285,7 +294,7 @@ impl Shell {
 
     fn launch_node(&self, key: &LaunchKey) -> Result<Node, NoStart> {
         let spec = self.dialect.command(&key.installed);
-        let file = self.dialect.paths().state.join(start::LAUNCH);
+        let file = self.dialect.paths().state.join(present::LAUNCH);
         let session = process::Stat::of(std::process::id().cast_signed()).map_or(0, |stat| stat.session);
         let record = |process| {
             let launch = LaunchRecord {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use omnivisor_core::dialect::nym::config::{Config, Fragment, Warning};
+use omnivisor_core::dialect::nym::config::{self, Config, Fragment, Warning};
 use omnivisor_core::dialect::nym::platform::platform_key;
 use omnivisor_core::dialect::nym::{self, Nym};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -113,8 +113,17 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Finds the configuration: by its path, by the instance's id, or because there is only one.
     pub(super) fn find() -> Result<Self, Trouble> {
+        Self::find_instance(None)
+    }
+
+    /// The same; but an id that was said counts over the environment.
+    pub(super) fn find_instance(id: Option<&str>) -> Result<Self, Trouble> {
         let home = home()?;
-        let (fragment, mut warnings) = Fragment::from_env(env::vars_os())?;
+        let (mut fragment, mut warnings) = Fragment::from_env(env::vars_os())?;
+        if let Some(id) = id {
+            fragment.config_path = None;
+            fragment.id = Some(config::component("--id", id)?);
+        }
         let file = match (&fragment.config_path, &fragment.id) {
             (Some(path), _) => path.clone(),
             (None, Some(id)) => nym::config_file(&home, id),
@@ -153,6 +162,11 @@ impl Loaded {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }
+    }
+
+    /// What is odd about it.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().map(ToString::to_string)
     }
 
     /// The other instances that share the data directory.

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use clap::Args;
 use omnivisor_core::agent::Policy;
 use omnivisor_core::dialect::nym::config::Config;
 use omnivisor_core::dialect::{Dialect, Launch as _};
-use omnivisor_core::formats::journal;
 use omnivisor_core::journal::Journal;
 use omnivisor_core::release::Installed;
 use omnivisor_core::supervisor::RestartPolicy;
@@ -24,7 +22,8 @@ use crate::control;
 use crate::effects::process::MARK;
 use crate::exit::Exit;
 use crate::settings::Settings;
-use crate::shell::{Signals, Start, StartError, adopt_installation};
+use crate::shell::{JOURNAL, Signals, Start, StartError, adopt_installation};
+use crate::store::journal_file;
 
 /// A release that is wrong three times within the hour is not asked about a fourth time.
 const RECHECK: std::time::Duration = std::time::Duration::from_secs(20 * 60);
@@ -75,7 +74,7 @@ pub(super) fn run(run: Run) -> Outcome {
     outcome
 }
 
-fn policy(settings: &Settings, dialect: &impl Dialect, config: &Config) -> Policy {
+pub(super) fn policy(settings: &Settings, dialect: &impl Dialect, config: &Config) -> Policy {
     Policy {
         probe: dialect.probe().clone(),
         snapshot: !config.unsafe_skip_backup,
@@ -145,7 +144,5 @@ pub(super) fn active(dialect: &dyn Dialect) -> Option<Installed> {
 
 /// What the journal in a state folder says, without touching it.
 pub(super) fn journal_in(state: &Path) -> Option<Journal> {
-    let bytes = fs::read(state.join("journal")).ok()?;
-    let records = journal::decode(&bytes).ok()?.records;
-    Journal::replay(&records).ok()
+    Journal::replay(&journal_file::peek(&state.join(JOURNAL))?).ok()
 }

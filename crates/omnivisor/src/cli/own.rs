@@ -7,13 +7,17 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Outcome, output};
+use super::nym::Loaded;
+use super::{Outcome, adopt, output};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
+use crate::shell::end_orphan;
 
 /// Verbs of our own.
 #[derive(Subcommand)]
 pub(super) enum Own {
+    /// Take over an installation of Nymvisor, or show what that would do
+    Adopt(adopt::Adopt),
     /// Show what runs, what will be done, and why
     Status {
         #[command(flatten)]
@@ -22,7 +26,7 @@ pub(super) enum Own {
         #[arg(long)]
         json: bool,
     },
-    /// Stop the node, and end its supervisor
+    /// Stop the node, and end its supervisor; or what a supervisor that was killed has left
     Stop(Which),
     /// Do no automatic upgrades until `resume`, also after a restart
     Hold(Which),
@@ -47,13 +51,17 @@ pub(super) struct Which {
 
 pub(super) fn run(own: &Own) -> Outcome {
     let (which, command) = match own {
+        Own::Adopt(verb) => return adopt::run(verb),
         Own::Status { which, .. } => (which, Command::Status),
         Own::Stop(which) => (which, Command::Stop),
         Own::Hold(which) => (which, Command::Hold),
         Own::Resume(which) => (which, Command::Resume),
         Own::Upgrade { name, which } => (which, Command::Upgrade { name: name.clone() }),
     };
-    let instance = find(which)?;
+    let instance = match find(which) {
+        Err(Missing { error, several: false }) if matches!(own, Own::Stop(_)) => return stop_orphan(which, error),
+        found => found.map_err(|missing| missing.error)?,
+    };
     let answer = control::ask(&instance.socket, command).with_context(|| {
         format!("the supervisor of {} (process {}) gives no answer within 10 s", instance.id, instance.pid)
     })?;
@@ -61,6 +69,7 @@ pub(super) fn run(own: &Own) -> Outcome {
     match own {
         Own::Status { json: true, .. } => output::result(&value.to_string()),
         Own::Status { .. } => output::result(&describe(&value)),
+        Own::Adopt(_) => {}
         Own::Stop(_) => output::result(&format!("{} is stopping", instance.id)),
         Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),
         Own::Resume(_) => output::result(&format!("{} goes on", instance.id)),
@@ -75,27 +84,59 @@ pub(super) fn run(own: &Own) -> Outcome {
     Ok(Exit::Success)
 }
 
-fn find(which: &Which) -> anyhow::Result<Instance> {
-    let folder = control::runtime_folder(|name| env::var_os(name)).ok_or_else(|| {
-        anyhow!("there is no folder for running instances: set XDG_RUNTIME_DIR or OMNIVISOR_RUNTIME_DIR")
-    })?;
+/// Why no running instance could be chosen.
+struct Missing {
+    error: anyhow::Error,
+    /// Whether that is because there are several.
+    several: bool,
+}
+
+fn find(which: &Which) -> Result<Instance, Missing> {
+    let Some(folder) = control::runtime_folder(|name| env::var_os(name)) else {
+        let error = anyhow!("there is no folder for running instances: set XDG_RUNTIME_DIR or OMNIVISOR_RUNTIME_DIR");
+        return Err(Missing { error, several: false });
+    };
     find_in(control::running(&folder), which.id.as_deref(), folder)
 }
 
-fn find_in(mut running: Vec<Instance>, id: Option<&str>, folder: PathBuf) -> anyhow::Result<Instance> {
+/// No supervisor answers; but its node may be there.
+fn stop_orphan(which: &Which, not_running: anyhow::Error) -> Outcome {
+    // What is said of the search for an installation would only hide what was asked for.
+    let Ok(loaded) = Loaded::find_instance(which.id.as_deref()) else { return Err(not_running.into()) };
+    loaded.log(true);
+    let settings = loaded.settings()?;
+    let dialect = loaded.dialect(&settings, Vec::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
+    let shared = !dialect.context().siblings.is_empty();
+    let grace = loaded.config.shutdown_grace_period;
+    let ended = runtime.block_on(end_orphan(&dialect, shared, grace, settings.allow_network_file_system))?;
+    let id = &loaded.config.id;
+    let Some(ended) = ended else {
+        return Err(not_running.context(format!("no node of {id} runs, and no supervisor")).into());
+    };
+    let what = match (ended.main, ended.others) {
+        (Some(pid), _) => format!("its node (process {pid}) had none"),
+        (None, 1) => "a process of an earlier node was left".to_owned(),
+        (None, others) => format!("{others} processes of an earlier node were left"),
+    };
+    let how = if ended.killed { "had to be killed" } else { "ended when asked" };
+    output::result(&format!("{id} has no supervisor; {what}, and {how}"));
+    Ok(Exit::Success)
+}
+
+fn find_in(mut running: Vec<Instance>, id: Option<&str>, folder: PathBuf) -> Result<Instance, Missing> {
     let names = |running: &[Instance]| running.iter().map(|it| it.id.clone()).collect::<Vec<_>>().join(", ");
-    if running.is_empty() {
-        return Err(anyhow!("no instance is running (none has its socket in {})", folder.display()));
-    }
     let all = names(&running);
     if let Some(id) = id {
         running.retain(|instance| instance.id == id);
     }
-    match running.len() {
-        1 => Ok(running.remove(0)),
-        0 => Err(anyhow!("no instance {} is running; these are: {all}", id.unwrap_or_default())),
-        _ => Err(anyhow!("more than one instance is running: say which with --id ({all})")),
-    }
+    let error = match running.len() {
+        1 => return Ok(running.remove(0)),
+        0 if all.is_empty() => anyhow!("no instance is running (none has its socket in {})", folder.display()),
+        0 => anyhow!("no instance {} is running; these are: {all}", id.unwrap_or_default()),
+        _ => anyhow!("more than one instance is running: say which with --id ({all})"),
+    };
+    Err(Missing { error, several: running.len() > 1 })
 }
 
 /// The status for people.

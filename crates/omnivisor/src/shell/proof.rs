@@ -5,7 +5,7 @@ use omnivisor_core::journal::Phase;
 use omnivisor_core::release::{Installed, Release};
 use omnivisor_core::supervisor::{Exit, LaunchKey, Seen};
 
-use super::{Shell, start};
+use super::{Shell, adopt};
 use crate::effects::digest;
 
 impl Shell {
@@ -30,7 +30,7 @@ impl Shell {
         let (dialect, known) = (self.dialect.clone(), key.installed.clone());
         let (launch, proofs) = (self.launch, self.proofs.0.clone());
         tokio::spawn(async move {
-            let proof = match start::prove(&*dialect, &known.folder).await {
+            let proof = match adopt::prove(&*dialect, &known.folder).await {
                 Ok(Ok(found)) => match dialect.same_program(&known.identity, &found.identity) {
                     Ok(()) => {
                         let release = Release { name: known.release.name, ..found.release };

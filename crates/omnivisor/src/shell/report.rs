@@ -63,7 +63,7 @@ pub(super) fn is_settled(standing: &Standing) -> bool {
     matches!(standing, Standing::Installed | Standing::Denied(_))
 }
 
-fn describe(standing: &Standing, announced: &Announcement) -> String {
+pub(super) fn describe(standing: &Standing, announced: &Announcement) -> String {
     match standing {
         Standing::Installed => "installed".to_owned(),
         Standing::Denied(why) => format!("failed here and is not installed again: {why}"),

@@ -47,6 +47,12 @@ pub enum OpenError {
     },
 }
 
+/// What a journal says, without touching it; none if there is none that can be believed.
+pub fn peek(path: &Path) -> Option<Vec<Record>> {
+    let records = journal::decode(&fs::read(path).ok()?).ok()?.records;
+    (!records.is_empty()).then_some(records)
+}
+
 /// An open journal.
 #[derive(Debug)]
 pub struct JournalFile {

@@ -17,4 +17,5 @@ mod peer_defects;
 mod run_to_its_end;
 mod supervise;
 mod upgrade;
+mod way_in;
 mod world;

@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use omnivisor_testkit::{
-    Answer, Behaviour, Installation, NodeLog, Options, Sandbox, Supervised, Upstream, mint, sha256_hex, upgrade_info,
-    wait_until,
+    Answer, Behaviour, Installation, NodeLog, Options, Sandbox, Supervised, Upstream, executable, mint, sha256_hex,
+    upgrade_info, wait_until,
 };
 use serde_json::Value;
 
@@ -111,6 +111,18 @@ impl World {
     /// `nymvisor run run`, started.
     pub fn start(&self) -> Supervised {
         self.sandbox.spawn(self.run_command())
+    }
+
+    /// Runs the node as Nymvisor does, through a parent of this name, on which `"$0" run` runs the active release; the shell
+    /// script says what becomes of that.
+    pub fn run_by_nymvisor(&self, script: &str) -> Supervised {
+        let folder = self.sandbox.path().join("peer");
+        std::fs::create_dir(&folder).unwrap();
+        let shell = std::fs::canonicalize("/bin/sh").unwrap();
+        executable::copy(&shell, &folder.join("nymvisor"));
+        let mut command: Command = self.sandbox.omnivisor(&folder.join("nymvisor"), "nymvisor");
+        command.arg("-c").arg(script).arg(self.installation.current().join("bin/nym-node"));
+        self.sandbox.spawn(command)
     }
 
     pub fn log(&self) -> NodeLog {

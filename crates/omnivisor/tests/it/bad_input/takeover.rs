@@ -1,9 +1,6 @@
 //! Somebody runs the node already.
 
-use std::fs;
-use std::process::Command;
-
-use omnivisor_testkit::{Behaviour, Supervised, executable, wait_until};
+use omnivisor_testkit::{Behaviour, wait_until};
 
 use super::{Calm, impatient};
 use crate::world::{SOON, World};
@@ -25,21 +22,10 @@ fn a_second_supervisor_is_refused_and_told_who_is_first() {
     calm.follows_a_good_one("2.0.0");
 }
 
-/// Runs the node as Nymvisor does, through a parent of this name; `script` says what becomes of that.
-fn run_by(world: &World, name: &str, script: &str) -> Supervised {
-    let folder = world.sandbox.path().join("peer");
-    fs::create_dir(&folder).unwrap();
-    let shell = fs::canonicalize("/bin/sh").unwrap();
-    executable::copy(&shell, &folder.join(name));
-    let mut command: Command = world.sandbox.omnivisor(&folder.join(name), name);
-    command.arg("-c").arg(script).arg(world.installation.current().join("bin/nym-node"));
-    world.sandbox.spawn(command)
-}
-
 #[test]
 fn a_node_whose_supervisor_is_gone_is_taken_over_as_it_is() {
     let world = World::with(Behaviour::new("1.0.0"), impatient());
-    let mut peer = run_by(&world, "nymvisor", "\"$0\" run & exit 0");
+    let mut peer = world.run_by_nymvisor("\"$0\" run & exit 0");
     assert_eq!(peer.wait(SOON).code(), Some(0));
     let pid = world.wait_for("1.0.0");
     let supervised = world.start();
@@ -54,7 +40,7 @@ fn a_node_whose_supervisor_is_gone_is_taken_over_as_it_is() {
 #[test]
 fn a_node_whose_supervisor_lives_is_left_to_it() {
     let world = World::with(Behaviour::new("1.0.0"), impatient());
-    let mut peer = run_by(&world, "nymvisor", "\"$0\" run & wait");
+    let mut peer = world.run_by_nymvisor("\"$0\" run & wait");
     let pid = world.wait_for("1.0.0");
     let mut supervised = world.start();
     assert_eq!(supervised.wait(SOON).code(), Some(12), "{}", supervised.stderr());

@@ -1,0 +1,192 @@
+//! Open the journal of an instance; or, on the first day, begin one with what another tool has left, proven.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use omnivisor_core::dialect::{Dialect, Mirrored};
+use omnivisor_core::journal::{Adoption, Journal, Phase, Record};
+use omnivisor_core::release::{Installed, Release, ReleaseName};
+
+use super::claim::{StartError, claim, state};
+use super::present::Present;
+use super::report;
+use crate::clock;
+use crate::effects::{activate, digest, preflight};
+use crate::store::journal_file::{JournalFile, OpenError};
+use crate::store::{atomic, journal_file, small};
+
+/// Everything that ever happened.
+pub const JOURNAL: &str = "journal";
+/// Says that there was a journal.
+const ADOPTED: &str = "adopted";
+
+/// The journal; or, where there never was one, a new one of what is installed; or, where it cannot be believed, none, what
+/// the link names, and why.
+pub(super) async fn open_journal(
+    dialect: &dyn Dialect,
+    running: Option<PathBuf>,
+) -> Result<(Option<JournalFile>, Vec<Record>, Option<String>), StartError> {
+    let folder = &dialect.paths().state;
+    let (path, marker) = (folder.join(JOURNAL), folder.join(ADOPTED));
+    let degraded = match journal_file::JournalFile::open(&path) {
+        Ok((mut journal, mut records)) if !records.is_empty() && Journal::replay(&records).is_ok() => {
+            mark_adopted(&marker)?;
+            set_aside_unreadable(dialect);
+            if let Some(record) = taken_over(dialect, &records).await? {
+                report::tell_one(&record);
+                journal
+                    .append(std::slice::from_ref(&record))
+                    .map_err(state("the journal cannot be written".to_owned()))?;
+                records.push(record);
+            }
+            return Ok((Some(journal), records, None));
+        }
+        Ok(_) => format!("the journal {} contradicts itself", path.display()),
+        Err(OpenError::Missing(_)) if !marker.exists() => {
+            let record = find_installed(dialect, running).await?;
+            set_aside_unreadable(dialect);
+            if let Record::Adopted { installed, .. } = &record {
+                requeue_unfinished(dialect, installed);
+            }
+            let journal = JournalFile::create(&path, std::slice::from_ref(&record))
+                .map_err(state(format!("the journal {} cannot be made", path.display())))?;
+            mark_adopted(&marker)?;
+            return Ok((Some(journal), vec![record], None));
+        }
+        Err(error) => anyhow::Error::from(error).chain().map(ToString::to_string).collect::<Vec<_>>().join(": "),
+    };
+    let record = find_installed(dialect, running).await?;
+    let hint = format!("{degraded}. To begin anew from what runs now, move {} away and start again", folder.display());
+    Ok((None, vec![record, Record::Held], Some(hint)))
+}
+
+/// Takes an installation over without starting or stopping anything: the journal is begun, and the files for other tools say
+/// what it says. One that was taken over before stays as it is.
+pub async fn adopt(dialect: &dyn Dialect, shared: bool, allow_network_file_system: bool) -> Result<(), StartError> {
+    let _locks = claim(dialect, allow_network_file_system).await?;
+    let roll = Present::find(dialect, shared)?.roll;
+    if let (Some(main), Some((peer, name))) = (&roll.main, &roll.peer) {
+        return Err(StartError::Peer { node: main.process.pid, peer: *peer, name: name.clone() });
+    }
+    let (_, records, degraded) = open_journal(dialect, roll.main.map(|main| main.folder)).await?;
+    if let Some(why) = degraded {
+        return Err(StartError::NothingToRun(why));
+    }
+    let journal = Journal::replay(&records).unwrap_or_default();
+    // What an upgrade under way owes is written by the run that finishes it.
+    if let (Phase::Idle, Some(shown)) = (journal.phase(), journal.shown()) {
+        let mirrored = Mirrored { shown: shown.clone(), committed: None, linked: true, settled: Vec::new() };
+        activate::mirror(dialect, &mirrored).map_err(|error| StartError::State {
+            what: "the files for other tools cannot be written".to_owned(),
+            source: io::Error::other(error),
+        })?;
+    }
+    Ok(())
+}
+
+/// Begins the journal of an instance that was just made; false if there is one, or if `found` says that another tool had
+/// been there: then the first run adopts what is there.
+pub fn initialise(dialect: &dyn Dialect, adopted: &Record, found: bool) -> io::Result<bool> {
+    let folder = &dialect.paths().state;
+    let (path, marker) = (folder.join(JOURNAL), folder.join(ADOPTED));
+    if found || marker.exists() || path.exists() {
+        return Ok(false);
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    JournalFile::create(&path, std::slice::from_ref(adopted))?;
+    mark_adopted(&marker).map_err(io::Error::other)?;
+    Ok(true)
+}
+
+/// Whether another tool ran this instance meanwhile, and upgraded it: then its release, proven, is the one to run. An older
+/// one must not be started on what that has left.
+async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<Record>, StartError> {
+    let Ok(journal) = Journal::replay(records) else { return Ok(None) };
+    let (Some(shown), Some((adopted, _))) = (journal.shown(), journal.adopted()) else { return Ok(None) };
+    let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
+    let Some(folder) = dialect.moved(&|path| small::read(path).ok(), shown, since) else { return Ok(None) };
+    let installed = prove(dialect, &folder).await?.map_err(|why| {
+        StartError::NothingToRun(format!(
+            "another tool has installed {} meanwhile, which cannot run: {why}",
+            folder.display()
+        ))
+    })?;
+    Ok(Some(Record::TakenOver { installed, at: clock::now().wall }))
+}
+
+/// Proves the executable of a folder; or says why that cannot be done.
+pub(super) async fn prove(dialect: &dyn Dialect, folder: &Path) -> Result<Result<Installed, String>, StartError> {
+    let executable = dialect.executable(folder);
+    if !executable.is_file() {
+        return Ok(Err(format!("{} is not there", executable.display())));
+    }
+    let (version, identity) = match preflight::identify(dialect, &executable).await {
+        Ok(said) => said,
+        Err(failure) => return Ok(Err(failure.reason)),
+    };
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = ReleaseName::parse_installed(&name).map_err(|error| StartError::NothingToRun(error.to_string()))?;
+    let digest = digest::of_executable(&executable).map_err(state("the executable cannot be read".to_owned()))?;
+    let release = Release { name, version, digest: None };
+    Ok(Ok(Installed { release, folder: folder.to_owned(), digest, identity }))
+}
+
+fn mark_adopted(marker: &Path) -> Result<(), StartError> {
+    if marker.exists() {
+        return Ok(());
+    }
+    atomic::replace(marker, b"there is a journal beside this\n", 0o600)
+        .map_err(state(format!("{} cannot be written", marker.display())))
+}
+
+/// A plan that a crash of its writer left half written would stop every upgrade for ever, and a history the way back to the
+/// peer: they are kept beside new ones.
+fn set_aside_unreadable(dialect: &dyn Dialect) {
+    for path in dialect.unreadable(&|path| small::read(path).ok()) {
+        let aside = path.with_extension(format!("json.unreadable-{}", clock::now().wall.unix_nanos() / 1_000_000));
+        match fs::rename(&path, &aside) {
+            Ok(()) => {
+                tracing::warn!(path = %path.display(), aside = %aside.display(), "a file cannot be read; it is kept there, and made anew");
+            }
+            Err(error) => tracing::error!(path = %path.display(), %error, "a file cannot be read or moved away"),
+        }
+    }
+}
+
+/// An upgrade that another tool was committing when it was killed has left its queue and was not done: it would be lost.
+fn requeue_unfinished(dialect: &dyn Dialect, adopted: &Installed) {
+    match activate::requeue(dialect, adopted) {
+        Ok(names) => names.iter().for_each(|name| {
+            tracing::warn!(name, "an upgrade was begun here and not finished by another tool: it is queued again");
+        }),
+        Err(error) => tracing::warn!(%error, "an upgrade that another tool has not finished cannot be queued again"),
+    }
+}
+
+async fn find_installed(dialect: &dyn Dialect, running: Option<PathBuf>) -> Result<Record, StartError> {
+    let installed = adopt_installation(dialect, running).await?;
+    Ok(Record::Adopted { installed, at: clock::now().wall, adoption: Adoption::Found })
+}
+
+/// What another tool left installed, proven: what runs, else what the link names, else what the files name.
+pub async fn adopt_installation(dialect: &dyn Dialect, running: Option<PathBuf>) -> Result<Installed, StartError> {
+    let paths = dialect.paths();
+    let link = fs::read_link(&paths.link).ok().map(|target| {
+        let target: PathBuf = paths.releases.join(target).components().collect();
+        target
+    });
+    let found = dialect.found(&|path| small::read(path).ok(), link.as_deref());
+    let mut reasons = Vec::new();
+    for folder in running.into_iter().chain(found.folders) {
+        match prove(dialect, &folder).await? {
+            Ok(installed) => return Ok(installed),
+            Err(why) => reasons.push(why),
+        }
+    }
+    if found.upgraded {
+        reasons.push("upgrades were done here, so the first release is not started instead".to_owned());
+    }
+    Err(StartError::NothingToRun(reasons.join("; ")))
+}

@@ -1,0 +1,123 @@
+//! Take an instance for oneself: two locks, so that nobody else supervises it, or its home.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use omnivisor_core::dialect::Dialect;
+
+use crate::clock;
+use crate::effects::process::ProcessId;
+use crate::store::lock::{self, Lock, LockError};
+
+/// Held by the supervisor.
+pub(super) const SUPERVISOR_LOCK: &str = "supervisor.lock";
+/// Held by the supervisor, too, in the node's home: instances may share a home by mistake.
+const HOME_LOCK: &str = "omnivisor.lock";
+
+/// How long a lock whose holder is dead may still be held.
+const ORPHANED_LOCK: Duration = Duration::from_secs(5);
+
+/// Why an instance cannot be supervised.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Somebody does already.
+    #[error("this instance is supervised already, by {0}")]
+    AlreadyRunning(String),
+    /// The peer does.
+    #[error("the node (process {node}) is run by {name} (process {peer}): stop that first")]
+    Peer {
+        /// The node.
+        node: i32,
+        /// Its supervisor.
+        peer: i32,
+        /// What that is called.
+        name: String,
+    },
+    /// The locks would be no guarantee.
+    #[error("{path} is on {kind}, where locks are no guarantee that the node runs once", path = .path.display())]
+    FileSystem {
+        /// The state folder.
+        path: PathBuf,
+        /// The file system.
+        kind: &'static str,
+    },
+    /// There is nothing to run.
+    #[error("there is no release to run: {0}")]
+    NothingToRun(String),
+    /// The state folder cannot be used.
+    #[error("{what}")]
+    State {
+        /// What was attempted.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A lock cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+pub(super) fn state(what: String) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::State { what, source }
+}
+
+/// Makes the state folder and takes both locks: nobody else supervises this instance, or this home, until they are dropped.
+pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool) -> Result<[Lock; 2], StartError> {
+    let paths = dialect.paths();
+    make_state_folder(&paths.state)?;
+    if let Some(kind) = lock::unreliable_file_system(&paths.state).filter(|_| !allow_network_file_system) {
+        return Err(StartError::FileSystem { path: paths.state.clone(), kind });
+    }
+    let mut supervisor_lock = be_the_one(&paths.state.join(SUPERVISOR_LOCK)).await?;
+    let holder = format!("process {}\n", std::process::id());
+    if let Err(error) = supervisor_lock.sign(&holder) {
+        // It is held all the same; whoever finds it held will not know by whom.
+        tracing::warn!(%error, "the supervisor's lock cannot be signed");
+    }
+    let home_lock = lock_home(&paths.beside, dialect.instance()).await?;
+    Ok([supervisor_lock, home_lock])
+}
+
+/// Takes the supervisor's lock. A holder that is dead has left it to a child that had not executed yet, and which ends as
+/// soon as it sees that: that is waited for.
+async fn be_the_one(path: &Path) -> Result<Lock, StartError> {
+    let end = clock::now().monotonic + ORPHANED_LOCK;
+    loop {
+        match Lock::try_take(path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held { holder, .. }) => {
+                // One that has not signed yet is about to.
+                let pid = holder.rsplit_once("process ").and_then(|(_, pid)| pid.parse().ok());
+                let alive = pid.is_some_and(|pid| ProcessId::of(pid).is_some());
+                if alive || clock::now().monotonic >= end {
+                    return Err(StartError::AlreadyRunning(holder));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Two instances of one home would run two nodes on the same keys.
+async fn lock_home(beside: &Path, instance: &str) -> Result<Lock, StartError> {
+    fs::create_dir_all(beside).map_err(state(format!("{} cannot be made", beside.display())))?;
+    let mut lock = be_the_one(&beside.join(HOME_LOCK)).await.map_err(|error| match error {
+        StartError::AlreadyRunning(holder) => StartError::AlreadyRunning(format!("{holder}, on the same home")),
+        error => error,
+    })?;
+    let _ = lock.sign(&format!("instance {instance}, process {}\n", std::process::id()));
+    Ok(lock)
+}
+
+fn make_state_folder(path: &Path) -> Result<(), StartError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(state(format!("the state folder {} cannot be made", path.display())))
+}

@@ -1,0 +1,141 @@
+//! What taking an installation over would find and do. Changes nothing.
+
+use std::fs;
+use std::path::PathBuf;
+
+use omnivisor_core::agent::{Agent, Event, Policy};
+use omnivisor_core::dialect::{Contents, Dialect, Mirrored};
+use omnivisor_core::journal::{Adoption, Journal, Record};
+use serde_json::{Value, json};
+
+use super::adopt::{self, JOURNAL};
+use super::claim::SUPERVISOR_LOCK;
+use super::present::Present;
+use super::report;
+use crate::clock;
+use crate::store::journal_file;
+use crate::store::lock::{self, Lock, LockError};
+use crate::store::small;
+
+/// Looks, and says what it found, as JSON: `ready` says whether a supervisor could begin now, `obstacles` why not.
+pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_network_file_system: bool) -> Value {
+    let paths = dialect.paths();
+    let read = |path: &std::path::Path| small::read(path).ok();
+    let mut obstacles = Vec::new();
+    let kind = lock::unreliable_file_system(paths.state.ancestors().find(|path| path.exists()).unwrap_or(&paths.state));
+    if let Some(kind) = kind.filter(|_| !allow_network_file_system) {
+        obstacles.push(format!("{} is on {kind}, where locks are no guarantee", paths.state.display()));
+    }
+    let supervisor = supervisor(dialect);
+    if let Some(holder) = &supervisor {
+        obstacles.push(format!("this instance is supervised already, by {holder}"));
+    }
+    let roll = match Present::find(dialect, shared) {
+        Ok(present) => present.roll,
+        Err(error) => {
+            obstacles.push(error.to_string());
+            crate::effects::roll_call::RollCall::default()
+        }
+    };
+    if let (Some(main), Some((peer, name))) = (&roll.main, &roll.peer) {
+        obstacles.push(format!(
+            "the node (process {}) is run by {name} (process {peer}): stop that first",
+            main.process.pid
+        ));
+    }
+
+    let records = known(dialect);
+    let taken_over = records.is_some();
+    let running = roll.main.as_ref().map(|main| main.folder.clone());
+    let records = match records {
+        Some(records) => records,
+        None => match adopt::adopt_installation(dialect, running).await {
+            Ok(installed) => {
+                vec![Record::Adopted { installed, at: clock::now().wall, adoption: Adoption::Found }]
+            }
+            Err(error) => {
+                obstacles.push(error.to_string());
+                Vec::new()
+            }
+        },
+    };
+    let journal = Journal::replay(&records).unwrap_or_default();
+    let unreadable: Vec<PathBuf> = dialect.unreadable(&read);
+    let readable = |path: &std::path::Path| read(path).filter(|_| !unreadable.iter().any(|it| it == path));
+    let unfinished = journal.active().filter(|_| !taken_over).and_then(|active| dialect.unfinished(&readable, active));
+    let queue = unfinished.as_ref().map(|(queue, _)| queue.clone()).or_else(|| readable(&paths.queue));
+    json!({
+        "instance": dialect.instance(),
+        "home": paths.home,
+        "state": paths.state,
+        "releases": paths.releases,
+        "ready": obstacles.is_empty(),
+        "obstacles": obstacles,
+        "takenOver": taken_over,
+        "supervisor": supervisor,
+        "node": roll.main.map(|main| json!({ "pid": main.process.pid, "folder": main.folder })),
+        "left": roll.stragglers.iter().map(|process| process.pid).collect::<Vec<_>>(),
+        "release": journal.shown().map(|shown| json!({
+            "name": shown.release.name.as_str(),
+            "version": shown.release.version.as_str(),
+            "folder": shown.folder,
+            "digest": shown.digest.to_string(),
+        })),
+        "announced": queue.map_or_else(Vec::new, |queue| announced(dialect, &records, policy, &queue)),
+        "queuedAgain": unfinished.map_or_else(Vec::new, |(_, names)| names),
+        "setAside": unreadable,
+        "written": written(dialect, &journal, &readable),
+    })
+}
+
+/// Who holds the supervisor's lock, if anybody does.
+fn supervisor(dialect: &dyn Dialect) -> Option<String> {
+    let path = dialect.paths().state.join(SUPERVISOR_LOCK);
+    match path.exists().then(|| Lock::try_take(&path))? {
+        Err(LockError::Held { holder, .. }) => Some(holder),
+        _ => None,
+    }
+}
+
+/// What our own journal says, if there is one that can be believed.
+fn known(dialect: &dyn Dialect) -> Option<Vec<Record>> {
+    let records = journal_file::peek(&dialect.paths().state.join(JOURNAL))?;
+    Journal::replay(&records).is_ok().then_some(records)
+}
+
+/// What would become of each announced upgrade.
+fn announced(dialect: &dyn Dialect, records: &[Record], policy: Policy, queue: &[u8]) -> Vec<Value> {
+    let now = clock::now();
+    let (Ok(observed), Ok((mut agent, _))) = (dialect.announced(queue), Agent::recover(records, policy, now)) else {
+        return Vec::new();
+    };
+    agent.step(now, Event::Announced(observed.announcements));
+    let announced = agent.announced().iter().map(|announced| {
+        json!({
+            "name": announced.release.name.as_str(),
+            "version": announced.release.version.as_str(),
+            "due": announced.trigger.due().map(|due| due.to_string()),
+            "standing": report::describe(&agent.standing(now, announced), announced),
+        })
+    });
+    let refused = observed.refused.iter().map(|refused| {
+        json!({ "name": refused.name, "version": null, "due": null, "standing": format!("cannot be followed: {}", refused.reason) })
+    });
+    announced.chain(refused).collect()
+}
+
+/// The files for other tools that say something else than what is there.
+fn written(
+    dialect: &dyn Dialect,
+    journal: &Journal,
+    read: &dyn Fn(&std::path::Path) -> Option<Vec<u8>>,
+) -> Vec<PathBuf> {
+    let Some(shown) = journal.shown() else { return Vec::new() };
+    let mirrored = Mirrored { shown: shown.clone(), committed: None, linked: true, settled: Vec::new() };
+    let files = dialect.mirror(&mirrored, read).unwrap_or_default().into_iter();
+    let changes = files.filter(|file| match &file.contents {
+        Contents::Bytes(_) => true,
+        Contents::Link(target) => fs::read_link(&file.path).ok().as_ref() != Some(target),
+    });
+    changes.map(|file| file.path).collect()
+}

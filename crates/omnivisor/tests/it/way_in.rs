@@ -1,0 +1,233 @@
+//! The first day: what taking over would do, the take-over itself, and the end of what a killed supervisor has left.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use omnivisor_testkit::{Behaviour, Options, upgrade_info, wait_until};
+use serde_json::Value;
+
+use crate::world::{SOON, World, options, timestamp};
+
+/// Everything below a folder: what it is, whose, when it was changed, and what is in it.
+fn everything(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let (path, of) = (entry.path(), entry.metadata().unwrap());
+            let contents = match of.file_type() {
+                kind if kind.is_dir() => {
+                    folders.push(path.clone());
+                    Vec::new()
+                }
+                kind if kind.is_symlink() => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+                _ => fs::read(&path).unwrap(),
+            };
+            found.insert(path, (of.mode(), of.ctime(), of.ctime_nsec(), contents));
+        }
+    }
+    found
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[track_caller]
+fn assert_says(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word} is not said in:\n{said}");
+    }
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn a_dry_run_says_what_a_take_over_would_do_and_changes_nothing() {
+    let world = World::with(Behaviour::new("1.0.0"), Options { restart_on_failure: false, ..options() });
+    let due = upgrade_info("due", "2.0.0", "2024-01-01T00:00:00Z", None, Some(Behaviour::new("2.0.0").details()));
+    world.installation.place_upgrade(&due, Some(&world.minted(&Behaviour::new("2.0.0"))));
+    world.installation.queue(due);
+    let later = timestamp(Duration::from_secs(3600));
+    world.installation.queue(upgrade_info("later", "3.0.0", &later, None, None));
+    world.installation.queue(upgrade_info("../evil", "4.0.0", &later, None, None));
+    fs::write(world.installation.history(), "{\"history\": [").unwrap();
+    let before = everything(world.sandbox.path());
+
+    let output = world.omnivisor(&["adopt", "--dry-run"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let said = text(&output);
+    assert_says(
+        &said,
+        &[
+            "instance    nym-node-default (",
+            "release     1.0.0 (genesis), in ",
+            "node        does not run",
+            "announced   2.0.0 (due): was already due when this installation was taken over: is prepared, and waits for",
+            &format!("announced   3.0.0 (later): will be switched to at {later}"),
+            "announced   (../evil): cannot be followed: ",
+            "set aside   ",
+            "upgrade-history.json: cannot be read",
+            "write       ",
+            "current-version-info.json",
+            "make        ",
+            "note        restart_on_failure is false",
+            "Nothing was changed.",
+        ],
+    );
+    assert_eq!(everything(world.sandbox.path()), before, "nothing was changed");
+
+    let output = world.omnivisor(&["adopt", "--dry-run", "--json"]);
+    let survey: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&survey["ready"], &survey["takenOver"]), (&true.into(), &false.into()));
+    assert_eq!(survey["release"]["version"], "1.0.0");
+
+    // What it said is what happens.
+    let output = world.omnivisor(&["adopt"]);
+    assert_says(&text(&output), &["This was done"]);
+    assert!(world.log().starts().is_empty(), "nothing was started");
+    assert_eq!(world.installation.assert_nymvisor_would_start(), "1.0.0");
+    let again = world.omnivisor(&["adopt"]);
+    assert_says(&text(&again), &["It was taken over before; nothing was changed.", "(due): was already due"]);
+    let _supervised = world.run();
+    let status = world.wait_for_status("both are known", |status| status["announced"].as_array().unwrap().len() == 2);
+    assert!(status["announced"][0]["standing"].as_str().unwrap().contains("omnivisor upgrade due"), "{status}");
+}
+
+#[test]
+fn a_dry_run_says_what_stands_in_the_way() {
+    let world = World::new();
+    let mut peer = world.run_by_nymvisor("\"$0\" run & wait");
+    let pid = world.wait_for("1.0.0");
+    let before = everything(&world.sandbox.nym_home());
+    for arguments in [&["adopt", "--dry-run"][..], &["adopt"]] {
+        let output = world.omnivisor(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let words = format!("IN THE WAY  the node (process {pid}) is run by nymvisor (process {})", peer.pid());
+        assert_says(&text(&output), &[&words, "cannot be taken over as it is"]);
+    }
+    // A node that its supervisor has left behind is none: it is taken over as it is.
+    peer.kill9();
+    let said = text(&world.omnivisor(&["adopt", "--dry-run"]));
+    assert_says(&said, &[&format!("node        runs (process {pid}); `nymvisor run …` takes it over, undisturbed")]);
+    assert_eq!(everything(&world.sandbox.nym_home()), before);
+
+    let supervised = world.start();
+    world.wait_for_status("it is taken over", |status| status["node"]["pid"] == pid);
+    let output = world.omnivisor(&["adopt", "--dry-run"]);
+    let words = format!("supervised already, by process {}", supervised.pid());
+    assert_says(&text(&output), &[&words, "It was taken over before"]);
+}
+
+/// Where there is nothing that could be run, that is said; so it is of several instances, and of none.
+#[test]
+fn a_dry_run_finds_its_instance_or_says_which_there_are() {
+    let world = World::new();
+    fs::remove_file(world.installation.binary("genesis")).unwrap();
+    let output = world.omnivisor(&["adopt", "--dry-run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&text(&output), &["release     none that could be run", "IN THE WAY  there is no release to run"]);
+
+    let output = world.omnivisor(&["adopt", "--dry-run", "--id", "nobody"]);
+    assert_says(&text(&output), &["cannot read the configuration", "nobody"]);
+    let instances = world.installation.instance_dir().parent().unwrap();
+    fs::create_dir_all(instances.join("second/config")).unwrap();
+    let config = fs::read_to_string(world.installation.config()).unwrap().replace("nym-node-default", "second");
+    fs::write(instances.join("second/config/config.toml"), config).unwrap();
+    assert_says(
+        &text(&world.omnivisor(&["adopt", "--dry-run"])),
+        &["more than one instance", "nym-node-default, second"],
+    );
+    assert_says(&text(&world.omnivisor(&["adopt", "--dry-run", "--id", "second"])), &["instance    second ("]);
+}
+
+#[test]
+fn a_stop_ends_the_node_that_a_killed_supervisor_has_left() {
+    for (behaviour, how) in [
+        (Behaviour::new("1.0.0"), "ended when asked"),
+        (Behaviour { ignore_stop: true, ..Behaviour::new("1.0.0") }, "had to be killed"),
+    ] {
+        let world = World::with(behaviour, Options { shutdown_grace_period: "1s".to_owned(), ..options() });
+        let mut supervised = world.run();
+        let pid = world.wait_for("1.0.0");
+        supervised.kill9();
+        assert_eq!(world.log().running().len(), 1, "it lives on");
+        let output = world.omnivisor(&["stop"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert_says(&text(&output), &["has no supervisor", &format!("its node (process {pid})"), how]);
+        assert!(world.log().running().is_empty(), "it is gone when the command returns");
+        let output = world.omnivisor(&["stop"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_says(&text(&output), &["no node of nym-node-default runs, and no supervisor"]);
+        // It is no command to stay down.
+        let _supervised = world.run();
+        world.log().assert_never_double();
+    }
+}
+
+/// And what has outlived the node, in its group.
+#[test]
+fn a_stop_ends_what_is_left_of_a_node() {
+    let grandchild = omnivisor_testkit::Grandchild { ignore_term: false, own_session: false };
+    let world = World::with(Behaviour { grandchild: Some(grandchild), ..Behaviour::new("1.0.0") }, options());
+    let mut supervised = world.run();
+    let pid = world.wait_for("1.0.0");
+    wait_until("its child runs", SOON, || (world.log().grandchildren().len() == 1).then_some(()));
+    supervised.kill9();
+    signal(pid, rustix::process::Signal::KILL);
+    wait_until("the node is gone", SOON, || world.log().running().is_empty().then_some(()));
+    let output = world.omnivisor(&["stop", "--id", "nym-node-default"]);
+    assert_says(&text(&output), &["a process of an earlier node was left"]);
+    assert!(world.log().grandchildren().is_empty());
+}
+
+/// Nymvisor leaves its node behind whenever it is killed; and where it still runs, it is left to it.
+#[test]
+fn a_stop_ends_the_node_that_a_killed_nymvisor_has_left_and_no_other() {
+    let world = World::new();
+    let mut peer = world.run_by_nymvisor("\"$0\" run & wait");
+    let pid = world.wait_for("1.0.0");
+    let output = world.omnivisor(&["stop"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&text(&output), &[&format!("is run by nymvisor (process {})", peer.pid())]);
+    assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
+    peer.kill9();
+    let before = everything(&world.sandbox.nym_home());
+    let output = world.omnivisor(&["stop"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(world.log().running().is_empty());
+    assert_eq!(everything(&world.sandbox.nym_home()), before, "nothing else was taken over");
+}
+
+/// One that cannot be reached is no orphan's.
+#[test]
+fn a_stop_leaves_the_node_of_a_supervisor_that_it_cannot_reach() {
+    let world = World::new();
+    let supervised = world.run();
+    let pid = world.wait_for("1.0.0");
+    let elsewhere = world.sandbox.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let mut command = world.sandbox.omnivisor(crate::world::omnivisor_exe(), "omnivisor");
+    let output = command.arg("stop").env("OMNIVISOR_RUNTIME_DIR", elsewhere).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&text(&output), &[&format!("supervised already, by process {}", supervised.pid())]);
+    assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
+}
+
+/// A link in the wrong place, or none, is what a dry run shows that it would write.
+#[test]
+fn a_dry_run_shows_the_link_that_would_be_written() {
+    let world = World::new();
+    let link = world.installation.current();
+    fs::remove_file(&link).unwrap();
+    symlink("/nowhere", &link).unwrap();
+    let said = text(&world.omnivisor(&["adopt", "--dry-run"]));
+    assert_says(&said, &[&format!("write       {}", link.display()), "release     1.0.0 (genesis)"]);
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("/nowhere"));
+}
