@@ -55,7 +55,7 @@ pub(super) fn run(adopt: &Adopt) -> Outcome {
         runtime.block_on(shell::adopt(&dialect, shared, allow))?;
     }
     output::result(&if adopt.json { survey.to_string() } else { describe(&survey, done) });
-    if ready {
+    if ready || (adopt.dry_run && survey["obstacles"].as_array().is_some_and(Vec::is_empty)) {
         return Ok(Exit::Success);
     }
     Err(Trouble::from(anyhow!("{} cannot be taken over as it is", loaded.config.id))
@@ -83,6 +83,7 @@ fn describe(survey: &Value, done: bool) -> String {
     });
     lines.push(match &survey["node"]["pid"] {
         Value::Null => "node        does not run; `nymvisor run …` starts it".to_owned(),
+        pid if survey["first"].is_string() => format!("node        runs (process {pid})"),
         pid => format!("node        runs (process {pid}); `nymvisor run …` takes it over, undisturbed"),
     });
     for pid in list("left") {
@@ -106,6 +107,9 @@ fn describe(survey: &Value, done: bool) -> String {
     }
     for note in list("notes") {
         lines.push(format!("note        {}", text(&note)));
+    }
+    if let Some(first) = survey["first"].as_str() {
+        lines.push(format!("FIRST       {first}"));
     }
     for obstacle in list("obstacles") {
         lines.push(format!("IN THE WAY  {}", text(&obstacle)));

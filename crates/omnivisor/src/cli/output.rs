@@ -1,6 +1,7 @@
 //! The only place that prints: results to standard output, trouble to standard error. A closed stream is no error.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 /// Prints a result.
 pub(super) fn result(text: &str) {
@@ -26,4 +27,18 @@ pub(super) fn trouble(error: &anyhow::Error, hint: Option<&str>) {
         text.push_str(&format!("\n  hint: {hint}"));
     }
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// So many seconds from now, for people; what nobody lives to see is not counted out.
+pub(super) fn time_left(seconds: u64) -> String {
+    const DAY: u64 = 24 * 3600;
+    match seconds {
+        0 => "now".to_owned(),
+        seconds if seconds > 3650 * DAY => "in more than ten years".to_owned(),
+        // Nobody needs the seconds of a month.
+        seconds if seconds > 2 * DAY => {
+            format!("in {}", humantime::format_duration(Duration::from_secs(seconds / 3600 * 3600)))
+        }
+        seconds => format!("in {}", humantime::format_duration(Duration::from_secs(seconds))),
+    }
 }

@@ -166,7 +166,9 @@ fn describe(status: &Value) -> String {
     }
     for announced in status["announced"].as_array().into_iter().flatten() {
         let get = |key: &str| announced[key].as_str().unwrap_or("-");
-        lines.push(format!("announced   {} ({}): {}", get("version"), get("name"), get("standing")));
+        let left = announced["dueInSeconds"].as_u64().filter(|seconds| *seconds > 0);
+        let left = left.map_or(String::new(), |seconds| format!(" ({})", output::time_left(seconds)));
+        lines.push(format!("announced   {} ({}): {}{left}", get("version"), get("name"), get("standing")));
     }
     lines.join("\n")
 }

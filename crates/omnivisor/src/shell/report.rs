@@ -172,6 +172,7 @@ impl Shell {
                     "name": announced.release.name.as_str(),
                     "version": announced.release.version.as_str(),
                     "due": announced.trigger.due().map(|due| due.to_string()),
+                    "dueInSeconds": announced.trigger.due().map(|due| due.since(now.wall).as_secs()),
                     "standing": match self.agent.standing(now, announced) {
                         Standing::Waiting if journal.held() => "waits for `omnivisor resume`".to_owned(),
                         standing => describe(&standing, announced),

@@ -17,7 +17,8 @@ use crate::store::journal_file;
 use crate::store::lock::{self, Lock, LockError};
 use crate::store::small;
 
-/// Looks, and says what it found, as JSON: `ready` says whether a supervisor could begin now, `obstacles` why not.
+/// Looks, and says what it found, as JSON: `ready` says whether a supervisor could begin now; `first` what an
+/// operator has to do before, and `obstacles` why it cannot be done.
 pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_network_file_system: bool) -> Value {
     let paths = dialect.paths();
     let read = |path: &std::path::Path| small::read(path).ok();
@@ -37,12 +38,10 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
             crate::effects::roll_call::RollCall::default()
         }
     };
-    if let (Some(main), Some((peer, name))) = (&roll.main, &roll.peer) {
-        obstacles.push(format!(
-            "the node (process {}) is run by {name} (process {peer}): stop that first",
-            main.process.pid
-        ));
-    }
+    let peer = roll.main.as_ref().zip(roll.peer.as_ref());
+    let first = peer.map(|(main, (peer, name))| {
+        format!("stop {name} (process {peer}), which runs the node (process {})", main.process.pid)
+    });
 
     let records = known(dialect);
     let taken_over = records.is_some();
@@ -69,7 +68,8 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
         "home": paths.home,
         "state": paths.state,
         "releases": paths.releases,
-        "ready": obstacles.is_empty(),
+        "ready": obstacles.is_empty() && first.is_none(),
+        "first": first,
         "obstacles": obstacles,
         "takenOver": taken_over,
         "supervisor": supervisor,

@@ -12,6 +12,7 @@ mod bad_input;
 mod build_info;
 mod command_line;
 mod crash;
+mod guide;
 mod never_lost;
 mod peer_defects;
 mod run_to_its_end;

@@ -106,11 +106,11 @@ fn a_dry_run_says_what_stands_in_the_way() {
     let mut peer = world.run_by_nymvisor("\"$0\" run & wait");
     let pid = world.wait_for("1.0.0");
     let before = everything(&world.sandbox.nym_home());
-    for arguments in [&["adopt", "--dry-run"][..], &["adopt"]] {
+    for (arguments, code) in [(&["adopt", "--dry-run"][..], 0), (&["adopt"], 1)] {
         let output = world.omnivisor(arguments);
-        assert_eq!(output.status.code(), Some(1));
-        let words = format!("IN THE WAY  the node (process {pid}) is run by nymvisor (process {})", peer.pid());
-        assert_says(&text(&output), &[&words, "cannot be taken over as it is"]);
+        assert_eq!(output.status.code(), Some(code));
+        let words = format!("FIRST       stop nymvisor (process {}), which runs the node (process {pid})", peer.pid());
+        assert_says(&text(&output), &[&words, "Nothing was changed."]);
     }
     // A node that its supervisor has left behind is none: it is taken over as it is.
     peer.kill9();

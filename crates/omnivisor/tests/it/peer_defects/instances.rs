@@ -1,5 +1,6 @@
 //! Instances of one daemon on one machine: they share the data directory, and nothing else (N7).
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -8,10 +9,10 @@ use omnivisor_testkit::{
     Answer, Behaviour, Installation, NodeLog, Options, Sandbox, Supervised, Upstream, mint, sha256_hex, upgrade_info,
     wait_until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{WEEK, assert_done, running_pid};
-use crate::world::{SOON, omnivisor_exe, template, timestamp};
+use crate::world::{SOON, World, omnivisor_exe, template, timestamp};
 
 /// An instance that `omnivisor` itself makes, with a home, an upstream and a log of its own.
 pub(super) struct Instance<'a> {
@@ -240,4 +241,46 @@ fn an_upgrade_for_everybody_is_done_by_each() {
     }
     a.wait_for_empty_queue();
     supervised.into_iter().for_each(end);
+}
+
+/// N7: as Nymvisor leaves two instances after the first has upgraded: the link, the plan and the history are the first one's,
+/// and the second cannot start any more. It is its own release that runs again, on its own data.
+#[test]
+fn an_instance_that_the_upgrade_of_another_has_broken_runs_its_own_release_again() {
+    let world = World::new();
+    let next = Behaviour::new("2.0.0");
+    let entry = upgrade_info("up1", "2.0.0", "2024-01-01T00:00:00Z", None, Some(next.details()));
+    world.installation.place_upgrade(&entry, Some(&world.minted(&next)));
+    let write = |path: PathBuf, value: &Value| fs::write(path, serde_json::to_vec_pretty(value).unwrap()).unwrap();
+    // The second instance: a configuration and a home of its own.
+    let home = world.sandbox.path().join("second");
+    fs::create_dir_all(home.join("nymvisor")).unwrap();
+    fs::copy(world.installation.current_version(), home.join("nymvisor/current-version.json")).unwrap();
+    let folder = world.installation.instance_dir().with_file_name("second").join("config");
+    fs::create_dir_all(&folder).unwrap();
+    let config = fs::read_to_string(world.installation.config()).unwrap();
+    let config = config.replace("nym-node-default", "second");
+    let config = config.replace(world.installation.daemon_home().to_str().unwrap(), home.to_str().unwrap());
+    fs::write(folder.join("config.toml"), config).unwrap();
+    // The first one's upgrade, as Nymvisor commits it.
+    let version = json!({"name": "up1", "version": "2.0.0", "upgradeTime": entry["upgradeTime"], "binaryDetails": next.details()});
+    write(world.installation.current_version(), &version);
+    write(world.installation.plan(), &json!({"current": entry, "queuedUp": []}));
+    let performed = json!({"performedAt": "2024-01-01T00:00:01Z", "info": entry});
+    write(world.installation.history(), &json!({"history": [performed]}));
+    fs::remove_file(world.installation.current()).unwrap();
+    std::os::unix::fs::symlink(world.installation.upgrade_dir("up1"), world.installation.current()).unwrap();
+
+    for (id, expected) in [("second", "1.0.0"), ("nym-node-default", "2.0.0")] {
+        let log = world.sandbox.path().join(format!("{id}.log"));
+        let mut run = world.nymvisor(&["run", "run"]);
+        run.env("NYMVISOR_ID", id).env("FAKE_NODE_LOG", &log);
+        let supervised = world.sandbox.spawn(run);
+        let log = NodeLog::new(&log);
+        wait_until(&format!("{id} runs"), SOON, || log.last_start());
+        assert_eq!(log.last_start().unwrap().version, expected, "{id}");
+        end(supervised);
+    }
+    let link = fs::read_link(world.installation.current()).unwrap();
+    assert_eq!(link, world.installation.upgrade_dir("up1"), "nobody moves it without an upgrade");
 }
