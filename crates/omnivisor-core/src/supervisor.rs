@@ -459,6 +459,22 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_was_not_made_is_no_failure_and_a_node_that_ended_can_be_wanted_again() {
+        let mut it = supervisor(true);
+        for _ in 0..10 {
+            assert_eq!(it.reconcile(S(0), &running("1")), Some(Order::Start(key("1"))));
+            assert!(!it.is_down());
+            assert_eq!(it.observe(S(0), Seen::NotYet), None);
+            assert!(it.is_down());
+        }
+        started(&mut it, 0);
+        it.observe(S(1), exited(0));
+        assert_eq!(it.reconcile(S(2), &running("1")), None, "it ended for good");
+        assert_eq!(it.reconcile(S(3), &Wanted::Stopped), None);
+        assert_eq!(it.reconcile(S(4), &running("1")), Some(Order::Start(key("1"))), "it is wanted anew");
+    }
+
+    #[test]
     fn what_a_dead_node_left_behind_is_gone_before_the_next_start() {
         let mut it = supervisor(true);
         assert_eq!(it.observe(S(0), Seen::Stragglers), None);

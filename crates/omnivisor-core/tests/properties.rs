@@ -7,12 +7,13 @@ mod world;
 
 use std::time::Duration;
 
-use omnivisor_core::agent::{Action, Agent, Effects, Event, Outcome, Standing};
+use omnivisor_core::agent::{Action, Agent, Effects, Ending, Event, Outcome, Standing};
 use omnivisor_core::formats::journal;
 use omnivisor_core::journal::{Adoption, CancelReason, Journal, Phase, Record};
 use omnivisor_core::plan::{Failure, FailureKind, Step, Undo};
-use omnivisor_core::release::Version;
+use omnivisor_core::release::{Algorithm, Digest, Version};
 use omnivisor_core::schedule::{Announcement, Origin, Trigger};
+use omnivisor_core::supervisor::{LaunchKey, Report, Wanted};
 use omnivisor_core::time::{Now, Timestamp};
 use world::{Fault, Fuse, Health, NEW, NEWER, OLD, Scenario, World, announce, at, installed, name, release};
 
@@ -344,4 +345,71 @@ fn a_stop_in_the_outage_starts_nothing_and_the_next_run_goes_on() {
     let policy = World::new(Scenario::default()).policy();
     let (_, effects) = Agent::recover(&lab.records, policy, lab.now()).unwrap();
     assert_eq!(asked(&effects), "Activate");
+}
+
+#[test]
+fn what_a_person_has_put_in_the_place_of_the_active_executable_is_the_active_one_from_then_on() {
+    let by_hand = |version: &str| {
+        let mut by_hand = installed(&release(OLD, 0));
+        by_hand.digest = Digest::new(Algorithm::Sha256, &[9; 32]).unwrap();
+        by_hand.release.version = Version::new(version);
+        by_hand
+    };
+    for (number, prepared) in [(0, false), (1, true)] {
+        let mut lab = Lab::new();
+        let later = announce(NEW, 5000);
+        if prepared {
+            lab.stage(&later);
+        }
+        lab.step(Event::Replaced(by_hand("1.0.1")));
+        assert_eq!(lab.agent.journal().active(), Some(&by_hand("1.0.1")), "{number}");
+        assert_eq!(lab.agent.wanted(), Wanted::Running(LaunchKey { installed: by_hand("1.0.1"), generation: 0 }));
+        // It was well enough for a person: an upstream is followed above it only.
+        assert_eq!(lab.standing(&announce("1.0.1", 90)), Standing::NotNewer("1.0.1".to_owned()));
+        let again = Journal::replay(&lab.records).unwrap();
+        assert_eq!(again.active(), Some(&by_hand("1.0.1")));
+    }
+    // In the outage, and while the new one is judged, nothing takes the place of anything.
+    let mut lab = Lab::new();
+    lab.stage(&announce(NEW, 90));
+    assert_eq!(lab.done().records, [Record::Started(Step::Stop)]);
+    assert_eq!(lab.step(Event::Replaced(by_hand("1.0.1"))).records, []);
+    // And what is elsewhere is no replacement.
+    let mut elsewhere = by_hand("1.0.1");
+    elsewhere.folder = "/elsewhere".into();
+    let mut journal = Journal::replay(&Lab::new().records).unwrap();
+    assert!(journal.append(&Record::Replaced { installed: elsewhere, at: at(S(100)) }).is_err());
+}
+
+#[test]
+fn a_node_that_ends_in_the_outage_does_not_end_the_run_and_its_successor_may_end_later() {
+    let mut lab = Lab::new();
+    lab.stage(&announce(NEW, 90));
+    lab.done();
+    lab.step(Event::Node(Report::Finished));
+    assert_eq!(lab.agent.ending(), None);
+    lab.step(Event::NodeDown);
+    lab.done();
+    lab.done();
+    assert!(matches!(lab.agent.journal().phase(), Phase::Probing { .. }));
+    lab.step(Event::Node(Report::Up));
+    lab.clock += S(61);
+    lab.step(Event::Timeout);
+    assert_eq!(lab.agent.journal().phase(), &Phase::Idle, "committed");
+    assert_eq!(lab.agent.ending(), None, "the end of its predecessor is over and done with");
+    lab.step(Event::Node(Report::Finished));
+    assert_eq!(lab.agent.ending(), Some(&Ending::Finished));
+}
+
+#[test]
+fn a_node_that_ended_ends_the_run_when_nothing_comes_of_its_successor() {
+    for then in [Event::Failed(Failure::transient("no network")), Event::Announced(Vec::new()), Event::Hold] {
+        let mut lab = Lab::new();
+        lab.step(Event::Announced(vec![announce(NEW, 90)]));
+        lab.step(Event::Node(Report::Finished));
+        assert_eq!(lab.agent.ending(), None, "its successor is due");
+        lab.step(then.clone());
+        assert_eq!(lab.agent.ending(), Some(&Ending::Finished), "{then:?}");
+        assert_eq!(lab.agent.wanted(), Wanted::Stopped);
+    }
 }
