@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use omnivisor_core::dialect::Layout;
 use omnivisor_core::dialect::nym::build_info::BuildInfo;
-use omnivisor_core::dialect::nym::config;
+use omnivisor_core::dialect::nym::config::{self, ConfigError};
 use omnivisor_core::dialect::nym::files::{Lenient, PlanFile, UpgradeInfo};
 use omnivisor_core::dialect::nym::{Nym, queue};
 use omnivisor_core::release::{Algorithm, Digest, Release, ReleaseName, Version};
@@ -55,18 +55,21 @@ pub(super) struct AddUpgrade {
     #[arg(long, value_parser = Timestamp::parse, conflicts_with = "upgrade_delay")]
     upgrade_time: Option<Timestamp>,
     /// How long to wait before the upgrade, such as 1h 30m
-    #[arg(long)]
-    upgrade_delay: Option<String>,
+    #[arg(long, value_parser = delay)]
+    upgrade_delay: Option<Duration>,
     /// How to print what was queued
     #[arg(short, long, value_enum, default_value = "text")]
     output: Format,
+}
+
+fn delay(text: &str) -> Result<Duration, ConfigError> {
+    config::duration("--upgrade-delay", text)
 }
 
 pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let loaded = Loaded::find()?;
     loaded.log(true);
     let name = ReleaseName::parse(&add.upgrade_name)?;
-    let delay = add.upgrade_delay.as_ref().map(|delay| config::duration("--upgrade-delay", delay)).transpose()?;
     let settings = loaded.settings()?;
     let dialect = loaded.dialect(&settings, Vec::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
@@ -83,7 +86,8 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     }
 
     let now = clock::now().wall;
-    let due = if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(delay.unwrap_or(DELAY))) };
+    let due =
+        if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(add.upgrade_delay.unwrap_or(DELAY))) };
     let new = UpgradeInfo::local(&add.upgrade_name, details, now, add.publish_date, due);
     let entry = for_everybody(new.clone(), &loaded);
     let described = folder.join(UpgradeInfo::FILE_NAME);

@@ -166,7 +166,7 @@ impl Init {
 pub(super) fn init(init: Init) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
     let (environment, warnings) = Fragment::from_env(env::vars_os())?;
-    let flags = init.fragment()?;
+    let flags = init.fragment().map_err(|error| Trouble::new(Exit::Usage, error))?;
     begin_log(environment.disable_logs.or(flags.disable_logs).unwrap_or(false));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 

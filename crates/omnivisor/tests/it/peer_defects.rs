@@ -1,5 +1,6 @@
 //! What breaks Nymvisor, item by item of the list of its defects (N1 …), and what has to happen instead.
 
+mod add_upgrade;
 mod announcements;
 mod commit;
 mod home;
