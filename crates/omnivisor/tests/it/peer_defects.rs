@@ -3,6 +3,7 @@
 mod add_upgrade;
 mod announcements;
 mod commit;
+mod configuration;
 mod home;
 mod init;
 mod instances;
