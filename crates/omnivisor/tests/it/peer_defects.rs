@@ -6,6 +6,7 @@ mod commit;
 mod configuration;
 mod home;
 mod init;
+mod init_again;
 mod instances;
 mod node;
 mod plan_file;
