@@ -99,7 +99,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     // and only then the plan, which is what a running supervisor looks at.
     let path = &dialect.paths().queue;
     edit(add, &mut read_plan(path)?.1, &entry, &digest)?;
-    place(&dialect, &source, &folder, &digest, add.force, &loaded.states())?;
+    place(add, &dialect, &source, &folder, &digest, &loaded.states())?;
     if !add.add_binary {
         atomic::replace(&described, &new.to_bytes(), 0o644)
             .with_context(|| format!("cannot describe the upgrade in {}", folder.display()))?;
@@ -203,32 +203,34 @@ fn check_version(dialect: &Nym, version: &Version) -> Result<(), Trouble> {
 
 /// Puts the executable into its folder, unless it is there. One that a node runs from is never replaced.
 fn place(
+    add: &AddUpgrade,
     dialect: &Nym,
     source: &Path,
     folder: &Path,
     digest: &Digest,
-    force: bool,
     states: &[PathBuf],
 ) -> Result<(), Trouble> {
-    let target = dialect.executable(folder);
+    let (target, paths) = (dialect.executable(folder), dialect.paths());
     if target.exists() {
-        if fetch::file_digest(Algorithm::Sha256, &target)? == *digest {
-            return Ok(());
-        }
-        if !force {
-            let error = anyhow!("{} is there already, and is another executable", target.display());
-            return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
-        }
-        let linked =
-            fs::read_link(&dialect.paths().link).is_ok_and(|link| dialect.paths().releases.join(link) == folder);
+        let linked = fs::read_link(&paths.link).is_ok_and(|link| paths.releases.join(link) == folder);
         // Of this instance or of another one that shares the releases; and what it would go back to.
         let mut journals = states.iter().filter_map(|state| nym_run::journal_in(state));
-        let runs = journals.any(|journal| {
-            [journal.active(), journal.shown()].into_iter().flatten().any(|installed| installed.folder == folder)
-        });
-        if linked || runs {
+        let runs = linked
+            || journals.any(|journal| {
+                [journal.active(), journal.shown()].into_iter().flatten().any(|installed| installed.folder == folder)
+            });
+        let same = fetch::file_digest(Algorithm::Sha256, &target)? == *digest;
+        // What only others run can still be queued for this one.
+        if same && (!runs || add.add_binary || !dialect.context().siblings.is_empty()) {
+            return Ok(());
+        }
+        if runs && (same || add.force) {
             let error = anyhow!("{} is what a node runs from", target.display());
             return Err(Trouble::from(error).hint("choose another name"));
+        }
+        if !add.force {
+            let error = anyhow!("{} is there already, and is another executable", target.display());
+            return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
         }
     }
     let bin = target.parent().unwrap_or(folder);

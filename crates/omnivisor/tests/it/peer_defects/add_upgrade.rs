@@ -94,7 +94,9 @@ fn force_under_the_name_of_the_release_that_runs_changes_nothing() {
     wait_until("an empty queue", SOON, || queued(&world).is_empty().then_some(()));
     let pid = running_pid(&world.log());
     let before = contents(world.installation.data());
-    for behaviour in [Behaviour::new("3.0.0"), Behaviour { commit: "patched".to_owned(), ..Behaviour::new("2.0.0") }] {
+    // Another version, another build, and the very one that runs.
+    let patched = Behaviour { commit: "patched".to_owned(), ..Behaviour::new("2.0.0") };
+    for behaviour in [Behaviour::new("3.0.0"), patched, Behaviour::new("2.0.0")] {
         let output = add_upgrade(&world, "up1", &behaviour, &["--force", "--now"]);
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8(output.stderr).unwrap();
