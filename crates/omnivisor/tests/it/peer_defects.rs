@@ -2,15 +2,19 @@
 
 mod add_upgrade;
 mod announcements;
+mod backups;
 mod commit;
 mod configuration;
 mod home;
 mod init;
 mod init_again;
 mod instances;
+mod link;
 mod node;
 mod plan_file;
 mod preparation;
+mod signals;
+mod upstream;
 
 use std::fs;
 use std::path::PathBuf;
