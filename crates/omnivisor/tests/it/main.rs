@@ -12,6 +12,7 @@ mod bad_input;
 mod build_info;
 mod crash;
 mod never_lost;
+mod nymvisor_fixtures;
 mod peer_defects;
 mod supervise;
 mod upgrade;
