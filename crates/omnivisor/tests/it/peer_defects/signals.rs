@@ -3,7 +3,9 @@
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-use omnivisor_testkit::{Behaviour, BuildInfoAnswer, Grandchild, Options, wait_until};
+use omnivisor_testkit::{
+    Behaviour, BuildInfoAnswer, Grandchild, Installation, Options, Sandbox, Upstream, executable, wait_until, wire,
+};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::running_pid;
@@ -106,4 +108,31 @@ fn a_failure_after_a_long_run_does_not_count() {
     let mut supervised = world.run();
     assert_eq!(supervised.wait(Duration::from_secs(30)).code(), Some(11), "one at the start is one too many");
     assert_eq!(world.log().starts().len(), 1);
+}
+
+/// N51: a node that dies at once and late, by turns.
+#[test]
+fn a_long_run_takes_the_failures_before_it_off_the_count() {
+    let (sandbox, upstream) = (Sandbox::new(), Upstream::http());
+    let details = wire::compact(&Behaviour::new("1.0.0").details());
+    let node = sandbox.path().join("node");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *build-info*) echo '{details}'; exit 0;; esac\n\
+         echo run >> \"$0.runs\"\n[ $(($(wc -l < \"$0.runs\") % 2)) = 1 ] || sleep 0.7\nexit 1\n"
+    );
+    executable::script(&node, &script);
+    let twice = Options {
+        max_startup_failures: 2,
+        startup_period_duration: "400ms".to_owned(),
+        failure_restart_delay: "10ms".to_owned(),
+        ..options()
+    };
+    let installation = Installation::nymvisor_with(&sandbox, "nym-node-default", "nym-node", &node, &twice);
+    let runs = installation.binary("genesis").with_file_name("nym-node.runs");
+    let world = World { upstream, installation, sandbox };
+    let mut supervised = world.start();
+    wait_until("seven runs", SOON, || {
+        assert_eq!(supervised.try_wait(), None, "{}", supervised.stderr());
+        (std::fs::read_to_string(&runs).ok()?.lines().count() >= 7).then_some(())
+    });
 }
