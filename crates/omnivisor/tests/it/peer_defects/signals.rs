@@ -68,7 +68,7 @@ fn what_the_node_started_ends_with_it_on_a_stop() {
     }
 }
 
-/// N38: killing the supervisor while an executable is asked leaves no process behind.
+/// N38: a stop while an executable is asked leaves no process behind.
 #[test]
 fn an_executable_that_does_not_answer_is_ended_with_whoever_asks_it() {
     let hangs = Behaviour { build_info: BuildInfoAnswer::Hang, ..Behaviour::new("2.0.0") };
