@@ -115,8 +115,11 @@ impl Nym {
         match &self.config.absolute_upstream_upgrade_url {
             Some(url) => url.to_string(),
             None => {
-                let base = self.config.upstream_base_upgrade_url.as_str().trim_end_matches('/');
-                format!("{base}/{}/{}", self.config.name, UpgradeInfo::FILE_NAME)
+                // As Nymvisor does it: the path is added to, a query stays behind it.
+                let mut url = self.config.upstream_base_upgrade_url.clone();
+                let base = url.path().trim_end_matches('/').to_owned();
+                url.set_path(&format!("{base}/{}/{}", self.config.name, UpgradeInfo::FILE_NAME));
+                url.to_string()
             }
         }
     }
@@ -143,7 +146,9 @@ impl Nym {
             ..UpgradeInfo::genesis(details.clone())
         };
         let info = file.filter(is_it).or_else(queued).unwrap_or_else(genesis);
-        UpgradeInfo { binary_details: Some(details), omnivisor: None, ..info }
+        let mut info = UpgradeInfo { binary_details: Some(details), omnivisor: None, ..info };
+        info.drop_odd_builds(None);
+        info
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use omnivisor_core::dialect::Layout;
 use omnivisor_core::dialect::nym::build_info::BuildInfo;
-use omnivisor_core::dialect::nym::config;
+use omnivisor_core::dialect::nym::config::{self, ConfigError};
 use omnivisor_core::dialect::nym::files::{Lenient, PlanFile, UpgradeInfo};
 use omnivisor_core::dialect::nym::{Nym, queue};
 use omnivisor_core::release::{Algorithm, Digest, Release, ReleaseName, Version};
@@ -55,18 +55,21 @@ pub(super) struct AddUpgrade {
     #[arg(long, value_parser = Timestamp::parse, conflicts_with = "upgrade_delay")]
     upgrade_time: Option<Timestamp>,
     /// How long to wait before the upgrade, such as 1h 30m
-    #[arg(long)]
-    upgrade_delay: Option<String>,
+    #[arg(long, value_parser = delay)]
+    upgrade_delay: Option<Duration>,
     /// How to print what was queued
     #[arg(short, long, value_enum, default_value = "text")]
     output: Format,
+}
+
+fn delay(text: &str) -> Result<Duration, ConfigError> {
+    config::duration("--upgrade-delay", text)
 }
 
 pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let loaded = Loaded::find()?;
     loaded.log(true);
     let name = ReleaseName::parse(&add.upgrade_name)?;
-    let delay = add.upgrade_delay.as_ref().map(|delay| config::duration("--upgrade-delay", delay)).transpose()?;
     let settings = loaded.settings()?;
     let dialect = loaded.dialect(&settings, Vec::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
@@ -83,7 +86,8 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     }
 
     let now = clock::now().wall;
-    let due = if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(delay.unwrap_or(DELAY))) };
+    let due =
+        if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(add.upgrade_delay.unwrap_or(DELAY))) };
     let new = UpgradeInfo::local(&add.upgrade_name, details, now, add.publish_date, due);
     let entry = for_everybody(new.clone(), &loaded);
     let described = folder.join(UpgradeInfo::FILE_NAME);
@@ -95,7 +99,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     // and only then the plan, which is what a running supervisor looks at.
     let path = &dialect.paths().queue;
     edit(add, &mut read_plan(path)?.1, &entry, &digest)?;
-    place(&dialect, &source, &folder, &digest, add.force, &loaded.states())?;
+    place(add, &dialect, &source, &folder, &digest, &loaded.states())?;
     if !add.add_binary {
         atomic::replace(&described, &new.to_bytes(), 0o644)
             .with_context(|| format!("cannot describe the upgrade in {}", folder.display()))?;
@@ -199,32 +203,34 @@ fn check_version(dialect: &Nym, version: &Version) -> Result<(), Trouble> {
 
 /// Puts the executable into its folder, unless it is there. One that a node runs from is never replaced.
 fn place(
+    add: &AddUpgrade,
     dialect: &Nym,
     source: &Path,
     folder: &Path,
     digest: &Digest,
-    force: bool,
     states: &[PathBuf],
 ) -> Result<(), Trouble> {
-    let target = dialect.executable(folder);
+    let (target, paths) = (dialect.executable(folder), dialect.paths());
     if target.exists() {
-        if digest::of_file(Algorithm::Sha256, &target)? == *digest {
-            return Ok(());
-        }
-        if !force {
-            let error = anyhow!("{} is there already, and is another executable", target.display());
-            return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
-        }
-        let linked =
-            fs::read_link(&dialect.paths().link).is_ok_and(|link| dialect.paths().releases.join(link) == folder);
+        let linked = fs::read_link(&paths.link).is_ok_and(|link| paths.releases.join(link) == folder);
         // Of this instance or of another one that shares the releases; and what it would go back to.
         let mut journals = states.iter().filter_map(|state| nym_run::journal_in(state));
-        let runs = journals.any(|journal| {
-            [journal.active(), journal.shown()].into_iter().flatten().any(|installed| installed.folder == folder)
-        });
-        if linked || runs {
+        let runs = linked
+            || journals.any(|journal| {
+                [journal.active(), journal.shown()].into_iter().flatten().any(|installed| installed.folder == folder)
+            });
+        let same = digest::of_file(Algorithm::Sha256, &target)? == *digest;
+        // What only others run can still be queued for this one.
+        if same && (!runs || add.add_binary || !dialect.context().siblings.is_empty()) {
+            return Ok(());
+        }
+        if runs && (same || add.force) {
             let error = anyhow!("{} is what a node runs from", target.display());
             return Err(Trouble::from(error).hint("choose another name"));
+        }
+        if !add.force {
+            let error = anyhow!("{} is there already, and is another executable", target.display());
+            return Err(Trouble::from(error).hint("choose another name, or --force to replace it"));
         }
     }
     let bin = target.parent().unwrap_or(folder);

@@ -10,18 +10,19 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use omnivisor_core::dialect::nym::build_info::BuildInfo;
 use omnivisor_core::dialect::nym::config::{self, Config, Fragment};
+use omnivisor_core::dialect::nym::files::{CurrentVersionFile, HistoryFile};
 use omnivisor_core::dialect::nym::{self, Nym, first_files};
 use omnivisor_core::dialect::{Contents, Health, Layout, Mirrored};
 use omnivisor_core::journal::{Adoption, Record};
 use omnivisor_core::release::{Algorithm, Installed, Release, ReleaseName, Version};
 
 use super::nym::{Format, Loaded, begin_log, home, own_data_directory};
-use super::{Outcome, Trouble};
+use super::{Outcome, Trouble, nym_run};
 use crate::clock;
 use crate::effects::{activate, digest, preflight};
 use crate::exit::Exit;
 use crate::shell;
-use crate::store::atomic;
+use crate::store::{atomic, small};
 
 /// Makes an instance.
 #[derive(Args)]
@@ -162,7 +163,7 @@ impl Init {
 pub(super) fn init(init: Init) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
     let (environment, warnings) = Fragment::from_env(env::vars_os())?;
-    let flags = init.fragment()?;
+    let flags = init.fragment().map_err(|error| Trouble::new(Exit::Usage, error))?;
     begin_log(environment.disable_logs.or(flags.disable_logs).unwrap_or(false));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
@@ -223,10 +224,12 @@ fn make(loaded: &Loaded, binary: &Path, details: &BuildInfo) -> Result<(), Troub
         .with_context(|| format!("cannot make the folder {}", paths.backups.display()))?;
 
     let was_there = paths.link.symlink_metadata().is_ok();
-    place_genesis(&dialect, binary, details)?;
+    let unfinished = nothing_ran(&dialect, &loaded.states());
+    place_genesis(&dialect, binary, details, unfinished)?;
+    let unreadable = dialect.unreadable(&|path| small::read(path).ok());
     for file in first_files(&dialect, details) {
         let Contents::Bytes(bytes) = file.contents else { continue };
-        if !file.path.exists() {
+        if !file.path.exists() || (unfinished && unreadable.contains(&file.path)) {
             atomic::replace(&file.path, &bytes, 0o644)
                 .with_context(|| format!("cannot write {}", file.path.display()))?;
         }
@@ -242,7 +245,7 @@ fn make(loaded: &Loaded, binary: &Path, details: &BuildInfo) -> Result<(), Troub
     let adopted = Record::Adopted { installed: installed.clone(), at, adoption: Adoption::Initialised };
     let new = shell::initialise(&dialect, &adopted, was_there && dialect.context().siblings.is_empty())
         .with_context(|| format!("cannot make the state folder {}", paths.state.display()))?;
-    if new {
+    if new || is_half_made(&dialect) {
         let mirrored = Mirrored { shown: installed, linked: true, committed: None, settled: Vec::new() };
         activate::mirror(&dialect, &mirrored).context("cannot write the files of the first release")?;
     }
@@ -252,12 +255,39 @@ fn make(loaded: &Loaded, binary: &Path, details: &BuildInfo) -> Result<(), Troub
     Ok(())
 }
 
-/// Copies the executable to its place, or sees that what is there is of the same build.
-fn place_genesis(dialect: &Nym, binary: &Path, details: &BuildInfo) -> Result<(), Trouble> {
+/// Whether no installation was ever finished here: what is there was left by an `init` that was interrupted, Nymvisor's or
+/// ours.
+fn nothing_ran(dialect: &Nym, states: &[PathBuf]) -> bool {
+    let paths = dialect.paths();
+    let of_nymvisor = [paths.beside.join(CurrentVersionFile::FILE_NAME), paths.releases.join(HistoryFile::FILE_NAME)];
+    let ours = states.iter().flat_map(|state| [state.join("journal"), state.join("adopted")]);
+    paths.link.symlink_metadata().is_err() && !of_nymvisor.into_iter().chain(ours).any(|path| path.exists())
+}
+
+/// Whether the journal begins with the first release and goes no further, and what follows from it is not all there.
+fn is_half_made(dialect: &Nym) -> bool {
+    let paths = dialect.paths();
+    let version = paths.beside.join(CurrentVersionFile::FILE_NAME);
+    let is_first = || {
+        let journal = nym_run::journal_in(&paths.state)?;
+        Some(journal.last_commit().is_none() && journal.shown()?.release.name == ReleaseName::genesis())
+    };
+    (paths.link.symlink_metadata().is_err() || !version.exists()) && is_first() == Some(true)
+}
+
+/// Copies the executable to its place, or sees that what is there is of the same build. Where everything is `unfinished`,
+/// one that does not answer is the rest of an interrupted copy, and is replaced.
+fn place_genesis(dialect: &Nym, binary: &Path, details: &BuildInfo, unfinished: bool) -> Result<(), Trouble> {
     let executable = dialect.executable(&dialect.genesis_folder());
     if executable.exists() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let there = runtime.block_on(build_info(&executable))?;
+        let there = match runtime.block_on(build_info(&executable)) {
+            Err(error) if unfinished => {
+                tracing::warn!("what an interrupted init has left is replaced: {error:#}");
+                return Ok(copy_executable(binary, &executable)?);
+            }
+            there => there?,
+        };
         if there != *details {
             let error = anyhow!(
                 "{} is there already, of version {}, not {}",

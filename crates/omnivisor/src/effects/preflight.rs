@@ -110,6 +110,10 @@ fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> 
             .map_err(|error| Failure::transient(format!("{} cannot be written to: {error}", folder.display())))
     };
     writable(&paths.releases)?;
+    if fs::symlink_metadata(&paths.link).is_ok_and(|it| !it.is_symlink()) {
+        let link = paths.link.display();
+        return Err(Failure::transient(format!("{link} is no link, so it cannot be switched: move it away")));
+    }
     if !plan.snapshot {
         return Ok(());
     }

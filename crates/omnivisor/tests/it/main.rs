@@ -14,6 +14,7 @@ mod command_line;
 mod crash;
 mod guide;
 mod never_lost;
+mod nymvisor_fixtures;
 mod peer_defects;
 mod run_to_its_end;
 mod supervise;

@@ -1,14 +1,21 @@
 //! What breaks Nymvisor, item by item of the list of its defects (N1 …), and what has to happen instead.
 
+mod add_upgrade;
 mod announcements;
+mod backups;
 mod commit;
+mod configuration;
 mod home;
 mod init;
+mod init_again;
 mod instances;
+mod link;
 mod node;
 mod plan_file;
 mod preparation;
 mod replaced;
+mod signals;
+mod upstream;
 
 use std::fs;
 use std::path::PathBuf;

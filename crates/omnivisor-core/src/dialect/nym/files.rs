@@ -236,6 +236,18 @@ impl UpgradeInfo {
         let (key, raw) = self.platforms.get_key_value(platform).or_else(|| self.platforms.get_key_value(ANY))?;
         Some((key, DownloadUrl::deserialize(raw).map_err(|error| error.to_string())))
     }
+
+    /// Leaves out the builds that Nymvisor cannot read, because it then reads nothing of a file; but not that of `kept`, of
+    /// which is to be said what is wrong with it.
+    pub fn drop_odd_builds(&mut self, kept: Option<&str>) {
+        let is_read = |raw: &Value| {
+            let Ok(build) = DownloadUrl::deserialize(raw) else { return false };
+            let lower = matches!(build.checksum_algorithm.as_str(), "sha256" | "sha512");
+            let whole = ["checksum", "checksumAlgorithm"].iter().all(|key| raw.get(key).is_some());
+            whole && lower && build.digest().is_ok() && build.address().is_ok()
+        };
+        self.platforms.retain(|key, raw| is_read(raw) || kept.is_some_and(|kept| key == kept || key == ANY));
+    }
 }
 
 /// `upgrade-plan.json`: what is active and what is to come.

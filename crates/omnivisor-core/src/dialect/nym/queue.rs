@@ -143,7 +143,9 @@ pub fn merge_upstream(
     denied: &dyn Fn(&Release) -> bool,
 ) -> Merged {
     // Nobody out there may say what only this program and this machine's people say: that an older version is fine.
-    let answer = &UpgradeInfo { omnivisor: None, ..answer.clone() };
+    let mut answer = UpgradeInfo { omnivisor: None, ..answer.clone() };
+    answer.drop_odd_builds(Some(&ctx.platform));
+    let answer = &answer;
     let release = match release(answer, ctx) {
         Ok(release) => release,
         Err(reason) => return Merged { outcome: Outcome::Refused(reason), withdrawn: Vec::new() },

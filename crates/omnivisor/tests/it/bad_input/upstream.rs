@@ -7,7 +7,7 @@ use omnivisor_testkit::{Answer, Behaviour, Options, Upstream, wait_until};
 use super::{Calm, impatient};
 use crate::world::{ANNOUNCEMENT, SOON, World};
 
-/// 500 MB of nothing; a debug build of the supervisor that has read two pages of it has some 20 MB.
+/// N39: 500 MB of nothing; a debug build of the supervisor that has read two pages of it has some 20 MB.
 const MOST_MEMORY_KIB: u64 = 40_000;
 
 #[test]
