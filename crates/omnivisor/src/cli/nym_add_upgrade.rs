@@ -2,9 +2,10 @@
 //!
 //! The executable is in its place, whole, before anything tells a running supervisor of it.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -15,12 +16,13 @@ use omnivisor_core::dialect::nym::files::{Lenient, PlanFile, UpgradeInfo};
 use omnivisor_core::dialect::nym::{Nym, queue};
 use omnivisor_core::release::{Algorithm, Digest, Release, ReleaseName, Version};
 use omnivisor_core::time::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::nym::{Format, Loaded};
 use super::nym_init::{build_info, copy_executable};
 use super::{Outcome, Trouble, nym_run, output};
 use crate::clock;
+use crate::control;
 use crate::effects::digest;
 use crate::exit::Exit;
 use crate::store::atomic;
@@ -28,6 +30,8 @@ use crate::store::lock::Lock;
 
 /// Nymvisor's default.
 const DELAY: Duration = Duration::from_secs(15 * 60);
+/// How long a running supervisor may take to see what was queued; it sees it in milliseconds, and settles what it is doing first.
+const NOTICED: Duration = Duration::from_secs(5);
 /// How long somebody else may take to change the plan.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -104,7 +108,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
         atomic::replace(&described, &new.to_bytes(), 0o644)
             .with_context(|| format!("cannot describe the upgrade in {}", folder.display()))?;
     }
-    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    let lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
     let info = loop {
         let (bytes, mut plan) = read_plan(path)?;
         let info = edit(add, &mut plan, &entry, &digest)?;
@@ -113,20 +117,68 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
             break info;
         }
     };
+    drop(lock);
+    let became = add.now.then(|| what_became(&dialect, &info));
     output::result(&match add.output {
-        Format::Json => json!({
-            "name": info.name,
-            "version": info.version,
-            "upgradeTime": info.upgrade_time.to_string(),
-            "digest": digest.to_string(),
-        })
-        .to_string(),
+        Format::Json => {
+            let mut said = json!({
+                "name": info.name,
+                "version": info.version,
+                "upgradeTime": info.upgrade_time.to_string(),
+                "digest": digest.to_string(),
+            });
+            if let Some(became) = became {
+                said["became"] = became.into();
+            }
+            said.to_string()
+        }
         Format::Text => {
-            let wait = humantime::format_duration(Duration::from_secs(info.upgrade_time.0.since(now).as_secs()));
-            format!("{} ({}) is queued for {}, in {wait}", info.version, info.name, info.upgrade_time)
+            let left = output::time_left(info.upgrade_time.0.since(now).as_secs());
+            let became = became.map(|became| format!("\n{became}")).unwrap_or_default();
+            format!("{} ({}) is queued for {}, {left}{became}", info.version, info.name, info.upgrade_time)
         }
     });
     Ok(Exit::Success)
+}
+
+/// What a running supervisor makes of an upgrade that is wanted now; or that there is none.
+fn what_became(dialect: &Nym, info: &UpgradeInfo) -> String {
+    let folder = control::runtime_folder(|name| env::var_os(name));
+    let running = folder.map_or_else(Vec::new, |folder| control::running(&folder));
+    let Some(instance) = running.into_iter().find(|it| it.state == dialect.paths().state) else {
+        return "no supervisor of this instance was found: it is done at the next start".to_owned();
+    };
+    let end = Instant::now() + NOTICED;
+    while Instant::now() < end {
+        if let Ok(Ok(status)) = control::ask(&instance.socket, control::Command::Status)
+            && let Some(became) = in_status(&status, info)
+        {
+            return became;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    format!("the supervisor (process {}) has not noticed it yet: see `omnivisor status`", instance.pid)
+}
+
+fn in_status(status: &Value, info: &UpgradeInfo) -> Option<String> {
+    let release = format!("{} ({})", info.version, info.name);
+    let upgrade = &status["upgrade"];
+    let phase = upgrade["phase"].as_str()?;
+    if upgrade["to"] == release.as_str() {
+        return Some(match phase {
+            "preparing" => "it is being prepared; the node runs on, and is switched as soon as it is ready".to_owned(),
+            "staged" => "it is ready, and is switched to now".to_owned(),
+            "undoing" | "needs-human" => format!("it failed: {}", upgrade["why"].as_str().unwrap_or_default()),
+            _ => "it is being switched to".to_owned(),
+        });
+    }
+    if status["active"]["name"] == info.name.as_str() && status["active"]["version"] == info.version.as_str() {
+        return Some("it runs".to_owned());
+    }
+    let announced = status["announced"].as_array()?.iter().find(|it| it["name"] == info.name.as_str())?;
+    // Before its turn comes it waits for a moment.
+    let standing = announced["standing"].as_str().filter(|standing| !standing.starts_with("will be switched to"))?;
+    Some(standing.to_owned())
 }
 
 /// Where instances share the plan, each is named: one that is done must not take the entry from another that it does not

@@ -316,3 +316,32 @@ fn whoever_holds_the_lock_is_waited_for_and_keeps_it() {
     assert!(wait_until("it goes on", SOON, || child.try_wait().unwrap()).success());
     assert_eq!(queued(&world), ["up1"]);
 }
+
+/// What `--now` means: prepared at once, switched to when it is ready; and the answer says what is being done.
+#[test]
+fn an_upgrade_that_is_wanted_now_is_prepared_at_once_and_its_answer_says_so() {
+    let world = World::new();
+    let output = add_upgrade(&world, "early", &Behaviour::new("1.1.0"), &["--now"]);
+    assert_done(&output);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("(early) is queued for ") && said.contains(", now\nno supervisor of this instance"),
+        "{said}"
+    );
+    let _supervised = world.run();
+    super::wait_for_standing(&world, "early", "omnivisor upgrade early"); // due before the take-over
+    super::empty_the_queue(&world);
+    let output = add_upgrade(&world, "next", &Behaviour { padding: 40_000_000, ..Behaviour::new("2.0.0") }, &["--now"]);
+    assert_done(&output);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let became = said.lines().nth(1).unwrap_or_default();
+    assert!(["it is being", "it is ready", "it runs"].iter().any(|it| became.starts_with(it)), "{said}");
+    world.wait_for_commit("2.0.0");
+    // What is held is said, and not done.
+    assert_done(&world.omnivisor(&["hold"]));
+    let output = add_upgrade(&world, "held", &Behaviour::new("3.0.0"), &["--now", "-o", "json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(said["became"].is_string(), "{said}");
+    world.wait_for_status("it waits", |status| status["upgrade"]["phase"] == "staged");
+    assert_eq!(world.log().last_start().unwrap().version, "2.0.0");
+}
