@@ -11,6 +11,7 @@
 mod bad_input;
 mod build_info;
 mod crash;
+mod demo;
 mod never_lost;
 mod peer_defects;
 mod supervise;
