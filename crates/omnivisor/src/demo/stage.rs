@@ -7,14 +7,14 @@
 use std::env;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -223,12 +223,14 @@ fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let path = entry.path();
         let old = || fs::metadata(path.join(LOCK)).ok()?.modified().ok()?.elapsed().ok();
+        // In a folder that everybody may write to, what somebody else has put there is not even opened.
+        let ours = || fs::symlink_metadata(&path).is_ok_and(|it| it.is_dir() && it.uid() == geteuid().as_raw());
         let stale = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
+            && ours()
             && old().is_some_and(|age| age > STALE)
             && is_gone(&path)
             && processes(&path).is_empty();
         if stale {
-            // One of somebody else stays: we may not.
             let _ = fs::remove_dir_all(&path);
         }
     }
@@ -262,7 +264,10 @@ mod tests {
         sweep(place.path());
         assert!(left.exists(), "its demo is there");
         drop(lock);
+        let link = place.path().join("omnivisor-demo-elsewhere");
+        std::os::unix::fs::symlink(&left, &link).unwrap();
         sweep(place.path());
         assert!(!left.exists());
+        assert!(link.symlink_metadata().is_ok(), "what is no folder is no demo's");
     }
 }
