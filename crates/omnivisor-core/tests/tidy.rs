@@ -23,7 +23,8 @@ const CORE: &[(&str, &[&str])] = &[
 
 /// What each module of the shell may use.
 const SHELL: &[(&str, &[&str])] = &[
-    ("cli", &["clock", "control", "effects", "exit", "settings", "shell", "store"]),
+    ("cli", &["clock", "control", "demo", "effects", "exit", "settings", "shell", "store"]),
+    ("demo", &["clock", "control", "effects"]),
     ("shell", &["checkpoint", "clock", "control", "effects", "exit", "store"]),
     ("effects", &["checkpoint", "clock", "store", "sys"]),
     ("control", &["store"]),

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod build_info;
+mod demo;
 mod env_file;
 mod nym;
 mod nym_add_upgrade;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
+use crate::demo::sample;
 use crate::exit::Exit;
 
 /// What went wrong, for `main` to print: once, with all its causes, and what to do where there is something to do.
@@ -57,6 +59,8 @@ struct Omnivisor {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// See it work: upgrades, an undo and a killed supervisor, in ten seconds, with a node and an upstream of its own
+    Demo,
     /// Everything that `nymvisor` does, under its own commands
     Nym(nym::Nymvisor),
     #[command(flatten)]
@@ -67,10 +71,15 @@ enum Verb {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let called = arguments.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
-    let outcome = if called == "nymvisor" {
+    // A release of the demo's node is this executable, too.
+    let sample = if called == sample::NAME { sample::Sample::own() } else { None };
+    let outcome = if let Some(sample) = sample {
+        demo::node(&sample, &arguments)
+    } else if called == "nymvisor" {
         nym::Nymvisor::try_parse_from(&arguments).map_err(usage).and_then(nym::run)
     } else {
         Omnivisor::try_parse_from(&arguments).map_err(usage).and_then(|parsed| match parsed.verb {
+            Verb::Demo => demo::demo(),
             Verb::Nym(nymvisor) => nym::run(nymvisor),
             Verb::Own(own) => own::run(&own),
         })

@@ -95,6 +95,7 @@ impl Server {
     /// Opens it, and forwards what is asked to `commands`.
     pub fn open(folder: &Path, id: &str, state: &Path, commands: mpsc::Sender<Asked>) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        atomic::sweep(folder);
         let name = free_name(folder, id, state);
         let (socket, file) = (folder.join(format!("{name}.sock")), folder.join(format!("{name}.json")));
         let _ = fs::remove_file(&socket);

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod demo;
 pub mod effects;
 pub mod exit;
 pub mod settings;

@@ -1,7 +1,13 @@
 //! The only place that prints: results to standard output, trouble to standard error. A closed stream is no error.
 
-use std::io::{self, Write};
+use std::env;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::demo::{Audience, Line};
 
 /// Prints a result.
 pub(super) fn result(text: &str) {
@@ -40,5 +46,57 @@ pub(super) fn time_left(seconds: u64) -> String {
             format!("in {}", humantime::format_duration(Duration::from_secs(seconds / 3600 * 3600)))
         }
         seconds => format!("in {}", humantime::format_duration(Duration::from_secs(seconds))),
+    }
+}
+
+/// Standard output as the place where the demo is told: on a terminal what is so right now stands below what was said.
+pub(super) struct Screen {
+    bar: ProgressBar,
+    coloured: bool,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        let terminal = io::stdout().is_terminal() && set("TERM").is_none_or(|kind| kind != "dumb");
+        let target = if terminal { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, coloured: terminal && set("NO_COLOR").is_none() }
+    }
+
+    fn say(&self, before: &str, style: Style, text: &str) {
+        let text = if self.coloured { format!("{before}{style}{text}{style:#}") } else { format!("{before}{text}") };
+        self.bar.suspend(|| result(text.trim_end()));
+    }
+}
+
+impl Audience for Screen {
+    fn hear(&self, line: Line<'_>) {
+        let plain = Style::new();
+        match line {
+            Line::Title(text) => self.say("", plain, text),
+            Line::Heading(text) => self.say("\n", plain.bold(), text),
+            Line::Text(text) => self.say("  ", plain, text),
+            Line::Command(text) => self.say("  $ ", AnsiColor::Cyan.on_default(), text),
+            Line::Output(text) => self.say("      ", plain.dimmed(), text),
+            Line::Seen(text) => self.say("  ok  ", AnsiColor::Green.on_default(), text),
+            Line::Row(text) => self.say("  ", plain, text),
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    fn live(&self, text: &str) {
+        if text.is_empty() {
+            self.bar.finish_and_clear();
+        } else {
+            self.bar.set_message(text.to_owned());
+            self.bar.tick();
+        }
     }
 }

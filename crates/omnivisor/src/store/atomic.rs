@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -88,10 +89,6 @@ pub fn replace_in_memory(path: &Path, contents: &[u8], mode: u32) -> io::Result<
 /// Replaces `path` by a symbolic link to `target`; durable when it returns. It never is absent in between.
 pub fn replace_link(path: &Path, target: &Path) -> io::Result<()> {
     let unfinished = unfinished(path)?;
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
     let linked = std::os::unix::fs::symlink(target, &unfinished).and_then(|()| {
         checkpoint::reach("link-before-rename");
         fs::rename(&unfinished, path)
@@ -111,11 +108,15 @@ pub fn flush_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Removes what a crash left half made in `folder`. Nobody else may be writing there through this module.
+/// Removes what a crash left half made in `folder`; what another process is making stays.
 pub fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(made) = name.strip_suffix(UNFINISHED) else { continue };
+        let writer = made.rsplit_once('.').and_then(|(_, writer)| writer.split_once('-')?.0.parse::<u32>().ok());
+        let alive = |pid: u32| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists();
+        if !writer.is_some_and(alive) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -132,9 +133,12 @@ fn write(path: &Path, contents: &[u8], mode: u32, durable: bool) -> io::Result<(
 
 fn unfinished(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
+    // Instances that share a folder write there at the same time, and so do our own threads.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(UNFINISHED);
+    hidden.push(format!(".{}-{number}{UNFINISHED}", std::process::id()));
     Ok(path.with_file_name(hidden))
 }
 
@@ -169,14 +173,34 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_replaced_even_over_what_a_crash_left() {
+    fn a_link_is_replaced_by_many_at_once() {
         let folder = folder("link");
         let path = folder.join("current");
-        std::os::unix::fs::symlink("/nowhere", folder.join(format!(".current{UNFINISHED}"))).unwrap();
-        replace_link(&path, Path::new("/a")).unwrap();
-        replace_link(&path, Path::new("/b")).unwrap();
-        assert_eq!(fs::read_link(&path).unwrap(), Path::new("/b"));
+        std::thread::scope(|scope| {
+            for target in ["/a", "/b", "/c", "/d"] {
+                let path = &path;
+                scope.spawn(move || (0..50).for_each(|_| replace_link(path, Path::new(target)).unwrap()));
+            }
+        });
+        assert!(fs::read_link(&path).is_ok());
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_a_crash_left_is_removed_and_what_another_is_making_is_not() {
+        let folder = folder("sweep");
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let parent = std::os::unix::process::parent_id();
+        for writer in [format!(".{}-3", dead.id()), format!(".{}-0", std::process::id()), String::new()] {
+            std::os::unix::fs::symlink("/nowhere", folder.join(format!(".current{writer}{UNFINISHED}"))).unwrap();
+        }
+        let others = folder.join(format!(".current.{parent}-1{UNFINISHED}"));
+        fs::write(&others, "").unwrap();
+        sweep(&folder);
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert_eq!(left, [others]);
         fs::remove_dir_all(folder).unwrap();
     }
 

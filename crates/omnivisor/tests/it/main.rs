@@ -12,6 +12,7 @@ mod bad_input;
 mod build_info;
 mod command_line;
 mod crash;
+mod demo;
 mod guide;
 mod never_lost;
 mod nymvisor_fixtures;
