@@ -16,7 +16,7 @@ use super::stage::Stage;
 use super::summary::{Measured, said};
 use super::upstream::Upstream;
 use super::{Audience, Line, live};
-use crate::effects::fetch;
+use crate::effects::digest;
 
 /// What takes milliseconds is waited for this long, on the slowest machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -107,7 +107,7 @@ impl Tale<'_> {
         let started = self.event("the release is started", GOOD, asked.at, |what| *what == What::Started).await?;
         let stopped = self.stopped(FIRST, Duration::ZERO)?;
         ensure!(asked.at < stopped.at, "{GOOD} was asked who it is after {FIRST} was stopped");
-        let runs = fetch::file_digest(Algorithm::Sha256, Path::new(&format!("/proc/{}/exe", started.pid)));
+        let runs = digest::of_file(Algorithm::Sha256, Path::new(&format!("/proc/{}/exe", started.pid)));
         let runs = runs.context("cannot look at what runs")?.to_string();
         ensure!(runs.ends_with(&announced), "{announced} was announced, and {runs} runs");
         self.seen(&format!("downloaded, its digest checked, asked who it is: all while {FIRST} ran on"));
