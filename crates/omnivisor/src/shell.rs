@@ -15,6 +15,7 @@ mod report;
 mod signals;
 mod start;
 mod survey;
+mod sweep;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub use orphan::{Ended, end_orphan};
 pub use signals::Signals;
 pub use start::Start;
 pub use survey::survey;
+pub use sweep::sweep;
 
 /// How long after a record could not be written the next try is.
 const UNWRITABLE: Duration = Duration::from_secs(1);

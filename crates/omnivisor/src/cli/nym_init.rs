@@ -3,7 +3,6 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -223,6 +222,10 @@ fn make(loaded: &Loaded, binary: &Path, details: &BuildInfo) -> Result<(), Troub
     crate::effects::snapshot::private_folder(&paths.backups)
         .with_context(|| format!("cannot make the folder {}", paths.backups.display()))?;
 
+    shell::sweep(&dialect);
+    if let Some(folder) = loaded.file.parent() {
+        atomic::sweep(folder);
+    }
     let was_there = paths.link.symlink_metadata().is_ok();
     let unfinished = nothing_ran(&dialect, &loaded.states());
     place_genesis(&dialect, binary, details, unfinished)?;
@@ -305,16 +308,6 @@ fn place_genesis(dialect: &Nym, binary: &Path, details: &BuildInfo, unfinished: 
 
 /// Copies an executable; it is there whole, executable and durable when this returns, or not at all.
 pub(super) fn copy_executable(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(atomic::UNFINISHED);
-    let unfinished = to.with_file_name(name);
-    let copied = fs::copy(from, &unfinished)
-        .and_then(|_| fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)))
-        .and_then(|()| fs::File::open(&unfinished)?.sync_all())
-        .and_then(|()| fs::rename(&unfinished, to))
-        .and_then(|()| atomic::flush_folder_of(to));
-    if copied.is_err() {
-        let _ = fs::remove_file(&unfinished);
-    }
-    copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+    atomic::replace_by_copy(to, from, 0o755)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }

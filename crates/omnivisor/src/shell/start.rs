@@ -1,6 +1,5 @@
 //! Begin to supervise: take the lock, read the journal or adopt what is there, call the roll, take over a live node.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,13 +15,12 @@ use super::adopt::open_journal;
 use super::claim::{StartError, claim, state};
 use super::poll::known;
 use super::present::Present;
+use super::sweep::sweep;
 use super::{Shell, report};
 use crate::clock;
 use crate::effects::activate;
-use crate::effects::process::{Group, Launcher, Node, ProcessId};
+use crate::effects::process::{Group, Launcher, Node};
 use crate::effects::roll_call::{LaunchRecord, RollCall};
-use crate::store::atomic;
-use crate::store::lock::Lock;
 
 /// How long after a first failed mirror the next try is; doubled each time, up to the second.
 const MIRROR_AGAIN: Duration = Duration::from_secs(5);
@@ -159,24 +157,6 @@ pub(super) fn unknown(folder: PathBuf) -> Installed {
     #[allow(clippy::expect_used, reason = "thirty-two bytes are a SHA-256")]
     let digest = omnivisor_core::release::Digest::new(Algorithm::Sha256, &[0; 32]).expect("has its length");
     Installed { release, folder, digest, identity: Identity::default() }
-}
-
-/// Removes what a crash left half made.
-fn sweep(dialect: &dyn Dialect) {
-    let paths = dialect.paths();
-    for folder in [&paths.state, &paths.beside] {
-        atomic::sweep(folder);
-    }
-    // Others may be writing where instances share files; then it is theirs to sweep.
-    let Ok(_lock) = Lock::try_take(&paths.shared_lock) else { return };
-    atomic::sweep(&paths.releases);
-    for entry in fs::read_dir(paths.releases.join("upgrades")).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let adding = name.strip_prefix(".omnivisor-add-").and_then(|pid| pid.parse().ok());
-        if adding.is_some_and(|pid| ProcessId::of(pid).is_none()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 /// Keeps the files for other tools as they should be; what is to be in them last counts.

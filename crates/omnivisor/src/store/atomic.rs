@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -26,6 +26,22 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     });
     clean(written, &unfinished)?;
     checkpoint::reach("atomic-after-rename");
+    flush_folder_of(path)
+}
+
+/// Replaces `path` by a copy of the file `from`, with this mode. When it returns, contents and name are durable.
+///
+/// On an error `path` is what it was, and nothing is left beside it.
+pub fn replace_by_copy(path: &Path, from: &Path, mode: u32) -> io::Result<()> {
+    let unfinished = unfinished(path)?;
+    let copied = fs::copy(from, &unfinished)
+        .and_then(|_| fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode)))
+        .and_then(|()| File::open(&unfinished)?.sync_all())
+        .and_then(|()| {
+            checkpoint::reach("copy-before-rename");
+            fs::rename(&unfinished, path)
+        });
+    clean(copied, &unfinished)?;
     flush_folder_of(path)
 }
 
@@ -152,7 +168,6 @@ fn clean(result: io::Result<()>, unfinished: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("omnivisor-atomic-{name}-{}", std::process::id()));

@@ -125,6 +125,7 @@ fn init_that_was_killed_anywhere_can_be_repeated() {
     }
     let mut killed = 0;
     for checkpoint in [
+        "copy-before-rename",
         "atomic-before-rename",
         "atomic-after-rename",
         "exchange-before-removal",

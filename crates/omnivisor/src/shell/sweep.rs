@@ -1,0 +1,40 @@
+//! Remove what a crash left half made, of ours.
+
+use std::fs;
+use std::path::Path;
+
+use omnivisor_core::dialect::Dialect;
+
+use crate::effects::process::ProcessId;
+use crate::store::atomic;
+use crate::store::lock::Lock;
+
+/// Removes every file that nobody is making any more from the folders that this instance writes to. Can be done at any time.
+pub fn sweep(dialect: &dyn Dialect) {
+    let paths = dialect.paths();
+    for folder in [&paths.state, &paths.beside] {
+        atomic::sweep(folder);
+    }
+    // Others may be writing where instances share files; then it is theirs to sweep.
+    let Ok(_lock) = Lock::try_take(&paths.shared_lock) else { return };
+    atomic::sweep(&paths.releases);
+    sweep_release(dialect, &dialect.genesis_folder());
+    for entry in fs::read_dir(paths.releases.join("upgrades")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let adding = name.strip_prefix(".omnivisor-add-").and_then(|pid| pid.parse().ok());
+        match adding {
+            Some(pid) if ProcessId::of(pid).is_none() => {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+            Some(_) => {}
+            None => sweep_release(dialect, &entry.path()),
+        }
+    }
+}
+
+fn sweep_release(dialect: &dyn Dialect, folder: &Path) {
+    atomic::sweep(folder);
+    if let Some(bin) = dialect.executable(folder).parent() {
+        atomic::sweep(bin);
+    }
+}
