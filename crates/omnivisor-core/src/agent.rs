@@ -10,6 +10,7 @@
 //! At most one action is in flight. What is kept beside the journal (what is announced, what is in flight, how the new node
 //! looks) may be lost at any time: it is told again.
 
+mod calendar;
 mod standing;
 mod words;
 
@@ -22,6 +23,7 @@ use crate::schedule::{Announcement, Trigger};
 use crate::supervisor::{LaunchKey, Report, Wanted};
 use crate::time::Now;
 
+use self::calendar::Calendar;
 pub use self::standing::Standing;
 pub use self::words::{Action, Effects, Ending, Event, Outcome, Policy, Timeouts};
 
@@ -42,6 +44,7 @@ pub struct Agent {
     postponed: Option<Ending>,
     /// When it was last asked.
     now: Now,
+    calendar: Calendar,
 }
 
 enum Call {
@@ -65,6 +68,7 @@ impl Agent {
             ending: None,
             postponed: None,
             now,
+            calendar: Calendar::new(now),
         };
         let mut effects = Effects::default();
         agent.go_on(now, &mut effects);
@@ -75,6 +79,7 @@ impl Agent {
     pub fn step(&mut self, now: Now, event: Event) -> Effects {
         let mut effects = Effects::default();
         self.now = now;
+        self.calendar.look(now);
         self.take_in(now, event, &mut effects.records);
         self.go_on(now, &mut effects);
         effects
@@ -390,6 +395,7 @@ impl Agent {
                 _ => None,
             },
             Phase::Undoing { .. } => self.undo_after.filter(|after| now.monotonic < *after),
+            Phase::Staged { .. } => self.doubts_the_clock().map(|(until, _)| until),
             _ => None,
         };
         let due = match self.journal.phase() {
@@ -402,6 +408,11 @@ impl Agent {
         });
         let wall = retries.chain(due).filter(|at| *at > now.wall).min();
         Timeouts { monotonic, wall }
+    }
+
+    /// If the calendar clock has jumped ahead: until when (monotonic) what became due by that waits, and how far it jumped.
+    pub fn doubts_the_clock(&self) -> Option<(Duration, Duration)> {
+        self.calendar.doubted(self.now)
     }
 
     /// What has happened.

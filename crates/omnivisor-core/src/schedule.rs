@@ -22,11 +22,6 @@ impl Trigger {
             Self::OnCommand => None,
         }
     }
-
-    /// Whether it has fired by itself.
-    pub fn is_due(self, wall: Timestamp) -> bool {
-        self.due().is_some_and(|due| due <= wall)
-    }
 }
 
 impl fmt::Display for Trigger {

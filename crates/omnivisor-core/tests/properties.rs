@@ -220,6 +220,60 @@ fn what_is_due_earlier_goes_first() {
     }
 }
 
+/// N41: each upgrade of the year would be due at once.
+#[test]
+fn a_clock_that_jumps_ahead_fires_nothing_until_it_has_had_time_to_be_set_right() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let jumped = |lab: &Lab, by: Duration| Now { monotonic: lab.clock, wall: at(lab.clock + by) };
+    let staged = |due: u64| {
+        let mut lab = Lab::new();
+        lab.stage(&announce(NEW, due));
+        lab.clock += S(10);
+        lab
+    };
+    // A step of seconds is what time daemons do.
+    let mut lab = staged(150);
+    assert_eq!(asked(&lab.agent.step(jumped(&lab, S(59)), Event::Timeout)), "Arm");
+
+    let mut lab = staged(5000);
+    assert_eq!(lab.agent.step(jumped(&lab, DAY), Event::Timeout), Effects::default());
+    let (until, by) = lab.agent.doubts_the_clock().unwrap();
+    assert_eq!((until, by), (lab.clock + S(600), DAY));
+    assert_eq!(lab.agent.timeouts().monotonic, Some(until), "and it asks to be called then");
+    // It is set right again: the time comes when it comes.
+    lab.clock += S(300);
+    assert_eq!(lab.step(Event::Timeout), Effects::default());
+    assert_eq!(lab.agent.doubts_the_clock(), None);
+    lab.clock = S(5000);
+    assert_eq!(asked(&lab.step(Event::Timeout)), "Arm");
+
+    // Nobody sets it right: it is believed in the end.
+    let mut lab = staged(5000);
+    lab.agent.step(jumped(&lab, DAY), Event::Timeout);
+    lab.clock += S(599);
+    assert_eq!(lab.agent.step(jumped(&lab, DAY), Event::Timeout), Effects::default());
+    lab.clock += S(1);
+    assert_eq!(asked(&lab.agent.step(jumped(&lab, DAY), Event::Timeout)), "Arm");
+
+    // What was due before the jump is due; and so is what a person wants now, by the clock as it is.
+    let mut lab = staged(105);
+    assert_eq!(asked(&lab.agent.step(jumped(&lab, DAY), Event::Timeout)), "Arm");
+    let mut lab = Lab::new();
+    lab.clock += S(10);
+    let now = jumped(&lab, DAY);
+    lab.agent.step(now, Event::Timeout);
+    let by_hand = Announcement {
+        origin: Origin::Local,
+        published: Some(now.wall),
+        trigger: Trigger::At(now.wall),
+        ..announce(NEW, 0)
+    };
+    lab.agent.step(now, Event::Announced(vec![by_hand.clone()]));
+    lab.agent.step(now, Event::Done(Outcome::Nothing));
+    let proven = Event::Done(Outcome::Proven(installed(&by_hand.release)));
+    assert_eq!(asked(&lab.agent.step(now, proven)), "Arm");
+}
+
 #[test]
 fn no_approval_goes_back_to_an_older_version() {
     let mut lab = Lab::new();

@@ -407,6 +407,7 @@ impl Shell {
     /// Tells the mirror and the poll what they have to know.
     fn publish(&mut self) {
         let journal = self.agent.journal();
+        self.told.clock(&self.agent);
         self.told.standings(&self.agent);
         if let Some(shown) = journal.shown() {
             let now = clock::now();

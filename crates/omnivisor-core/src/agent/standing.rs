@@ -57,7 +57,15 @@ impl Agent {
 
     pub(super) fn may_switch(&self, now: Now, plan: &UpgradePlan) -> bool {
         self.journal.approved(&plan.to.release)
-            || (!self.journal.held() && plan.to.trigger.is_due(now.wall) && !self.is_parked(&plan.to))
+            || (!self.journal.held() && self.is_due(now, &plan.to) && !self.is_parked(&plan.to))
+    }
+
+    fn is_due(&self, now: Now, announced: &Announcement) -> bool {
+        let Some(due) = announced.trigger.due() else { return false };
+        // Whoever queued it on this machine after the clock had jumped read the time off that clock.
+        let said_since = announced.origin != Origin::Upstream
+            && announced.published.is_some_and(|published| !self.calendar.has_come(now, published));
+        self.calendar.has_come(now, due) || (said_since && due <= now.wall)
     }
 
     /// Where an announced release stands.

@@ -161,6 +161,9 @@ fn describe(status: &Value) -> String {
     if status["held"] == true {
         lines.push("held        no automatic upgrades until `omnivisor resume`".to_owned());
     }
+    if status["clock"].is_string() {
+        lines.push(format!("clock       {}", text("/clock")));
+    }
     if status["degraded"].is_string() {
         lines.push(format!("DEGRADED    {}", text("/degraded")));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use omnivisor_core::agent::{Agent, Standing};
 use omnivisor_core::dialect::Refused;
@@ -20,6 +21,7 @@ pub(super) struct Told {
     queue: Option<String>,
     refused: Vec<Refused>,
     standings: BTreeMap<String, String>,
+    clock: bool,
 }
 
 impl Told {
@@ -43,6 +45,17 @@ impl Told {
         self.refused = refused.to_vec();
     }
 
+    pub(super) fn clock(&mut self, agent: &Agent) {
+        let doubt = clock_doubt(agent);
+        if doubt.is_some() != self.clock {
+            self.clock = doubt.is_some();
+            match doubt {
+                Some(doubt) => tracing::warn!("{doubt}"),
+                None => tracing::info!("the calendar clock is believed again"),
+            }
+        }
+    }
+
     pub(super) fn standings(&mut self, agent: &Agent) {
         let now = clock::now();
         let mut standings = BTreeMap::new();
@@ -56,6 +69,18 @@ impl Told {
         }
         self.standings = standings;
     }
+}
+
+/// What is said of a calendar clock that is not believed.
+fn clock_doubt(agent: &Agent) -> Option<String> {
+    let (until, by) = agent.doubts_the_clock()?;
+    let left = until.saturating_sub(clock::now().monotonic);
+    let round = |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs()));
+    Some(format!(
+        "the calendar clock has jumped ahead by {}: what has become due by that waits for it to be set right, for {} at most",
+        round(by),
+        round(left)
+    ))
 }
 
 /// Whether nothing more will be done about it.
@@ -144,8 +169,7 @@ pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
         Report::Finished => tracing::info!("the node ended by itself with exit code 0"),
         Report::Died(exit) => {
             let wait = supervisor.restarts_at().map(|at| at.saturating_sub(clock::now().monotonic));
-            let wait =
-                wait.map(|wait| std::time::Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)));
+            let wait = wait.map(|wait| Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)));
             match wait {
                 Some(wait) => tracing::warn!(
                     "the node ended with {exit}; it is started again in {}",
@@ -199,6 +223,7 @@ impl Shell {
             })),
             "upgrade": phase(journal.phase()),
             "held": journal.held(),
+            "clock": clock_doubt(&self.agent),
             "degraded": self.degraded,
             "announced": announced,
         })

@@ -106,3 +106,29 @@ fn the_guide_shows_no_command_that_is_not_tested() {
     assert_eq!(blocks, tested.len());
     tested.iter().for_each(|name| assert!(!block(&guide, name).is_empty()));
 }
+
+/// Every test that the guide names is there, under that name.
+#[test]
+fn each_promise_of_nymvisors_documentation_names_tests_that_exist() {
+    let guide = std::fs::read_to_string(GUIDE).unwrap();
+    let (_, promises) = guide.split_once("| it promises | shown by |\n|---|---|\n").unwrap();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../omnivisor-core/tests");
+    let rows: Vec<&str> = promises.lines().filter(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 40, "{} promises", rows.len());
+    for row in rows {
+        let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for name in shown_by.split(", ") {
+            let (crate_name, path) = name.trim_matches('`').split_once(' ').unwrap_or_else(|| panic!("{row}"));
+            let (module, test) = path.rsplit_once("::").unwrap_or_else(|| panic!("{row}"));
+            let module = format!("{}.rs", module.replace("::", "/"));
+            let file = match crate_name {
+                "it" => tests.join("it").join(module),
+                "core" => core.join(module),
+                other => panic!("{other} in {row}"),
+            };
+            let source = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            assert!(source.contains(&format!("#[test]\nfn {test}(")), "{} has no test {test}", file.display());
+        }
+    }
+}

@@ -64,3 +64,17 @@ fn an_error_page_is_never_installed_as_an_executable() {
     calm.world.wait_for_commit("2.0.0");
     calm.world.wait_for("2.0.0");
 }
+
+#[test]
+fn a_checksum_is_checked_even_where_none_is_demanded() {
+    let options = Options { enforce_checksum: false, ..impatient() };
+    let mut calm = Calm::begin(World::with(Behaviour::new("1.0.0"), options));
+    let executable = calm.world.minted(&Behaviour::new("2.0.0"));
+    let mut info = announced(&calm.world, "2024.2", "2.0.0", &timestamp(Duration::ZERO), &executable);
+    info["platforms"].as_object_mut().unwrap().values_mut().for_each(|build| build["checksum"] = "0".repeat(64).into());
+    calm.check("another checksum", &["2024.2", "000000000000"], |world| {
+        world.upstream.serve("/download/2024.2", Answer::File(executable));
+        world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
+    });
+    assert!(!calm.world.installation.binary("2024.2").exists());
+}

@@ -204,3 +204,13 @@ fn a_release_that_cannot_be_fetched_leaves_no_snapshot_and_stops_nothing() {
     assert_eq!(snapshots(world.installation.backups()), (Vec::new(), Vec::new()));
     assert_eq!(world.log().starts().len(), 1);
 }
+
+#[test]
+fn without_a_backup_nothing_is_copied_and_the_upgrade_is_done() {
+    let world = World::with(Behaviour::new("1.0.0"), Options { unsafe_skip_backup: true, ..options() });
+    fill(world.installation.daemon_home());
+    let _supervised = world.run();
+    world.publish("2024.2", &Behaviour::new("2.0.0"));
+    world.wait_for_commit("2.0.0");
+    assert_eq!(snapshots(world.installation.backups()), (Vec::new(), Vec::new()));
+}

@@ -389,3 +389,27 @@ fn a_value_that_is_wrong_is_named_with_its_key_and_what_would_be_right() {
         assert!(said.contains("config/config.toml"), "{said}");
     }
 }
+
+#[test]
+fn a_configuration_is_found_by_its_path_then_by_its_id_then_as_the_only_one() {
+    let shown = Shown::new(DEFAULTS);
+    let id = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_done(&output);
+        let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        shown["nymvisor"]["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(id(&mut shown.command(&["-o", "json"])), "fakeds-default", "the only one");
+    shown.instance("second", &DEFAULTS.replace("fakeds-default", "second"));
+    assert_eq!(id(shown.command(&["-o", "json"]).env("NYMVISOR_ID", "second")), "second");
+    let elsewhere = shown.sandbox.path().join("elsewhere.toml");
+    fs::write(&elsewhere, DEFAULTS.replace("fakeds-default", "third")).unwrap();
+    assert_eq!(id(shown.command(&["-o", "json"]).env("NYMVISOR_CONFIG_PATH", &elsewhere)), "third");
+    // The path counts; the id is then only what the instance is called.
+    let both = &mut shown.command(&["-o", "json"]);
+    both.env("NYMVISOR_CONFIG_PATH", &elsewhere).env("NYMVISOR_ID", "second");
+    assert_eq!(id(both), "second");
+    let none = shown.command(&[]).env("NYMVISOR_ID", "fourth").output().unwrap();
+    assert_eq!(none.status.code(), Some(1));
+    assert!(said(&none).contains("instances/fourth/config/config.toml"), "{}", said(&none));
+}

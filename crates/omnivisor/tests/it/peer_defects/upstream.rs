@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use omnivisor_testkit::installation::platform;
-use omnivisor_testkit::{Answer, Behaviour, wait_until};
+use omnivisor_testkit::{Answer, Behaviour, Options, Upstream, wait_until};
 use serde_json::json;
 
 use super::{assert_still, publish_changed, queued, running_pid, wait_for_polls, wait_for_request};
-use crate::world::{ANNOUNCEMENT, SOON, World};
+use crate::world::{ANNOUNCEMENT, SOON, World, options};
 
 /// N44
 #[test]
@@ -95,5 +95,19 @@ fn an_upstream_that_is_gone_for_good_is_no_trouble_for_the_node() {
         // And if it is back one day, it is followed.
         world.publish("2024.2", &Behaviour::new("2.0.0"));
         world.wait_for_commit("2.0.0");
+    }
+}
+
+#[test]
+fn the_address_is_below_the_base_and_an_absolute_one_counts_over_it() {
+    let other = Upstream::http();
+    for (absolute_url, asked, other_asked) in
+        [(None, ANNOUNCEMENT, false), (Some(other.url("/else/where.json?x=1")), "/else/where.json", true)]
+    {
+        let world = World::with(Behaviour::new("1.0.0"), Options { absolute_url, ..options() });
+        let _supervised = world.run();
+        let upstream = if other_asked { &other } else { &world.upstream };
+        wait_until("it is asked", SOON, || (upstream.requests(asked) > 0).then_some(()));
+        assert_eq!(world.upstream.requests(ANNOUNCEMENT) == 0, other_asked);
     }
 }
