@@ -20,12 +20,12 @@ use crate::health::{Observed, Verdict};
 use crate::journal::{CancelReason, Journal, JournalError, Phase, Record};
 use crate::plan::{Failure, FailureKind, Step, Undo, UpgradePlan};
 use crate::schedule::{Announcement, Trigger};
-use crate::supervisor::{LaunchKey, Report, Wanted};
+use crate::supervisor::{Endurance, LaunchKey, Report, Wanted};
 use crate::time::Now;
 
 use self::calendar::Calendar;
 pub use self::standing::Standing;
-pub use self::words::{Action, Effects, Ending, Event, Outcome, Policy, Timeouts};
+pub use self::words::{Action, Effects, Ending, Event, Outcome, Policy, Rollback, Timeouts};
 
 /// Decides; never acts.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Agent {
     /// When it was last asked.
     now: Now,
     calendar: Calendar,
+    /// Since when (monotonic) the node waits for its successor.
+    ready_since: Option<Duration>,
 }
 
 enum Call {
@@ -69,6 +71,7 @@ impl Agent {
             postponed: None,
             now,
             calendar: Calendar::new(now),
+            ready_since: None,
         };
         let mut effects = Effects::default();
         agent.go_on(now, &mut effects);
@@ -111,6 +114,7 @@ impl Agent {
                 self.landed();
             }
             Event::Node(report) => self.node(now, report, records),
+            Event::NodeAnswered => self.seen.answered = true,
             Event::NodeDown => match self.journal.phase() {
                 _ if !self.awaits_down() => {}
                 Phase::Switching { plan, .. } if plan.snapshot => self.write(records, Record::Started(Step::Snapshot)),
@@ -166,7 +170,7 @@ impl Agent {
             (Phase::Switching { step: Step::Snapshot, .. }, Action::Snapshot(_), _) => Record::Started(Step::Activate),
             (Phase::Switching { plan, step: Step::Activate, .. }, Action::Activate(..), _) => {
                 self.seen = Observed::default();
-                if self.policy.end_after_switch || plan.to.trigger == Trigger::OnCommand {
+                if self.policy.end_after_switch || plan.to.trigger == (Trigger::OnCommand { ends: true }) {
                     self.ending.get_or_insert(Ending::Switched);
                 }
                 Record::Started(Step::Probe)
@@ -220,10 +224,14 @@ impl Agent {
             (Report::Died(exit), Some(deaths)) => {
                 self.seen.died();
                 self.write(records, Record::Died { reason: exit.to_string() });
-                if deaths + 1 >= self.policy.probe.deaths {
+                if deaths + 1 >= self.policy.probe.deaths && self.policy.rollback == Rollback::Auto {
                     let reason = format!("it died {} times while it was probed, the last time with {exit}", deaths + 1);
                     self.sick(now, reason, records);
                 }
+            }
+            (Report::GaveUp(exit), Some(_)) if self.policy.rollback == Rollback::Hold => {
+                self.seen.died();
+                self.write(records, Record::Died { reason: exit.to_string() });
             }
             (Report::GaveUp(exit), Some(_)) => {
                 self.sick(now, format!("it ended with {exit} while it was probed"), records)
@@ -261,6 +269,7 @@ impl Agent {
     fn go_on(&mut self, now: Now, effects: &mut Effects) {
         loop {
             self.end_unless_due(now);
+            self.note_ready(now);
             let action = match self.call(now) {
                 Call::Write(record) => {
                     self.write(&mut effects.records, record);
@@ -283,6 +292,15 @@ impl Agent {
             }
             return;
         }
+    }
+
+    /// Since when the node waits for what is under way.
+    fn note_ready(&mut self, now: Now) {
+        let ready = match self.journal.phase() {
+            Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } => plan.to.trigger.is_ready(),
+            _ => false,
+        };
+        self.ready_since = if ready { self.ready_since.or(Some(now.monotonic)) } else { None };
     }
 
     fn call(&self, now: Now) -> Call {
@@ -310,6 +328,13 @@ impl Agent {
                 Verdict::Pending(_) => Call::Wait,
                 Verdict::Sample => Call::Act(Action::Sample(plan.clone())),
                 Verdict::Healthy => Call::Write(Record::Committed { at: now.wall }),
+                // It may be well yet: it goes on being looked at.
+                Verdict::Sick(_) if self.policy.rollback == Rollback::Hold => {
+                    match self.seen.next_sample(&self.policy.probe) {
+                        Some(next) if now.monotonic < next => Call::Wait,
+                        _ => Call::Act(Action::Sample(plan.clone())),
+                    }
+                }
                 Verdict::Sick(reason) => Call::Write(Record::Failed {
                     step: Step::Probe,
                     kind: FailureKind::Permanent,
@@ -366,7 +391,10 @@ impl Agent {
     pub fn wanted(&self) -> Wanted {
         match self.journal.runs() {
             Some(installed) if self.ending.is_none() => {
-                Wanted::Running(LaunchKey { installed: installed.clone(), generation: 0 })
+                let held =
+                    matches!(self.journal.phase(), Phase::Probing { .. }) && self.policy.rollback == Rollback::Hold;
+                let endurance = if held { Endurance::ForEver } else { Endurance::AsConfigured };
+                Wanted::Running(LaunchKey { installed: installed.clone(), generation: 0 }, endurance)
             }
             _ => Wanted::Stopped,
         }
@@ -392,10 +420,15 @@ impl Agent {
         let monotonic = match self.journal.phase() {
             Phase::Probing { .. } => match self.seen.verdict(&self.policy.probe, now.monotonic) {
                 Verdict::Pending(at) => at,
+                Verdict::Sick(_) => self.seen.next_sample(&self.policy.probe),
                 _ => None,
             },
             Phase::Undoing { .. } => self.undo_after.filter(|after| now.monotonic < *after),
-            Phase::Staged { .. } => self.doubts_the_clock().map(|(until, _)| until),
+            Phase::Staged { .. } => {
+                let after_delay = self.ready_since.map(|since| since + self.policy.stop_delay);
+                let after_delay = after_delay.filter(|at| *at > now.monotonic);
+                [self.doubts_the_clock().map(|(until, _)| until), after_delay].into_iter().flatten().min()
+            }
             _ => None,
         };
         let due = match self.journal.phase() {

@@ -11,6 +11,8 @@ pub struct HealthProbe {
     pub window: Duration,
     /// How often it may die in its window before it counts as sick. At least 1.
     pub deaths: u32,
+    /// And it has to have answered, for a node that can be asked.
+    pub answers: bool,
     /// And this command has to succeed.
     pub command: Option<CommandProbe>,
 }
@@ -41,6 +43,8 @@ pub struct Observed {
     pub succeeded: bool,
     /// When the last run ended (monotonic).
     pub sampled_at: Option<Duration>,
+    /// Whether it answered, in this life of the node.
+    pub answered: bool,
 }
 
 /// What the probe says so far.
@@ -80,10 +84,18 @@ impl Observed {
         self.last_sample = Some(result);
     }
 
+    /// When the command is to be run next (monotonic), if it ever was.
+    pub fn next_sample(&self, probe: &HealthProbe) -> Option<Duration> {
+        self.sampled_at.zip(probe.command.as_ref()).map(|(at, command)| at + command.interval)
+    }
+
     /// The verdict at `now`. Deaths are counted by the journal, which outlives the supervisor.
     pub fn verdict(&self, probe: &HealthProbe, now: Duration) -> Verdict {
         let Some(alive_since) = self.alive_since else { return Verdict::Pending(None) };
         let end = alive_since + probe.window;
+        if probe.answers && !self.answered && now >= end {
+            return Verdict::Pending(None); // until it answers
+        }
         let Some(command) = &probe.command else {
             return if now >= end { Verdict::Healthy } else { Verdict::Pending(Some(end)) };
         };
@@ -97,7 +109,7 @@ impl Observed {
             Some(Ok(())) if now >= end => return Verdict::Healthy,
             _ => {}
         }
-        match self.sampled_at.map(|at| at + command.interval) {
+        match self.next_sample(probe) {
             Some(next) if now < next => Verdict::Pending(Some(next.min(end))),
             _ => Verdict::Sample,
         }
@@ -113,7 +125,7 @@ mod tests {
     fn probe(command: bool) -> HealthProbe {
         let command =
             command.then(|| CommandProbe { argv: vec!["true".to_owned()], interval: S(5), timeout: S(5), failures: 2 });
-        HealthProbe { window: S(60), deaths: 2, command }
+        HealthProbe { window: S(60), deaths: 2, answers: false, command }
     }
 
     #[test]
@@ -127,6 +139,20 @@ mod tests {
         seen.died();
         seen.up(S(71));
         assert_eq!(seen.verdict(&probe(false), S(130)), Verdict::Pending(Some(S(131))));
+    }
+
+    #[test]
+    fn a_node_that_can_be_asked_has_to_answer() {
+        let probe = HealthProbe { answers: true, ..probe(false) };
+        let mut seen = Observed::default();
+        seen.up(S(0));
+        assert_eq!(seen.verdict(&probe, S(59)), Verdict::Pending(Some(S(60))));
+        assert_eq!(seen.verdict(&probe, S(600)), Verdict::Pending(None));
+        seen.answered = true;
+        assert_eq!(seen.verdict(&probe, S(601)), Verdict::Healthy);
+        seen.died();
+        seen.up(S(700));
+        assert_eq!(seen.verdict(&probe, S(800)), Verdict::Pending(None), "its next life has to answer again");
     }
 
     #[test]

@@ -11,7 +11,17 @@ pub enum Trigger {
     /// The wall clock reaches this time; a time that has passed means at once.
     At(Timestamp),
     /// An operator says so: the release is prepared and announced, and then waits.
-    OnCommand,
+    OnCommand {
+        /// Whether the run ends with the switch.
+        ends: bool,
+    },
+    /// The node itself says so, at the height that its network has agreed on.
+    AtHeight {
+        /// The height, in blocks.
+        height: u64,
+        /// Whether the node has said so: it stands at that height and waits for its successor.
+        ready: bool,
+    },
 }
 
 impl Trigger {
@@ -19,8 +29,21 @@ impl Trigger {
     pub fn due(self) -> Option<Timestamp> {
         match self {
             Self::At(time) => Some(time),
-            Self::OnCommand => None,
+            Self::OnCommand { .. } | Self::AtHeight { .. } => None,
         }
+    }
+
+    /// The height at which it fires, if it is one.
+    pub fn height(self) -> Option<u64> {
+        match self {
+            Self::AtHeight { height, .. } => Some(height),
+            Self::At(_) | Self::OnCommand { .. } => None,
+        }
+    }
+
+    /// Whether the node has said that it waits for its successor.
+    pub fn is_ready(self) -> bool {
+        matches!(self, Self::AtHeight { ready: true, .. })
     }
 }
 
@@ -28,12 +51,14 @@ impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At(time) => write!(f, "at {time}"),
-            Self::OnCommand => f.write_str("on command"),
+            Self::OnCommand { .. } => f.write_str("on command"),
+            Self::AtHeight { height, ready: false } => write!(f, "at height {height}, when the node is ready"),
+            Self::AtHeight { height, ready: true } => write!(f, "now: the node is ready at height {height}"),
         }
     }
 }
 
-/// Who announced a release. It decides what may go back: an upstream never, a person if they say so.
+/// Who announced a release. It decides what may go back: an upstream never, a person or the network if they say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A remote source. Only a version above every one that was ever committed here is followed.
@@ -42,6 +67,8 @@ pub enum Origin {
     Local,
     /// Somebody on this machine who explicitly asked for an older version.
     LocalDowngrade,
+    /// The network that the node is part of. What it has agreed on is followed, whatever the version.
+    Network,
 }
 
 /// Where the executable of a release comes from, if its folder does not hold one already.

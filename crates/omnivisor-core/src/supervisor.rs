@@ -1,6 +1,7 @@
-//! Keep one process group as it is wanted: start, restart with a delay, stop with a grace, give up.
+//! Keep the node's processes as they are wanted: start, restart with a delay, stop with a grace, give up.
 //!
-//! Pure: told what happened to the processes, it answers with at most one [`Order`]. Absent here: any reason to want
+//! A node has one main process or several, which start, stop and fail together: when one ends, the others are asked to end,
+//! with the same grace. Pure: told what happened to the processes, it answers with at most one [`Order`]. Absent here: any reason to want
 //! something; that is the [`agent`](crate::agent)'s.
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::release::Installed;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// A node of this launch runs. One with another key is replaced.
-    Running(LaunchKey),
+    Running(LaunchKey, Endurance),
     /// No process of the node runs.
     Stopped,
 }
@@ -24,6 +25,18 @@ pub struct LaunchKey {
     /// Raised to replace a node by another one of the same release.
     pub generation: u64,
 }
+
+/// How long a node may be kept trying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endurance {
+    /// As often as is configured.
+    AsConfigured,
+    /// For ever, with pauses that grow: nothing else would be started instead of it.
+    ForEver,
+}
+
+/// The longest pause of a node that is kept trying for ever.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// When a node that ended is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +51,8 @@ pub struct RestartPolicy {
     pub max_startup_failures: u32,
     /// How long a stop may take before it is made to happen.
     pub grace: Duration,
+    /// Whether a main process that ends by itself with exit code 0 is done. Else that is a failure like any other.
+    pub zero_is_done: bool,
 }
 
 /// How the node's main process ended.
@@ -51,14 +66,11 @@ pub enum Exit {
     Unknown,
     /// It could not even be started, and why.
     NotStarted(String),
+    /// It runs and does not answer, and why that is believed.
+    Hung(String),
 }
 
-impl Exit {
-    /// Whether the node said that it is done.
-    pub fn is_success(&self) -> bool {
-        *self == Self::Code(0)
-    }
-}
+impl Exit {}
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -67,6 +79,7 @@ impl std::fmt::Display for Exit {
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::Unknown => f.write_str("an unknown exit status (it was not started by this supervisor)"),
             Self::NotStarted(why) => write!(f, "a failed start: {why}"),
+            Self::Hung(why) => f.write_str(why),
         }
     }
 }
@@ -82,13 +95,17 @@ pub enum Seen {
     Started,
     /// The start that was ordered was not made, and that is nobody's failure: something else is to be started.
     NotYet,
-    /// The main process ended; whether others of its group are still there.
+    /// A main process ended; whether others of the node are still there.
     Exited {
         /// How.
         exit: Exit,
-        /// Whether the rest of the group is gone, too.
+        /// Whether another main process is still there.
+        others: bool,
+        /// Whether everything else is gone, too.
         group_empty: bool,
     },
+    /// The node runs, and is to be treated as one that failed.
+    Hung(String),
     /// The last process of the group is gone.
     GroupEmpty,
 }
@@ -98,7 +115,7 @@ pub enum Seen {
 pub enum Order {
     /// Start a node.
     Start(LaunchKey),
-    /// Ask the main process to end.
+    /// Ask every main process to end.
     AskMain,
     /// Ask what is left of the group to end, and report when it has.
     AskGroup,
@@ -137,6 +154,7 @@ enum State {
     /// Being stopped. `then` is what happens when the last process is gone.
     Stopping {
         deadline: Duration,
+        /// Whether the last main process is gone.
         main_gone: bool,
         asked: Asked,
         then: Then,
@@ -169,13 +187,15 @@ pub struct Supervisor {
     policy: RestartPolicy,
     state: State,
     startup_failures: u32,
+    /// How often it was started again beyond what is configured.
+    beyond: u32,
     unclean: bool,
 }
 
 impl Supervisor {
     /// One that knows of no process yet.
     pub fn new(policy: RestartPolicy) -> Self {
-        Self { policy, state: State::Down, startup_failures: 0, unclean: false }
+        Self { policy, state: State::Down, startup_failures: 0, beyond: 0, unclean: false }
     }
 
     /// Whether no process of the node is there, and none is being started.
@@ -191,6 +211,16 @@ impl Supervisor {
     /// Whether the last stop had to be made to happen.
     pub fn was_killed(&self) -> bool {
         self.unclean
+    }
+
+    /// How restarts are done from now on; one that is waited for already keeps its time.
+    pub fn follow(&mut self, policy: RestartPolicy) {
+        self.policy = policy;
+    }
+
+    /// Whether the next start follows a failure.
+    pub fn is_restarting(&self) -> bool {
+        matches!(self.state, State::Backoff { .. })
     }
 
     /// When a restart that is waited for is due (monotonic).
@@ -229,20 +259,24 @@ impl Supervisor {
                 self.state = State::Running { key: key.clone(), since: now };
                 Some(Report::Up)
             }
-            (State::Starting { key }, Seen::Exited { exit, group_empty }) => {
+            (State::Starting { key }, Seen::Exited { exit, others, group_empty }) => {
                 let key = key.clone();
-                Some(self.ended(now, key, now, exit, group_empty))
+                Some(self.ended(now, key, now, exit, others, group_empty))
             }
-            (State::Running { key, since }, Seen::Exited { exit, group_empty }) => {
+            (State::Running { key, since }, Seen::Exited { exit, others, group_empty }) => {
                 let (key, since) = (key.clone(), *since);
-                Some(self.ended(now, key, since, exit, group_empty))
+                Some(self.ended(now, key, since, exit, others, group_empty))
+            }
+            (State::Running { key, since }, Seen::Hung(why)) => {
+                let (key, since) = (key.clone(), *since);
+                Some(self.ended(now, key, since, Exit::Hung(why), true, false))
             }
             (State::Stopping { then, .. }, Seen::Exited { group_empty: true, .. } | Seen::GroupEmpty) => {
                 let then = then.clone();
                 self.settle(then);
                 None
             }
-            (State::Stopping { deadline, asked, then, .. }, Seen::Exited { group_empty: false, .. }) => {
+            (State::Stopping { deadline, asked, then, .. }, Seen::Exited { others: false, .. }) => {
                 let (deadline, asked, then) = (*deadline, *asked, then.clone());
                 self.state = State::Stopping { deadline, main_gone: true, asked, then };
                 None
@@ -251,13 +285,22 @@ impl Supervisor {
         }
     }
 
-    /// The node ended although nobody asked it to.
-    fn ended(&mut self, now: Duration, key: LaunchKey, since: Duration, exit: Exit, group_empty: bool) -> Report {
-        let (report, then) = if exit.is_success() {
+    /// A main process ended although nobody asked it to: the node has failed, whatever else of it is there.
+    fn ended(
+        &mut self,
+        now: Duration,
+        key: LaunchKey,
+        since: Duration,
+        exit: Exit,
+        others: bool,
+        group_empty: bool,
+    ) -> Report {
+        let (report, then) = if exit == Exit::Code(0) && self.policy.zero_is_done {
             (Report::Finished, Then::Ended { key })
         } else {
             if now.saturating_sub(since) >= self.policy.startup_period {
                 self.startup_failures = 0;
+                self.beyond = 0;
             } else {
                 self.startup_failures = self.startup_failures.saturating_add(1);
             }
@@ -270,7 +313,7 @@ impl Supervisor {
         if group_empty {
             self.settle(then);
         } else {
-            self.state = self.stopping(now, true, then);
+            self.state = self.stopping(now, !others, then);
         }
         report
     }
@@ -291,12 +334,19 @@ impl Supervisor {
     /// `None`: there is nothing to do but wait.
     pub fn reconcile(&mut self, now: Duration, wanted: &Wanted) -> Option<Order> {
         match (&self.state, wanted) {
-            (State::Down, Wanted::Running(key)) => Some(self.start(key)),
-            (State::Backoff { key, .. } | State::Ended { key }, Wanted::Running(other)) if other != key => {
+            (State::Down, Wanted::Running(key, _)) => Some(self.start(key)),
+            (State::Backoff { key, .. } | State::Ended { key }, Wanted::Running(other, _)) if other != key => {
                 self.startup_failures = 0;
+                self.beyond = 0;
                 Some(self.start(other))
             }
-            (State::Backoff { key, until }, Wanted::Running(_)) if now >= *until => {
+            (State::Ended { key }, Wanted::Running(_, Endurance::ForEver)) => {
+                let pause = self.policy.delay.max(Duration::from_secs(1)) * 2_u32.saturating_pow(self.beyond.min(12));
+                self.beyond = self.beyond.saturating_add(1);
+                self.state = State::Backoff { key: key.clone(), until: now + pause.min(LONGEST_PAUSE) };
+                None
+            }
+            (State::Backoff { key, until }, Wanted::Running(..)) if now >= *until => {
                 let key = key.clone();
                 Some(self.start(&key))
             }
@@ -304,9 +354,10 @@ impl Supervisor {
                 self.state = State::Down;
                 None
             }
-            (State::Running { key, .. }, Wanted::Running(other)) if key == other => None,
+            (State::Running { key, .. }, Wanted::Running(other, _)) if key == other => None,
             (State::Running { .. }, _) => {
                 self.startup_failures = 0;
+                self.beyond = 0;
                 self.state = self.stopping(now, false, Then::Down);
                 self.press(now)
             }

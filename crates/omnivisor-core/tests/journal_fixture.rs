@@ -34,7 +34,7 @@ fn every_record() -> Vec<Record> {
     let placed = omnivisor_core::schedule::Announcement {
         source: Source::Placed { why: "queued here".to_owned() },
         origin: Origin::LocalDowngrade,
-        trigger: Trigger::OnCommand,
+        trigger: Trigger::OnCommand { ends: true },
         ..to.clone()
     };
     let failed = |step, kind| Record::Failed { step, kind, reason: "because".to_owned(), at: now };

@@ -471,7 +471,7 @@ fn an_entry_is_announced_with_all_it_says() {
     let url = "https://github.com/nymtech/nym/releases/download/v1.2/nym-node";
     assert_eq!(up.source, Source::Download { url: url.to_owned() });
     assert_eq!(up.expected, Default::default());
-    assert_eq!((last.trigger, last.release.digest.as_ref()), (Trigger::OnCommand, None));
+    assert_eq!((last.trigger, last.release.digest.as_ref()), (Trigger::OnCommand { ends: true }, None));
     assert_eq!(last.source, Source::Download { url: "http://example.com/x".to_owned() });
 }
 

@@ -13,7 +13,7 @@ use omnivisor_core::journal::{Adoption, CancelReason, Journal, Phase, Record};
 use omnivisor_core::plan::{Failure, FailureKind, Step, Undo};
 use omnivisor_core::release::{Algorithm, Digest, Version};
 use omnivisor_core::schedule::{Announcement, Origin, Trigger};
-use omnivisor_core::supervisor::{LaunchKey, Report, Wanted};
+use omnivisor_core::supervisor::{Endurance, LaunchKey, Report, Wanted};
 use omnivisor_core::time::{Now, Timestamp};
 use world::{Fault, Fuse, Health, NEW, NEWER, OLD, Scenario, World, announce, at, installed, name, release};
 
@@ -378,7 +378,7 @@ fn a_summary_stands_for_everything_before_it() {
 #[test]
 fn what_waits_for_a_command_is_prepared_and_not_switched_to() {
     let mut lab = Lab::new();
-    let announced = Announcement { trigger: Trigger::OnCommand, ..announce(NEW, 90) };
+    let announced = Announcement { trigger: Trigger::OnCommand { ends: true }, ..announce(NEW, 90) };
     assert_eq!(asked(&lab.stage(&announced)), "");
     lab.clock = S(1_000_000);
     assert_eq!(asked(&lab.step(Event::Timeout)), "");
@@ -417,7 +417,10 @@ fn what_a_person_has_put_in_the_place_of_the_active_executable_is_the_active_one
         }
         lab.step(Event::Replaced(by_hand("1.0.1")));
         assert_eq!(lab.agent.journal().active(), Some(&by_hand("1.0.1")), "{number}");
-        assert_eq!(lab.agent.wanted(), Wanted::Running(LaunchKey { installed: by_hand("1.0.1"), generation: 0 }));
+        assert_eq!(
+            lab.agent.wanted(),
+            Wanted::Running(LaunchKey { installed: by_hand("1.0.1"), generation: 0 }, Endurance::AsConfigured)
+        );
         // It was well enough for a person: an upstream is followed above it only.
         assert_eq!(lab.standing(&announce("1.0.1", 90)), Standing::NotNewer("1.0.1".to_owned()));
         let again = Journal::replay(&lab.records).unwrap();

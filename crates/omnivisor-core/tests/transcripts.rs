@@ -50,6 +50,10 @@ transcripts! {
         Scenario { disturbances: vec![(4, Disturbance::NodeEnds)], ..Scenario::default() }, [];
     a_restore_that_never_works:
         Scenario { health: Health::Dies, undo_fault: Some((Undo::Restore, 9)), ..Scenario::default() }, [];
+    an_upgrade_that_a_network_has_agreed_on:
+        Scenario { consensus: true, no_snapshot: true, ..Scenario::default() }, [];
+    a_release_that_a_network_has_agreed_on_and_that_dies:
+        Scenario { consensus: true, no_snapshot: true, health: Health::Dies, ..Scenario::default() }, [];
     stopped_by_an_operator_in_the_outage:
         Scenario { disturbances: vec![(8, Disturbance::Stop)], ..Scenario::default() }, [];
 }

@@ -144,7 +144,12 @@ impl Settings {
 
     /// The probe of an instance whose dialect says that a node starts for `startup`.
     pub fn probe(&self, startup: Duration) -> HealthProbe {
-        HealthProbe { window: self.window.unwrap_or(startup), deaths: self.deaths, command: self.command.clone() }
+        HealthProbe {
+            window: self.window.unwrap_or(startup),
+            deaths: self.deaths,
+            answers: false,
+            command: self.command.clone(),
+        }
     }
 }
 

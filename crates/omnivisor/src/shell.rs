@@ -261,7 +261,7 @@ impl Shell {
                 match no_start {
                     NoStart::Failed(error) => {
                         tracing::error!(release = %key.installed.release, error, "the node cannot be started");
-                        Seen::Exited { exit: NodeExit::NotStarted(error), group_empty: true }
+                        Seen::Exited { exit: NodeExit::NotStarted(error), others: false, group_empty: true }
                     }
                     NoStart::InTheWay => Seen::Stragglers,
                 }

@@ -39,11 +39,12 @@ impl Agent {
 
     /// Approved ones first, then by the time at which they are due, then those that wait for a person.
     pub(super) fn urgency(&self, announced: &Announcement) -> (u8, Option<Timestamp>) {
-        if self.journal.approved(&announced.release) {
+        if self.journal.approved(&announced.release) || announced.trigger.is_ready() {
             return (0, None);
         }
         match announced.trigger {
             Trigger::At(time) if !self.is_parked(announced) => (1, Some(time)),
+            Trigger::AtHeight { .. } => (1, None),
             _ => (2, announced.trigger.due()),
         }
     }
@@ -61,7 +62,13 @@ impl Agent {
     }
 
     fn is_due(&self, now: Now, announced: &Announcement) -> bool {
-        let Some(due) = announced.trigger.due() else { return false };
+        let due = match announced.trigger {
+            Trigger::At(due) => due,
+            Trigger::OnCommand { .. } => return false,
+            Trigger::AtHeight { ready, .. } => {
+                return ready && self.ready_since.is_some_and(|since| now.monotonic >= since + self.policy.stop_delay);
+            }
+        };
         // Whoever queued it on this machine after the clock had jumped read the time off that clock.
         let said_since = announced.origin != Origin::Upstream
             && announced.published.is_some_and(|published| !self.calendar.has_come(now, published));
@@ -85,7 +92,8 @@ impl Agent {
             if let Some(why) = self.journal.denies(release) {
                 return Standing::Denied(why.to_owned());
             }
-            if self.journal.committed().any(|committed| committed == release) {
+            // A network that goes back to what it had has its reasons.
+            if announced.origin != Origin::Network && self.journal.committed().any(|committed| committed == release) {
                 return Standing::Installed;
             }
         }
@@ -100,13 +108,16 @@ impl Agent {
             let doubled = 2_u32.saturating_pow(attempts.transient.saturating_sub(1).min(20));
             let backoff = self.policy.retry.saturating_mul(doubled).min(self.policy.retry_most);
             let delay = if attempts.permanent > 0 { backoff.max(self.policy.recheck) } else { backoff };
+            // The node stands still: whoever mends what is wrong is not kept waiting.
+            let delay = if announced.trigger.is_ready() { delay.min(self.policy.retry) } else { delay };
             let next = attempts.last.plus(delay);
             // A clock that went back must not make us wait for longer than the delay.
             if now.wall < next && now.wall >= attempts.last {
                 return Standing::RetryAt(next, attempts.reason.clone());
             }
         }
-        if !approved && (announced.trigger == Trigger::OnCommand || self.is_parked(announced)) {
+        let on_command = matches!(announced.trigger, Trigger::OnCommand { .. });
+        if !approved && (on_command || self.is_parked(announced)) {
             return Standing::WaitsForApproval;
         }
         Standing::Waiting
@@ -118,7 +129,7 @@ impl Agent {
         let allowed = |order: Option<Ordering>| match announced.origin {
             Origin::Upstream => order == Some(Ordering::Greater),
             Origin::Local => order != Some(Ordering::Less),
-            Origin::LocalDowngrade => true,
+            Origin::LocalDowngrade | Origin::Network => true,
         };
         self.journal
             .committed()

@@ -25,8 +25,22 @@ pub struct Policy {
     pub recheck: Duration,
     /// How many failures of the release itself are the last, until it is announced differently.
     pub rechecks: u32,
+    /// What becomes of a release that does not show that it is well.
+    pub rollback: Rollback,
+    /// How long after the node has said that it is ready it is stopped.
+    pub stop_delay: Duration,
     /// Whether the run ends after a switch, with the new release in place and not started: the next run starts and judges it.
     pub end_after_switch: bool,
+}
+
+/// What becomes of a release that ran and did not show that it is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rollback {
+    /// It is taken back, with its data, and never tried again.
+    Auto,
+    /// It stays: a network has agreed on it, and the old one could not go on with its data. It is started again and again, and
+    /// a person is called.
+    Hold,
 }
 
 /// What happened.
@@ -42,6 +56,8 @@ pub enum Event {
     Cancelled,
     /// Something happened to the node.
     Node(Report),
+    /// The node that runs has answered when it was asked something. Harmless at any time.
+    NodeAnswered,
     /// No process of the node is there, and [`Agent::awaits_down`].
     NodeDown,
     /// A time of [`Agent::timeouts`] was reached. Harmless at any time.

@@ -16,23 +16,64 @@ use crate::time::Timestamp;
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub(super) enum RecordDto {
-    Adopted { installed: InstalledDto, at: String, found: bool },
-    Planned { number: u64, begun: String, from: Box<InstalledDto>, to: Box<AnnouncementDto>, snapshot: bool },
-    Started { step: String },
-    Staged { installed: InstalledDto },
-    Rescheduled { due: Option<String> },
-    Cancelled { why: String },
-    Failed { step: String, permanent: bool, reason: String, at: String },
-    Died { reason: String },
-    Undone { undo: String },
-    UndoFailed { reason: String },
-    Committed { at: String },
+    Adopted {
+        installed: InstalledDto,
+        at: String,
+        found: bool,
+    },
+    Planned {
+        number: u64,
+        begun: String,
+        from: Box<InstalledDto>,
+        to: Box<AnnouncementDto>,
+        snapshot: bool,
+    },
+    Started {
+        step: String,
+    },
+    Staged {
+        installed: InstalledDto,
+    },
+    Rescheduled {
+        due: Option<String>,
+        #[serde(flatten)]
+        more: TriggerDto,
+    },
+    Cancelled {
+        why: String,
+    },
+    Failed {
+        step: String,
+        permanent: bool,
+        reason: String,
+        at: String,
+    },
+    Died {
+        reason: String,
+    },
+    Undone {
+        undo: String,
+    },
+    UndoFailed {
+        reason: String,
+    },
+    Committed {
+        at: String,
+    },
     RolledBack,
     Held,
     Resumed,
-    Approved { release: ReleaseDto },
-    TakenOver { installed: InstalledDto, at: String },
-    Replaced { installed: InstalledDto, at: String },
+    Approved {
+        release: ReleaseDto,
+    },
+    TakenOver {
+        installed: InstalledDto,
+        at: String,
+    },
+    Replaced {
+        installed: InstalledDto,
+        at: String,
+    },
     Summed(Box<SummaryDto>),
 }
 
@@ -172,6 +213,8 @@ pub(super) struct InstalledDto {
 pub(super) struct AnnouncementDto {
     release: ReleaseDto,
     due: Option<String>,
+    #[serde(flatten)]
+    more: TriggerDto,
     published: Option<String>,
     origin: String,
     url: Option<String>,
@@ -236,10 +279,12 @@ impl From<&Announcement> for AnnouncementDto {
             Origin::Upstream => "upstream",
             Origin::Local => "local",
             Origin::LocalDowngrade => "local-downgrade",
+            Origin::Network => "network",
         };
         Self {
             release: (&announced.release).into(),
             due: announced.trigger.due().map(|due| due.to_string()),
+            more: announced.trigger.into(),
             published: announced.published.map(|at| at.to_string()),
             origin: origin.to_owned(),
             url,
@@ -253,12 +298,13 @@ impl AnnouncementDto {
     fn read(self) -> Result<Announcement, String> {
         Ok(Announcement {
             release: self.release.read()?,
-            trigger: trigger(self.due)?,
+            trigger: trigger(self.due, self.more)?,
             published: self.published.as_deref().map(time).transpose()?,
             origin: match self.origin.as_str() {
                 "upstream" => Origin::Upstream,
                 "local" => Origin::Local,
                 "local-downgrade" => Origin::LocalDowngrade,
+                "network" => Origin::Network,
                 other => return Err(format!("unknown origin {other:?}")),
             },
             source: match self.url {
@@ -278,8 +324,35 @@ fn time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text).map_err(|error| error.to_string())
 }
 
-fn trigger(due: Option<String>) -> Result<Trigger, String> {
-    Ok(due.as_deref().map(time).transpose()?.map_or(Trigger::OnCommand, Trigger::At))
+/// What is said of a trigger beside its time. Without a time and without any of this it waits for a command and then ends
+/// the run: the only such trigger that the first version knew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(super) struct TriggerDto {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ready: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    runs_on: bool,
+}
+
+impl From<Trigger> for TriggerDto {
+    fn from(trigger: Trigger) -> Self {
+        match trigger {
+            Trigger::At(_) | Trigger::OnCommand { ends: true } => Self::default(),
+            Trigger::OnCommand { ends: false } => Self { runs_on: true, ..Self::default() },
+            Trigger::AtHeight { height, ready } => Self { height: Some(height), ready, ..Self::default() },
+        }
+    }
+}
+
+fn trigger(due: Option<String>, more: TriggerDto) -> Result<Trigger, String> {
+    Ok(match (due, more.height) {
+        (Some(due), _) => Trigger::At(time(&due)?),
+        (None, Some(height)) => Trigger::AtHeight { height, ready: more.ready },
+        (None, None) => Trigger::OnCommand { ends: !more.runs_on },
+    })
 }
 
 fn step(name: &str) -> Result<Step, String> {
@@ -301,7 +374,9 @@ impl From<&Record> for RecordDto {
             },
             Record::Started(step) => Self::Started { step: step.to_string() },
             Record::Staged(installed) => Self::Staged { installed: installed.into() },
-            Record::Rescheduled(trigger) => Self::Rescheduled { due: trigger.due().map(|due| due.to_string()) },
+            Record::Rescheduled(trigger) => {
+                Self::Rescheduled { due: trigger.due().map(|due| due.to_string()), more: (*trigger).into() }
+            }
             Record::Cancelled(why) => Self::Cancelled { why: why.as_str().to_owned() },
             Record::Failed { step, kind, reason, at } => Self::Failed {
                 step: step.to_string(),
@@ -341,7 +416,7 @@ impl RecordDto {
             }),
             Self::Started { step: name } => Record::Started(step(&name)?),
             Self::Staged { installed } => Record::Staged(installed.read()?),
-            Self::Rescheduled { due } => Record::Rescheduled(trigger(due)?),
+            Self::Rescheduled { due, more } => Record::Rescheduled(trigger(due, more)?),
             Self::Cancelled { why } => Record::Cancelled(
                 CancelReason::ALL
                     .into_iter()

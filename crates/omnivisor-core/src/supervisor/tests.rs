@@ -19,15 +19,16 @@ fn supervisor(on_failure: bool) -> Supervisor {
         startup_period: S(120),
         max_startup_failures: 3,
         grace: S(5),
+        zero_is_done: true,
     })
 }
 
 fn running(version: &str) -> Wanted {
-    Wanted::Running(key(version))
+    Wanted::Running(key(version), Endurance::AsConfigured)
 }
 
 fn exited(code: i32) -> Seen {
-    Seen::Exited { exit: Exit::Code(code), group_empty: true }
+    Seen::Exited { exit: Exit::Code(code), others: false, group_empty: true }
 }
 
 fn started(supervisor: &mut Supervisor, at: u64) {
@@ -57,7 +58,7 @@ fn a_long_run_gives_the_budget_back() {
     for round in 0..20 {
         started(&mut it, round * 1000);
         let died = Some(Report::Died(Exit::Signal(11)));
-        let exit = Seen::Exited { exit: Exit::Signal(11), group_empty: true };
+        let exit = Seen::Exited { exit: Exit::Signal(11), others: false, group_empty: true };
         assert_eq!(it.observe(S(round * 1000 + 120), exit), died);
     }
 }
@@ -88,7 +89,7 @@ fn exit_0_is_the_end_and_an_unknown_exit_is_a_failure() {
 
     let mut it = supervisor(true);
     assert_eq!(it.observe(S(0), Seen::Adopted(key("1"))), Some(Report::Up));
-    let exit = Seen::Exited { exit: Exit::Unknown, group_empty: true };
+    let exit = Seen::Exited { exit: Exit::Unknown, others: false, group_empty: true };
     assert_eq!(it.observe(S(1), exit), Some(Report::Died(Exit::Unknown)));
 }
 
@@ -105,7 +106,7 @@ fn a_stop_asks_the_main_process_then_the_group_then_kills() {
     started(&mut it, 0);
     assert_eq!(it.reconcile(S(1), &Wanted::Stopped), Some(Order::AskMain));
     assert_eq!(it.reconcile(S(1), &Wanted::Stopped), None, "asked once");
-    assert_eq!(it.observe(S(2), Seen::Exited { exit: Exit::Code(0), group_empty: false }), None);
+    assert_eq!(it.observe(S(2), Seen::Exited { exit: Exit::Code(0), others: false, group_empty: false }), None);
     assert_eq!(it.reconcile(S(2), &Wanted::Stopped), Some(Order::AskGroup));
     assert!(!it.is_down());
     assert_eq!(it.timeout(), Some(S(6)), "one grace for all of it");
@@ -160,9 +161,86 @@ fn what_a_dead_node_left_behind_is_gone_before_the_next_start() {
 
     let mut it = supervisor(true);
     started(&mut it, 0);
-    it.observe(S(1), Seen::Exited { exit: Exit::Signal(9), group_empty: false });
+    it.observe(S(1), Seen::Exited { exit: Exit::Signal(9), others: false, group_empty: false });
     assert_eq!(it.reconcile(S(1), &running("1")), Some(Order::AskGroup));
     assert_eq!(it.observe(S(2), Seen::GroupEmpty), None);
     assert_eq!(it.reconcile(S(2), &running("1")), None, "and the delay is kept");
     assert_eq!(it.reconcile(S(11), &running("1")), Some(Order::Start(key("1"))));
+}
+
+/// The core and the data node of a pair: one fails, the other has its grace, and both are started again together.
+#[test]
+fn when_one_of_two_ends_the_other_is_asked_and_has_its_grace() {
+    let mut it = supervisor(true);
+    started(&mut it, 0);
+    let first = Seen::Exited { exit: Exit::Code(1), others: true, group_empty: false };
+    assert_eq!(it.observe(S(1), first), Some(Report::Died(Exit::Code(1))));
+    assert_eq!(it.reconcile(S(1), &running("1")), Some(Order::AskMain));
+    assert_eq!(it.reconcile(S(1), &running("1")), None, "it is asked once");
+    assert_eq!(it.timeout(), Some(S(6)), "and has its grace");
+    let second = Seen::Exited { exit: Exit::Code(0), others: false, group_empty: true };
+    assert_eq!(it.observe(S(4), second), None, "what was asked for is no failure");
+    assert!(it.is_down());
+    assert_eq!(it.reconcile(S(10), &running("1")), None);
+    assert_eq!(it.reconcile(S(11), &running("1")), Some(Order::Start(key("1"))));
+}
+
+#[test]
+fn the_first_of_two_that_ends_on_a_stop_takes_no_grace_from_the_other() {
+    let mut it = supervisor(true);
+    started(&mut it, 0);
+    assert_eq!(it.reconcile(S(1), &Wanted::Stopped), Some(Order::AskMain));
+    let first = Seen::Exited { exit: Exit::Code(143), others: true, group_empty: false };
+    assert_eq!(it.observe(S(1), first), None);
+    assert_eq!(it.reconcile(S(2), &Wanted::Stopped), None, "nothing is said to the other a second time");
+    let last = Seen::Exited { exit: Exit::Code(0), others: false, group_empty: false };
+    assert_eq!(it.observe(S(4), last), None);
+    assert_eq!(it.reconcile(S(4), &Wanted::Stopped), Some(Order::AskGroup), "what they left behind");
+}
+
+#[test]
+fn where_zero_is_no_end_it_is_a_failure() {
+    let mut it = supervisor(true);
+    it.follow(RestartPolicy { zero_is_done: false, ..it.policy });
+    started(&mut it, 0);
+    assert_eq!(it.observe(S(1), exited(0)), Some(Report::Died(Exit::Code(0))));
+    started(&mut it, 11);
+}
+
+#[test]
+fn a_node_that_hangs_is_asked_to_end_and_started_again() {
+    let mut it = supervisor(true);
+    started(&mut it, 0);
+    let hung = "it answers nothing";
+    assert_eq!(it.observe(S(1), Seen::Hung(hung.to_owned())), Some(Report::Died(Exit::Hung(hung.to_owned()))));
+    assert_eq!(it.reconcile(S(1), &running("1")), Some(Order::AskMain));
+    assert_eq!(it.observe(S(2), exited(0)), None);
+    started(&mut it, 11);
+}
+
+#[test]
+fn what_is_kept_trying_for_ever_pauses_longer_and_longer() {
+    let mut it = supervisor(true);
+    let for_ever = Wanted::Running(key("1"), Endurance::ForEver);
+    let (mut now, mut pauses) = (S(0), Vec::new());
+    for _ in 0..12 {
+        while it.reconcile(now, &for_ever) != Some(Order::Start(key("1"))) {
+            let next = it.timeout().unwrap();
+            pauses.push((next - now).as_secs());
+            now = next;
+        }
+        it.observe(now, Seen::Started);
+        it.observe(now, exited(1));
+    }
+    assert_eq!(pauses, [10, 10, 10, 20, 40, 80, 160, 300, 300, 300, 300]);
+    // A long run gives the budget back.
+    now += S(300);
+    while it.reconcile(now, &for_ever) != Some(Order::Start(key("1"))) {
+        now = it.timeout().unwrap();
+    }
+    it.observe(now, Seen::Started);
+    now += S(121);
+    it.observe(now, exited(1));
+    it.reconcile(now, &for_ever);
+    assert_eq!(it.timeout(), Some(now + S(10)));
 }

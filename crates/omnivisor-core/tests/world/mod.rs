@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use omnivisor_core::agent::{Action, Agent, Ending, Event, Outcome, Policy};
+use omnivisor_core::agent::{Action, Agent, Ending, Event, Outcome, Policy, Rollback};
 use omnivisor_core::formats::journal;
 use omnivisor_core::health::{CommandProbe, HealthProbe};
 use omnivisor_core::journal::{Adoption, Journal, Phase, Record};
@@ -89,6 +89,8 @@ pub struct Scenario {
     pub end_after_switch: bool,
     /// Whether the release is announced as one that waits for a person.
     pub manual: bool,
+    /// Whether it is the node's network that has agreed on the release, for a height. The node that runs says so, and when.
+    pub consensus: bool,
     /// Whether the installation was taken over from a peer after the release had become due.
     pub parked: bool,
     /// Disturbances, each at a turn counted over all lives.
@@ -161,6 +163,8 @@ pub struct World {
     pub ended: Option<Ending>,
     /// How often a run ended because of a switch.
     pub switched: usize,
+    /// When the old node stands at the height that its network has agreed on.
+    height_at: Duration,
     pub phase: Phase,
     pub held: bool,
 }
@@ -193,8 +197,15 @@ pub fn announce(version: &str, due: u64) -> Announcement {
     }
 }
 
+/// What the network has agreed on.
+pub fn agreed(version: &str) -> Announcement {
+    let release = Release { digest: None, ..release(version, 1) };
+    let trigger = Trigger::AtHeight { height: 1000, ready: false };
+    Announcement { release, trigger, origin: Origin::Network, ..announce(version, 90) }
+}
+
 pub fn on_command(version: &str) -> Announcement {
-    Announcement { trigger: Trigger::OnCommand, ..announce(version, 90) }
+    Announcement { trigger: Trigger::OnCommand { ends: true }, ..announce(version, 90) }
 }
 
 /// The world's calendar clock: nine hundred million seconds ahead of its other clock.
@@ -216,7 +227,11 @@ impl World {
             snapshots: BTreeMap::new(),
             node: None,
             journal: vec![adopted],
-            queue: vec![if scenario.manual { on_command(NEW) } else { announce(NEW, 90) }],
+            queue: vec![match &scenario {
+                Scenario { manual: true, .. } => on_command(NEW),
+                Scenario { consensus: true, .. } => agreed(NEW),
+                _ => announce(NEW, 90),
+            }],
             script: Vec::new(),
             told: true,
             attempts: BTreeMap::new(),
@@ -226,6 +241,7 @@ impl World {
             starts: Vec::new(),
             ended: None,
             switched: 0,
+            height_at: Duration::from_secs(160),
             phase: Phase::Idle,
             held: false,
             scenario,
@@ -240,12 +256,19 @@ impl World {
             failures: 2,
         });
         Policy {
-            probe: HealthProbe { window: Duration::from_secs(60), deaths: 2, command },
+            probe: HealthProbe {
+                window: Duration::from_secs(60),
+                deaths: 2,
+                answers: self.scenario.consensus,
+                command,
+            },
+            rollback: if self.scenario.consensus { Rollback::Hold } else { Rollback::Auto },
+            stop_delay: Duration::from_secs(if self.scenario.consensus { 3 } else { 0 }),
             snapshot: !self.scenario.no_snapshot,
             retry: Duration::from_secs(10),
             retry_most: Duration::from_secs(3600),
-            recheck: Duration::from_secs(1200),
-            rechecks: 3,
+            recheck: Duration::from_secs(if self.scenario.consensus { 10 } else { 1200 }),
+            rechecks: if self.scenario.consensus { u32::MAX } else { 3 },
             end_after_switch: self.scenario.end_after_switch,
         }
     }
@@ -257,7 +280,23 @@ impl World {
             startup_period: Duration::from_secs(60),
             max_startup_failures: 5,
             grace: Duration::from_secs(10),
+            zero_is_done: !self.scenario.consensus,
         }
+    }
+
+    /// What the node that runs says of its network; nothing if none does.
+    fn said(&self) -> Option<Event> {
+        if !self.scenario.consensus {
+            return Some(Event::Announced(self.queue.clone()));
+        }
+        let node = self.node.as_ref()?;
+        let accepted = self.queue.iter().filter(|it| it.release.version.as_str() > node.version.as_str());
+        let ready = self.clock >= self.height_at;
+        Some(Event::Announced(
+            accepted
+                .map(|it| Announcement { trigger: Trigger::AtHeight { height: 1000, ready }, ..it.clone() })
+                .collect(),
+        ))
     }
 
     pub fn now(&self) -> Now {
@@ -304,9 +343,13 @@ impl World {
             let report = supervisor.observe(self.clock, Seen::Adopted(key)).unwrap();
             events.push_back(Event::Node(report));
         }
-        events.push_back(Event::Announced(self.queue.clone()));
+        events.extend(self.said());
+        if self.scenario.consensus && self.node.is_some() {
+            events.push_back(Event::NodeAnswered);
+        }
         let mut in_flight: Option<Action> = None;
-        let deadline = self.clock + Duration::from_secs(3 * 3600);
+        let patience = if self.scenario.consensus { 1200 } else { 3 * 3600 };
+        let deadline = self.clock + Duration::from_secs(patience);
 
         for _ in 0..3000 {
             for record in std::mem::take(&mut effects.records) {
@@ -380,9 +423,11 @@ impl World {
         let timeouts = agent.timeouts();
         let wall = timeouts.wall.map(|wall| self.clock + wall.since(at(self.clock)));
         let dies = self.node.as_ref().and_then(|node| node.dies_at.as_ref()).map(|(at, _)| *at);
-        let next = [timeouts.monotonic, wall, dies, supervisor.timeout()].into_iter().flatten().min()?;
-        // Retries go on for ever; what the node itself waits for is always waited for.
-        if next > deadline && dies.is_none() && supervisor.timeout().is_none() {
+        let height =
+            Some(self.height_at).filter(|at| self.scenario.consensus && self.node.is_some() && *at > self.clock);
+        let next = [timeouts.monotonic, wall, dies, supervisor.timeout(), height].into_iter().flatten().min()?;
+        // Retries go on for ever; what the node itself waits for is always waited for, unless it, too, goes on for ever.
+        if next > deadline && (self.scenario.consensus || (dies.is_none() && supervisor.timeout().is_none())) {
             return None;
         }
         self.clock = self.clock.max(next);
@@ -390,12 +435,15 @@ impl World {
             let (_, exit) = self.node.take()?.dies_at?;
             return Some(self.exit(supervisor, exit));
         }
+        if height == Some(next) {
+            return self.said();
+        }
         Some(Event::Timeout)
     }
 
     fn exit(&mut self, supervisor: &mut Supervisor, exit: Exit) -> Event {
         self.say(|| format!("node     ended with {exit}"));
-        match supervisor.observe(self.clock, Seen::Exited { exit, group_empty: true }) {
+        match supervisor.observe(self.clock, Seen::Exited { exit, others: false, group_empty: true }) {
             Some(report) => Event::Node(report),
             None => Event::Timeout,
         }
@@ -409,7 +457,11 @@ impl World {
                 assert_ne!(self.data, Data::Torn, "started on torn data:\n{}", self.tell());
                 // A node migrates what an older one left; what a newer one left it cannot read. Without snapshots no
                 // release here migrates, as there would be no way back.
-                if !self.scenario.no_snapshot {
+                if self.scenario.consensus {
+                    let Data::Of(before) = self.data else { unreachable!() };
+                    assert!(before <= version.as_str(), "an old node after the height:\n{}", self.tell());
+                    self.data = Data::Of(known(&version));
+                } else if !self.scenario.no_snapshot {
                     let Data::Of(before) = self.data else { unreachable!() };
                     assert!(before <= version.as_str(), "an old node on migrated data:\n{}", self.tell());
                     let kept = before == version || self.snapshots.values().any(|data| *data == self.data);
@@ -437,6 +489,10 @@ impl World {
                 };
                 self.node = Some(Node { version, dies_at });
                 events.extend(supervisor.observe(self.clock, Seen::Started).map(Event::Node));
+                if self.scenario.consensus {
+                    events.extend(self.said());
+                    events.push_back(Event::NodeAnswered);
+                }
             }
             Order::AskMain => {
                 self.say(|| "node     asked to end".to_owned());
@@ -456,6 +512,12 @@ impl World {
         match disturbance {
             Disturbance::Withdraw => self.queue.clear(),
             Disturbance::Supersede => self.queue.iter_mut().for_each(|it| it.release = release(NEW, 2)),
+            Disturbance::Postpone if self.scenario.consensus => {
+                // Nobody goes back from a height that was reached.
+                if self.clock < self.height_at {
+                    self.height_at = self.clock + Duration::from_secs(600);
+                }
+            }
             Disturbance::Postpone => self.queue.iter_mut().for_each(|it| {
                 it.trigger = Trigger::At(at(self.clock + Duration::from_secs(1800)));
             }),
@@ -475,7 +537,7 @@ impl World {
                 return;
             }
         }
-        events.push_back(Event::Announced(self.queue.clone()));
+        events.extend(self.said());
     }
 
     fn act(&mut self, action: &Action, fuse: &mut Fuse) -> Result<Event, Crash> {
@@ -584,12 +646,15 @@ pub fn brief(record: &Record) -> String {
                 plan.to.release.version,
                 match plan.to.trigger {
                     Trigger::At(_) => "at its time",
-                    Trigger::OnCommand => "on command",
+                    Trigger::OnCommand { .. } => "on command",
+                    Trigger::AtHeight { ready: false, .. } => "at its height",
+                    Trigger::AtHeight { ready: true, .. } => "at its height, which has come",
                 }
             )
         }
         Record::Started(step) => format!("Started {step}"),
         Record::Staged(staged) => format!("Staged {}", staged.release.version),
+        Record::Rescheduled(Trigger::AtHeight { ready: true, .. }) => "Rescheduled: the node is ready".to_owned(),
         Record::Rescheduled(_) => "Rescheduled".to_owned(),
         Record::Cancelled(why) => format!("Cancelled: {}", why.as_str()),
         Record::Failed { step, kind, reason, .. } => format!("Failed {step}, {kind:?}: {reason}"),

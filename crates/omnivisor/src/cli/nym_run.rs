@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use omnivisor_core::agent::Policy;
+use omnivisor_core::agent::{Policy, Rollback};
 use omnivisor_core::dialect::nym::config::Config;
 use omnivisor_core::dialect::{Dialect, Launch as _};
 use omnivisor_core::journal::Journal;
@@ -63,6 +63,7 @@ pub(super) fn run(run: Run) -> Outcome {
             startup_period: config.startup_period_duration,
             max_startup_failures: u32::try_from(config.max_startup_failures).unwrap_or(u32::MAX),
             grace: config.shutdown_grace_period,
+            zero_is_done: true,
         },
         shared: !dialect.context().siblings.is_empty(),
         allow_network_file_system: settings.allow_network_file_system,
@@ -77,6 +78,8 @@ pub(super) fn run(run: Run) -> Outcome {
 pub(super) fn policy(settings: &Settings, dialect: &impl Dialect, config: &Config) -> Policy {
     Policy {
         probe: dialect.probe().clone(),
+        rollback: Rollback::Auto,
+        stop_delay: std::time::Duration::ZERO,
         snapshot: !config.unsafe_skip_backup,
         end_after_switch: !config.restart_after_upgrade,
         retry: settings.retry,

@@ -202,7 +202,7 @@ impl Node {
         tokio::spawn(async move {
             let _ = waited.readable().await;
             let exit = if ours { reap(waited.get_ref()) } else { Exit::Unknown };
-            let _ = report.send(Seen::Exited { exit, group_empty: group.is_empty() });
+            let _ = report.send(Seen::Exited { exit, others: false, group_empty: group.is_empty() });
         });
         Ok(())
     }

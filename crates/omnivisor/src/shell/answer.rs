@@ -55,7 +55,7 @@ impl Shell {
                     }
                     _ => {}
                 }
-                let ends = self.ends_after_switch || announced.trigger == Trigger::OnCommand;
+                let ends = self.ends_after_switch || announced.trigger == (Trigger::OnCommand { ends: true });
                 let answer =
                     serde_json::json!({ "name": name, "version": release.version.as_str(), "endsAfterSwitch": ends });
                 self.waiting.push_back(Event::Approve(release));

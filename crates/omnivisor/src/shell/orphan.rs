@@ -48,6 +48,7 @@ pub async fn end_orphan(
         startup_period: Duration::ZERO,
         max_startup_failures: 1,
         grace,
+        zero_is_done: true,
     };
     let (sender, mut seen) = mpsc::unbounded_channel();
     // Its own end first, which may be the end of the others; then what is left of them.

@@ -55,7 +55,7 @@ impl Shell {
             Err(why) => {
                 let error = format!("the executable was changed since it was proven, and cannot be accepted: {why}");
                 tracing::error!(error, "the node cannot be started");
-                self.observe(launch, Seen::Exited { exit: Exit::NotStarted(error), group_empty: true });
+                self.observe(launch, Seen::Exited { exit: Exit::NotStarted(error), others: false, group_empty: true });
             }
         }
     }

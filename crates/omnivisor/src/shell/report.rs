@@ -99,7 +99,7 @@ pub(super) fn describe(standing: &Standing, announced: &Announcement) -> String 
         }
         Standing::RetryAt(at, why) => format!("tried again at {at}: {why}"),
         Standing::Waiting => format!("will be switched to {}", announced.trigger),
-        Standing::WaitsForApproval if announced.trigger == Trigger::OnCommand => {
+        Standing::WaitsForApproval if matches!(announced.trigger, Trigger::OnCommand { .. }) => {
             format!("is prepared, and waits for `omnivisor upgrade {}`", announced.release.name)
         }
         Standing::WaitsForApproval => format!(

@@ -48,7 +48,7 @@ fn announcement(info: &UpgradeInfo, time: Timestamp, ctx: &Context) -> Result<An
     };
     Ok(Announcement {
         release: release(info, ctx)?,
-        trigger: if info.manual { Trigger::OnCommand } else { Trigger::At(time) },
+        trigger: if info.manual { Trigger::OnCommand { ends: true } } else { Trigger::At(time) },
         published: info.publish_date.map(|stamp| stamp.0),
         origin,
         source: source(info, ctx),
