@@ -250,9 +250,15 @@ impl Agent {
         }
     }
 
-    /// A node that ended by itself ends the run, unless an upgrade that is due is under way: then its successor runs.
+    /// A node that ended by itself ends the run, unless an upgrade that is due is under way: then its successor runs. A node
+    /// that failed does not wait for a download, which may take hours: whoever starts us again starts it again meanwhile.
     fn end_unless_due(&mut self, now: Now) {
         match self.journal.phase() {
+            Phase::Preparing { plan, step: Step::Fetch }
+                if matches!(self.postponed, Some(Ending::GaveUp(_))) && !plan.to.trigger.is_ready() =>
+            {
+                self.ending = self.ending.take().or_else(|| self.postponed.take());
+            }
             Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } if self.may_switch(now, plan) => {}
             Phase::Switching { .. } | Phase::Probing { .. } => self.postponed = None,
             Phase::Undoing { .. } => {}
@@ -373,6 +379,10 @@ impl Agent {
         };
         let same = Announcement { trigger: plan.to.trigger, ..announced.clone() } == plan.to;
         if !same {
+            return Some(Record::Cancelled(CancelReason::Superseded));
+        }
+        // What runs may have become another release since: then this one may be none to go to any more.
+        if let Standing::Installed | Standing::Denied(_) | Standing::NotNewer(_) = self.standing(now, announced) {
             return Some(Record::Cancelled(CancelReason::Superseded));
         }
         if announced.trigger != plan.to.trigger {

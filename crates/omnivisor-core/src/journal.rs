@@ -128,6 +128,8 @@ pub struct Journal {
     attempts: BTreeMap<Release, Attempts>,
     approved: BTreeSet<Release>,
     last_commit: Option<Timestamp>,
+    /// Whether a person has replaced what was committed then.
+    replaced: bool,
 }
 
 impl Journal {
@@ -151,7 +153,7 @@ impl Journal {
                 Idle
             }
             (Idle, Record::Summed(summary)) if self.active.is_none() => {
-                let Summary { active, adopted_at, adoption, plans, held, last_commit, .. } = &**summary;
+                let Summary { active, adopted_at, adoption, plans, held, last_commit, replaced, .. } = &**summary;
                 *self = Self {
                     active: Some(active.clone()),
                     adopted: Some((*adopted_at, *adoption)),
@@ -159,6 +161,7 @@ impl Journal {
                     plans: *plans,
                     held: *held,
                     last_commit: *last_commit,
+                    replaced: *replaced,
                     committed: summary.committed.clone(),
                     denied: summary.denied.clone(),
                     attempts: summary.attempts.clone(),
@@ -182,6 +185,7 @@ impl Journal {
                 let phase = self.phase.clone();
                 self.committed.insert(installed.release.clone());
                 self.active = Some(installed.clone());
+                self.replaced = true;
                 phase
             }
             (Idle, Record::Planned(plan)) if self.active.as_ref() == Some(&plan.from) && plan.number > self.plans => {
@@ -210,6 +214,7 @@ impl Journal {
             }
             (Probing { plan, staged, .. }, Record::Committed { at }) => {
                 self.last_commit = Some(*at);
+                self.replaced = false;
                 self.approved.clear(); // what was asked for was asked of the release before
                 self.attempts.remove(&plan.to.release);
                 self.committed.insert(plan.to.release.clone());
@@ -352,6 +357,7 @@ impl Journal {
             plans: self.plans,
             held: self.held,
             last_commit: self.last_commit,
+            replaced: self.replaced,
             committed: self.committed.clone(),
             denied: self.denied.clone(),
             attempts: self.attempts.clone(),
@@ -374,9 +380,14 @@ impl Journal {
         &self.phase
     }
 
-    /// When the active release was committed; none if it is still the one that was adopted.
+    /// When an upgrade was committed last; none if none was since the instance was adopted.
     pub fn last_commit(&self) -> Option<Timestamp> {
         self.last_commit
+    }
+
+    /// When the active release, as it is, was committed; none if it was adopted, or replaced by a person since.
+    pub fn active_since(&self) -> Option<Timestamp> {
+        self.last_commit.filter(|_| !self.replaced)
     }
 
     /// The number of the last plan; the next has a higher one.

@@ -11,9 +11,9 @@ use omnivisor_core::agent::{Action, Agent, Effects, Ending, Event, Outcome, Stan
 use omnivisor_core::formats::journal;
 use omnivisor_core::journal::{Adoption, CancelReason, Journal, Phase, Record};
 use omnivisor_core::plan::{Failure, FailureKind, Step, Undo};
-use omnivisor_core::release::{Algorithm, Digest, Version};
+use omnivisor_core::release::{Algorithm, Digest, Installed, Release, Version};
 use omnivisor_core::schedule::{Announcement, Origin, Trigger};
-use omnivisor_core::supervisor::{Endurance, LaunchKey, Report, Wanted};
+use omnivisor_core::supervisor::{Endurance, Exit, LaunchKey, Report, Wanted};
 use omnivisor_core::time::{Now, Timestamp};
 use world::{Fault, Fuse, Health, NEW, NEWER, OLD, Scenario, World, announce, at, installed, name, release};
 
@@ -436,6 +436,56 @@ fn what_a_person_has_put_in_the_place_of_the_active_executable_is_the_active_one
     elsewhere.folder = "/elsewhere".into();
     let mut journal = Journal::replay(&Lab::new().records).unwrap();
     assert!(journal.append(&Record::Replaced { installed: elsewhere, at: at(S(100)) }).is_err());
+}
+
+#[test]
+fn what_the_replaced_executable_has_overtaken_is_not_switched_to() {
+    let by_hand = |version: &str| {
+        let release = Release { version: Version::new(version), ..release(OLD, 0) };
+        Installed {
+            release,
+            digest: Digest::new(Algorithm::Sha256, &[9; 32]).unwrap(),
+            ..installed(&self::release(OLD, 0))
+        }
+    };
+    for (version, dropped) in [(NEWER, true), (NEW, true), ("1.0.1", false)] {
+        for prepared in [false, true] {
+            let mut lab = Lab::new();
+            let tonight = announce(NEW, 4000);
+            if prepared {
+                lab.stage(&tonight);
+            } else {
+                lab.step(Event::Announced(vec![tonight]));
+            }
+            let records = lab.step(Event::Replaced(by_hand(version))).records;
+            assert_eq!(
+                records.contains(&Record::Cancelled(CancelReason::Superseded)),
+                dropped,
+                "{version}: {records:?}"
+            );
+            if !prepared {
+                continue;
+            }
+            lab.clock = S(4000);
+            assert_eq!(asked(&lab.step(Event::Timeout)), if dropped { "" } else { "Arm" }, "{version}");
+        }
+    }
+}
+
+/// Whoever starts us again starts it again meanwhile: a download may take hours.
+#[test]
+fn a_node_that_failed_does_not_wait_for_the_download_of_its_successor() {
+    let gave_up = || Event::Node(Report::GaveUp(Exit::Signal(9)));
+    let mut lab = Lab::new();
+    lab.step(Event::Announced(vec![announce(NEW, 90)]));
+    assert_eq!(lab.step(gave_up()), Effects { cancel: true, ..Effects::default() });
+    assert_eq!(lab.agent.ending(), Some(&Ending::GaveUp(Exit::Signal(9))));
+    // What is on the disk is seconds away.
+    let mut lab = Lab::new();
+    lab.step(Event::Announced(vec![announce(NEW, 90)]));
+    assert_eq!(asked(&lab.done()), "Preflight");
+    lab.step(gave_up());
+    assert_eq!(lab.agent.ending(), None);
 }
 
 #[test]

@@ -416,7 +416,7 @@ impl Shell {
             let mirrored = Mirrored {
                 shown: shown.clone(),
                 linked: false, // looked at when it is written
-                committed: journal.last_commit().filter(|_| journal.active() == Some(shown)),
+                committed: journal.active_since().filter(|_| journal.active() == Some(shown)),
                 settled: settled.map(|announced| announced.release.clone()).collect(),
             };
             self.mirrored.send_if_modified(|old| {

@@ -17,21 +17,29 @@ const CONFIRMATION: Duration = Duration::from_secs(10 * 60);
 pub(super) struct Calendar {
     /// When the two clocks were compared last, while this one was believed.
     believed: Now,
-    /// Until when (monotonic) a jump since then is doubted.
-    doubted_until: Option<Duration>,
+    doubt: Option<Doubt>,
+}
+
+/// A jump that is not believed.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// Until when (monotonic).
+    until: Duration,
+    /// What the clock said when it was seen.
+    since: Timestamp,
 }
 
 impl Calendar {
     pub(super) fn new(now: Now) -> Self {
-        Self { believed: now, doubted_until: None }
+        Self { believed: now, doubt: None }
     }
 
     /// To be called whenever there is a new time: at the latest when the clock was set.
     pub(super) fn look(&mut self, now: Now) {
         let jumped = now.wall.since(self.expected(now)) > JUMP;
-        match self.doubted_until {
-            Some(until) if jumped && now.monotonic < until => {}
-            None if jumped => self.doubted_until = Some(now.monotonic + CONFIRMATION),
+        match self.doubt {
+            Some(doubt) if jumped && now.monotonic < doubt.until => {}
+            None if jumped => self.doubt = Some(Doubt { until: now.monotonic + CONFIRMATION, since: now.wall }),
             _ => *self = Self::new(now),
         }
     }
@@ -43,11 +51,16 @@ impl Calendar {
 
     /// Whether this time has come, as far as is known.
     pub(super) fn has_come(&self, now: Now, time: Timestamp) -> bool {
-        time <= now.wall && (self.doubted_until.is_none() || time <= self.expected(now))
+        time <= now.wall && (self.doubt.is_none() || time <= self.expected(now))
+    }
+
+    /// Whether what was published then was published by the clock as it has been since it jumped.
+    pub(super) fn is_of_the_jump(&self, now: Now, published: Timestamp) -> bool {
+        self.doubt.is_some_and(|doubt| (doubt.since..=now.wall).contains(&published))
     }
 
     /// Until when (monotonic) a jump is doubted, and how far it went.
     pub(super) fn doubted(&self, now: Now) -> Option<(Duration, Duration)> {
-        self.doubted_until.map(|until| (until, now.wall.since(self.expected(now))))
+        self.doubt.map(|doubt| (doubt.until, now.wall.since(self.expected(now))))
     }
 }

@@ -71,7 +71,7 @@ impl Agent {
         };
         // Whoever queued it on this machine after the clock had jumped read the time off that clock.
         let said_since = announced.origin != Origin::Upstream
-            && announced.published.is_some_and(|published| !self.calendar.has_come(now, published));
+            && announced.published.is_some_and(|published| self.calendar.is_of_the_jump(now, published));
         self.calendar.has_come(now, due) || (said_since && due <= now.wall)
     }
 

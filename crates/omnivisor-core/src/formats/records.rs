@@ -86,6 +86,8 @@ pub(super) struct SummaryDto {
     plans: u64,
     held: bool,
     last_commit: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    replaced: bool,
     committed: Vec<ReleaseDto>,
     denied: Vec<(ReleaseDto, String)>,
     attempts: Vec<(ReleaseDto, AttemptsDto)>,
@@ -111,6 +113,7 @@ impl From<&Summary> for SummaryDto {
             plans: summary.plans,
             held: summary.held,
             last_commit: summary.last_commit.map(|at| at.to_string()),
+            replaced: summary.replaced,
             committed: summary.committed.iter().map(Into::into).collect(),
             denied: summary.denied.iter().map(|(release, why)| (release.into(), why.clone())).collect(),
             attempts: summary.attempts.iter().map(|(release, attempts)| (release.into(), attempts.into())).collect(),
@@ -128,6 +131,7 @@ impl SummaryDto {
             plans: self.plans,
             held: self.held,
             last_commit: self.last_commit.as_deref().map(time).transpose()?,
+            replaced: self.replaced,
             committed: self.committed.into_iter().map(ReleaseDto::read).collect::<Result<_, _>>()?,
             denied: self
                 .denied

@@ -133,6 +133,8 @@ pub struct Summary {
     pub held: bool,
     /// When the active release was committed.
     pub last_commit: Option<Timestamp>,
+    /// Whether a person has replaced it since.
+    pub replaced: bool,
     /// What was ever healthy here.
     pub committed: BTreeSet<Release>,
     /// What is never to be run again, and why.

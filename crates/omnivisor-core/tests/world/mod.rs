@@ -57,10 +57,12 @@ pub enum Disturbance {
     Approve,
     NodeDies,
     NodeEnds,
+    /// A person replaces the active release's executable.
+    Replace,
 }
 
 impl Disturbance {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Withdraw,
         Self::Supersede,
         Self::Postpone,
@@ -71,6 +73,7 @@ impl Disturbance {
         Self::Approve,
         Self::NodeDies,
         Self::NodeEnds,
+        Self::Replace,
     ];
 }
 
@@ -527,6 +530,12 @@ impl World {
             Disturbance::Stop => return events.push_back(Event::StopRequested),
             Disturbance::Approve => {
                 return events.extend(self.queue.first().map(|it| Event::Approve(it.release.clone())));
+            }
+            Disturbance::Replace => {
+                let journal = Journal::replay(&self.journal).unwrap();
+                let active = journal.active().unwrap().clone();
+                let digest = Digest::new(Algorithm::Sha256, &[9; 32]).unwrap();
+                return events.push_back(Event::Replaced(Installed { digest, ..active }));
             }
             Disturbance::NodeDies | Disturbance::NodeEnds => {
                 if self.node.take().is_some() {
