@@ -136,11 +136,20 @@ impl Agent {
             }
             Event::Approve(release) => self.write(records, Record::Approved(release)),
             Event::Replaced(installed) => {
-                // What is being switched to, or probed, was proven for that: nothing takes its place.
-                if matches!(self.journal.phase(), Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. }) {
+                if self.may_be_replaced() {
                     self.write(records, Record::Replaced { installed, at: now.wall });
                 }
             }
+        }
+    }
+
+    /// Whether a person may put another executable in the place of the one that is to run. What is being switched to, or
+    /// probed, was proven for that; but what is held is to be mended.
+    pub fn may_be_replaced(&self) -> bool {
+        match self.journal.phase() {
+            Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } => true,
+            Phase::Probing { .. } => self.policy.rollback == Rollback::Hold,
+            _ => false,
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod nym;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::health::HealthProbe;
 use crate::release::{Identity, Installed, Release, Version};
 use crate::schedule::Announcement;
 use crate::time::Timestamp;
+
+/// Gives the contents of a file, if it can be read.
+pub type Read<'a> = &'a dyn Fn(&Path) -> Option<Vec<u8>>;
 
 /// Something in the outside world that says what is new.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +120,7 @@ pub struct Paths {
     pub shared_lock: PathBuf,
     /// The node's home: what a snapshot holds.
     pub home: PathBuf,
-    /// A folder of the home that is the supervisor's, and no part of a snapshot.
+    /// A folder on the home's file system that is the supervisor's, and no part of a snapshot.
     pub beside: PathBuf,
     /// Where snapshots go.
     pub backups: PathBuf,
@@ -145,35 +149,112 @@ pub trait Layout {
     fn genesis_folder(&self) -> PathBuf;
     /// The usual folder of a release.
     fn release_folder(&self, release: &Release) -> PathBuf;
-    /// The executable in a release's folder.
-    fn executable(&self, folder: &Path) -> PathBuf;
+    /// The executables of the release in this folder, the main one first; there is at least one. An error says what is
+    /// wrong with a folder that does not say what they are.
+    fn executables(&self, folder: &Path, read: Read<'_>) -> Result<Vec<PathBuf>, DialectError>;
+    /// The folder of the release that an executable is of, by its resolved path.
+    fn release_of(&self, executable: &Path) -> Option<PathBuf>;
+    /// The folders below which each folder may be a release's.
+    fn shelves(&self) -> Vec<PathBuf>;
+    /// Where this instance makes a release's folder before it has its name: on the same file system.
+    fn staging(&self) -> PathBuf;
+    /// Whether an executable may be moved into a release's folder that others have made already; else a folder appears whole.
+    fn fills_folders(&self) -> bool;
+    /// The folders that two nodes must never use at a time; a lock is kept in each that is there.
+    fn homes(&self, read: Read<'_>) -> Vec<PathBuf>;
     /// Whether a file of the home, by its path below the home, must never go back to an earlier state.
     fn is_monotonic(&self, path: &Path) -> bool;
     /// The files that other tools expect, rewritten whole; `read` gives a file's present contents. Those of the release's
     /// folder come first, the link last.
-    fn mirror(
-        &self,
-        state: &Mirrored,
-        read: &dyn Fn(&Path) -> Option<Vec<u8>>,
-    ) -> Result<Vec<MirrorFile>, DialectError>;
+    fn mirror(&self, state: &Mirrored, read: Read<'_>) -> Result<Vec<MirrorFile>, DialectError>;
     /// Those of the files that keep what others have written, and that are there and make no sense.
-    fn unreadable(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Vec<PathBuf>;
+    fn unreadable(&self, read: Read<'_>) -> Vec<PathBuf>;
 }
 
 /// A program to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandSpec {
+    /// What people call it, such as `node`.
+    pub name: &'static str,
     /// Its executable.
     pub program: PathBuf,
     /// Its arguments.
-    pub arguments: Vec<std::ffi::OsString>,
+    pub arguments: Vec<OsString>,
+}
+
+/// Why a node is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartReason {
+    /// It does not run yet.
+    First,
+    /// It was switched to, and has not shown yet that it is well.
+    Switched {
+        /// The height at which its network has agreed to switch, if it was one.
+        height: Option<u64>,
+        /// Whether it has run since.
+        again: bool,
+    },
+    /// It failed.
+    Failed,
+}
+
+/// Something that a node needs from outside before it is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needed {
+    /// What people call it, such as `PostgreSQL`.
+    pub name: String,
+    /// Where it listens.
+    pub place: Place,
+    /// How long it is waited for; then the node is started all the same.
+    pub patience: Duration,
+}
+
+/// Where something listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At this host and port.
+    Tcp(String, u16),
+    /// At this socket.
+    Unix(PathBuf),
+}
+
+/// What is done before a node is started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preparation {
+    /// Waited for, one after the other.
+    pub needed: Vec<Needed>,
+    /// Run, and its answer given to [`Launch::commands`].
+    pub question: Option<CommandSpec>,
+}
+
+/// What a program answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Whether it ended with exit code 0.
+    pub success: bool,
+    /// What it wrote to its standard output.
+    pub stdout: Vec<u8>,
 }
 
 /// What runs, and how is it asked to stop?
 pub trait Launch {
-    /// The node.
-    fn command(&self, active: &Installed) -> CommandSpec;
-    /// The signal that asks the main process to end.
+    /// What is done first.
+    fn prepare(&self, active: &Installed, why: StartReason, read: Read<'_>) -> Result<Preparation, DialectError>;
+    /// The node's main processes, in the order in which they are started.
+    fn commands(
+        &self,
+        active: &Installed,
+        why: StartReason,
+        answered: Option<&Answered>,
+        read: Read<'_>,
+    ) -> Result<Vec<CommandSpec>, DialectError>;
+    /// How many main processes a node has, as the installation is now.
+    fn main_processes(&self, read: Read<'_>) -> usize;
+    /// Which of the main processes a process with these arguments is; none, if it is something else.
+    fn role(&self, arguments: &[OsString]) -> Option<usize>;
+    /// Whether a node that runs with other arguments is to be replaced.
+    fn insists_on_arguments(&self) -> bool;
+    /// The signal that asks a main process to end.
     fn stop_signal(&self) -> i32;
     /// Whether what was asked for is the long-running node, and not a short command.
     fn is_long_running(&self) -> bool;
@@ -185,6 +266,10 @@ pub trait Health {
     fn identify_arguments(&self) -> Vec<Vec<String>>;
     /// What it said: version and identity.
     fn identify(&self, stdout: &[u8]) -> Result<(Version, Identity), DialectError>;
+    /// Whether the version that an executable says it is, is the one that was announced.
+    fn same_version(&self, announced: &Version, said: &Version) -> bool;
+    /// Whether what was found installed is run even if it does not say who it is.
+    fn accepts_silence(&self) -> bool;
     /// Whether a new executable is of the same program as the one that runs: else both names.
     fn same_program(&self, active: &Identity, new: &Identity) -> Result<(), (String, String)>;
     /// How a new release proves itself.
@@ -195,17 +280,15 @@ pub trait Health {
 pub trait Dialect: ReleaseSource + Layout + Launch + Health + Send + Sync {
     /// What the instance is called.
     fn instance(&self) -> &str;
+    /// What the executables of the tools are called that this dialect is taken over from.
+    fn peers(&self) -> &[&str];
     /// The folder of the release that another tool has installed since `since`, in place of `shown`.
-    fn moved(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, shown: &Installed, since: Timestamp) -> Option<PathBuf>;
+    fn moved(&self, read: Read<'_>, shown: &Installed, since: Timestamp) -> Option<PathBuf>;
     /// What another tool left: the release that is installed, as far as its files tell.
-    fn found(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, link: Option<&Path>) -> Found;
+    fn found(&self, read: Read<'_>, link: Option<&Path>) -> Found;
     /// The queue with those upgrades put back that another tool took off it and did not finish, and their names; none if
     /// there are none. `adopted` is what was found to run.
-    fn unfinished(
-        &self,
-        read: &dyn Fn(&Path) -> Option<Vec<u8>>,
-        adopted: &Installed,
-    ) -> Option<(Vec<u8>, Vec<String>)>;
+    fn unfinished(&self, read: Read<'_>, adopted: &Installed) -> Option<(Vec<u8>, Vec<String>)>;
 }
 
 /// What the files of an installation say of the release that is active.

@@ -188,6 +188,11 @@ impl Journal {
                 self.replaced = true;
                 phase
             }
+            (Probing { plan, staged, deaths }, Record::Replaced { installed, .. })
+                if staged.folder == installed.folder =>
+            {
+                Probing { plan: plan.clone(), staged: installed.clone(), deaths: *deaths }
+            }
             (Idle, Record::Planned(plan)) if self.active.as_ref() == Some(&plan.from) && plan.number > self.plans => {
                 self.plans = plan.number;
                 Preparing { plan: plan.clone(), step: Step::Fetch }

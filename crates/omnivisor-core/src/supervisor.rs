@@ -189,13 +189,15 @@ pub struct Supervisor {
     startup_failures: u32,
     /// How often it was started again beyond what is configured.
     beyond: u32,
+    /// Whether the last start followed a failure.
+    again: bool,
     unclean: bool,
 }
 
 impl Supervisor {
     /// One that knows of no process yet.
     pub fn new(policy: RestartPolicy) -> Self {
-        Self { policy, state: State::Down, startup_failures: 0, beyond: 0, unclean: false }
+        Self { policy, state: State::Down, startup_failures: 0, beyond: 0, again: false, unclean: false }
     }
 
     /// Whether no process of the node is there, and none is being started.
@@ -218,9 +220,9 @@ impl Supervisor {
         self.policy = policy;
     }
 
-    /// Whether the next start follows a failure.
-    pub fn is_restarting(&self) -> bool {
-        matches!(self.state, State::Backoff { .. })
+    /// Whether the start that was ordered last follows a failure of the same node.
+    pub fn starts_again(&self) -> bool {
+        self.again
     }
 
     /// When a restart that is waited for is due (monotonic).
@@ -348,7 +350,9 @@ impl Supervisor {
             }
             (State::Backoff { key, until }, Wanted::Running(..)) if now >= *until => {
                 let key = key.clone();
-                Some(self.start(&key))
+                let order = self.start(&key);
+                self.again = true;
+                Some(order)
             }
             (State::Backoff { .. } | State::Ended { .. }, Wanted::Stopped) => {
                 self.state = State::Down;
@@ -386,6 +390,7 @@ impl Supervisor {
 
     fn start(&mut self, key: &LaunchKey) -> Order {
         self.unclean = false;
+        self.again = false;
         self.state = State::Starting { key: key.clone() };
         Order::Start(key.clone())
     }

@@ -4,6 +4,7 @@ pub mod activate;
 pub mod digest;
 pub mod fetch;
 pub mod http;
+pub mod needed;
 pub mod poll;
 pub mod preflight;
 pub mod probe;

@@ -7,10 +7,10 @@ mod act;
 mod adopt;
 mod answer;
 mod claim;
+mod launch;
 mod orphan;
 mod poll;
 mod present;
-mod proof;
 mod report;
 mod signals;
 mod start;
@@ -25,15 +25,13 @@ use omnivisor_core::agent::{Action, Agent, Ending, Event};
 use omnivisor_core::dialect::{Dialect, Mirrored};
 use omnivisor_core::journal::Record;
 use omnivisor_core::release::Installed;
-use omnivisor_core::supervisor::{Exit as NodeExit, LaunchKey, Order, Seen, Supervisor};
+use omnivisor_core::supervisor::{Order, Seen, Supervisor};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{self, Timer};
 use crate::control::Asked;
-use crate::effects::process;
-use crate::effects::process::{Launcher, Node};
-use crate::effects::roll_call::{self, LaunchRecord};
+use crate::effects::process::{self, Launcher, Node};
 use crate::effects::watch::FileWatch;
 use crate::exit::Exit;
 use crate::store::journal_file::JournalFile;
@@ -56,14 +54,6 @@ const LAST_MIRROR: Duration = Duration::from_secs(10);
 
 /// Both ends of what tasks report through.
 type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
-
-/// Why a node was not started.
-enum NoStart {
-    /// It cannot be.
-    Failed(String),
-    /// What an earlier one has left behind has to end first.
-    InTheWay,
-}
 
 /// One instance, being supervised.
 pub struct Shell {
@@ -89,15 +79,19 @@ pub struct Shell {
     waiting: VecDeque<Event>,
     unwritable: bool,
     seen: Channel<(u64, Seen)>,
-    proofs: Channel<(u64, Result<Installed, String>)>,
+    prepared: Channel<(u64, launch::Prepared)>,
+    /// What is being done before a start.
+    preparing: Option<launch::Preparing>,
+    /// What a person has put in the place of the active release's executables, and what has been proven of it.
+    accepted: Option<Installed>,
     results: Channel<(u64, Event)>,
     action: act::InFlight,
     mirrored: watch::Sender<Option<Mirrored>>,
     mirror_done: watch::Receiver<Option<Mirrored>>,
     known: watch::Sender<poll::Known>,
     told: report::Told,
-    /// Held for life: nobody else supervises this instance, or this home.
-    _locks: [Lock; 2],
+    /// Held for life: nobody else supervises this instance, or its homes.
+    _locks: Vec<Lock>,
 }
 
 impl Shell {
@@ -126,7 +120,7 @@ impl Shell {
                 biased;
                 signal = signals.ended() => self.stop(signal),
                 Some((launch, seen)) = self.seen.1.recv() => self.observe(launch, seen),
-                Some((launch, proof)) = self.proofs.1.recv() => self.proven_again(launch, proof),
+                Some((launch, prepared)) = self.prepared.1.recv() => self.prepared(launch, prepared),
                 Some((ticket, event)) = self.results.1.recv() => {
                     if self.action.landed(ticket) {
                         self.waiting.push_back(event);
@@ -182,9 +176,6 @@ impl Shell {
             return false;
         }
         self.unwritable = false;
-        if let Event::Replaced(_) = event {
-            self.supervisor.observe(clock::now().monotonic, Seen::NotYet);
-        }
         report::tell(&effects.records, &self.agent);
         self.supervise();
         if effects.cancel {
@@ -214,6 +205,7 @@ impl Shell {
         if self.is_about_to_switch() {
             return;
         }
+        self.drop_preparation_unless(wanted);
         while let Some(order) = self.supervisor.reconcile(clock::now().monotonic, wanted) {
             match order {
                 Order::Start(key) => self.start_node(&key),
@@ -237,94 +229,6 @@ impl Shell {
     /// fails starts the old node.
     fn is_about_to_switch(&self) -> bool {
         self.launch == 0 && self.supervisor.is_down() && matches!(self.agent.in_flight(), Some(Action::Arm(..)))
-    }
-
-    fn start_node(&mut self, key: &LaunchKey) {
-        self.launch += 1;
-        let is_proven = self.is_proven(key);
-        if let Ok(false) = is_proven {
-            return self.prove_again(key);
-        }
-        let start = is_proven.map_err(NoStart::Failed).and_then(|_| self.take_node_lock());
-        let seen = match start.and_then(|()| self.launch_node(key)) {
-            Ok(node) => {
-                tracing::info!(pid = node.id().pid, release = %key.installed.release, "the node is started");
-                self.group = Some(node.group());
-                if let Err(error) = node.watch(self.tagged()) {
-                    tracing::error!(%error, "the node cannot be watched");
-                }
-                self.node = Some(node);
-                Seen::Started
-            }
-            Err(no_start) => {
-                self.node = None;
-                match no_start {
-                    NoStart::Failed(error) => {
-                        tracing::error!(release = %key.installed.release, error, "the node cannot be started");
-                        Seen::Exited { exit: NodeExit::NotStarted(error), others: false, group_empty: true }
-                    }
-                    NoStart::InTheWay => Seen::Stragglers,
-                }
-            }
-        };
-        self.observe(self.launch, seen);
-    }
-
-    /// The node's lock, to be inherited. After an adoption it is the adopted node's, and may still be held by what that has
-    /// left behind: that is found, and has to end first.
-    fn take_node_lock(&mut self) -> Result<(), NoStart> {
-        if self.node_lock.is_some() {
-            return Ok(());
-        }
-        let path = self.dialect.paths().state.join(present::NODE_LOCK);
-        let error = match Lock::try_take(&path) {
-            Ok(lock) => {
-                self.node_lock = Some(lock);
-                return Ok(());
-            }
-            Err(error) => error.to_string(),
-        };
-        let left = roll_call::holders(&path, &self.mark);
-        if left.is_empty() {
-            return Err(NoStart::Failed(error));
-        }
-        let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
-        tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
-        self.group = Some(process::Group::Only(left));
-        Err(NoStart::InTheWay)
-    }
-
-    fn launch_node(&self, key: &LaunchKey) -> Result<Node, NoStart> {
-        let spec = self.dialect.command(&key.installed);
-        let file = self.dialect.paths().state.join(present::LAUNCH);
-        let session = process::Stat::of(std::process::id().cast_signed()).map_or(0, |stat| stat.session);
-        let record = |process| {
-            let launch = LaunchRecord {
-                process,
-                session,
-                boot_id: process::boot_id(),
-                folder: key.installed.folder.clone(),
-                arguments: spec.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect(),
-            };
-            // The next supervisor finds the node by its mark and its lock, too: a full disk is no reason to stay down.
-            if let Err(error) = launch.write(&file) {
-                tracing::warn!(path = %file.display(), %error, "the node's start cannot be noted");
-            }
-        };
-        let mut tries = 0;
-        loop {
-            match self.launcher.start(&spec, &self.mark, self.node_lock.as_ref(), record) {
-                // It was written a moment ago, and a child that has not executed yet still has it open.
-                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 40 => {
-                    tries += 1;
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Ok(node) => return Ok(node),
-                Err(error) => {
-                    return Err(NoStart::Failed(format!("{}: {error}", spec.program.display())));
-                }
-            }
-        }
     }
 
     fn end_group(&mut self, kill: bool) {

@@ -5,6 +5,7 @@
 pub mod build_info;
 pub mod config;
 pub mod files;
+mod launch;
 pub mod platform;
 pub mod queue;
 
@@ -16,18 +17,17 @@ use self::config::Config;
 use self::files::{CurrentVersionFile, HistoryFile, Lenient, PlanFile, UpgradeInfo};
 use self::queue::Context;
 use super::{
-    CommandSpec, Contents, Dialect, DialectError, Found, Health, Launch, Layout, Limits, Merge, MirrorFile, Mirrored,
-    Observed, Paths, ReleaseSource, Watch,
+    CommandSpec, Contents, Dialect, DialectError, Found, Layout, Limits, Merge, MirrorFile, Mirrored, Observed, Paths,
+    Read, ReleaseSource, Watch,
 };
 use crate::health::HealthProbe;
-use crate::release::{Identity, Installed, Release, ReleaseName, Version};
+use crate::release::{Installed, Release, ReleaseName};
 use crate::time::Timestamp;
+
+pub use self::launch::identify_arguments;
 
 /// How much of a name from outside is said to people.
 const LONGEST_NAME: usize = 200;
-
-/// SIGINT, the only signal that Nymvisor sends.
-const SIGINT: i32 = 2;
 
 /// What a key store, a ticket store or a share is called in the homes of Nym's daemons. A key is never older than what was
 /// signed with it, a ticket is spent once.
@@ -211,8 +211,31 @@ impl Layout for Nym {
         self.paths.releases.join("upgrades").join(release.name.as_str())
     }
 
-    fn executable(&self, folder: &Path) -> PathBuf {
-        folder.join("bin").join(&self.config.name)
+    fn executables(&self, folder: &Path, _: Read<'_>) -> Result<Vec<PathBuf>, DialectError> {
+        Ok(vec![self.executable(folder)])
+    }
+
+    fn release_of(&self, executable: &Path) -> Option<PathBuf> {
+        let folder = executable.parent()?.parent()?;
+        let is_shelved = folder.parent() == Some(&self.paths.releases.join("upgrades"));
+        let is_one = is_shelved || folder == self.genesis_folder();
+        (is_one && self.executable(folder) == executable).then(|| folder.to_owned())
+    }
+
+    fn shelves(&self) -> Vec<PathBuf> {
+        vec![self.paths.releases.join("upgrades")]
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.paths.releases.join("upgrades").join(format!(".omnivisor-{}", self.config.id))
+    }
+
+    fn fills_folders(&self) -> bool {
+        true
+    }
+
+    fn homes(&self, _: Read<'_>) -> Vec<PathBuf> {
+        vec![self.paths.beside.clone()]
     }
 
     fn is_monotonic(&self, path: &Path) -> bool {
@@ -221,11 +244,7 @@ impl Layout for Nym {
             || MONOTONIC_PARTS.iter().any(|part| name.contains(part))
     }
 
-    fn mirror(
-        &self,
-        state: &Mirrored,
-        read: &dyn Fn(&Path) -> Option<Vec<u8>>,
-    ) -> Result<Vec<MirrorFile>, DialectError> {
+    fn mirror(&self, state: &Mirrored, read: Read<'_>) -> Result<Vec<MirrorFile>, DialectError> {
         let shown = &state.shown;
         let queue = read(&self.paths.queue);
         let plan = queue.as_deref().and_then(|bytes| PlanFile::parse(bytes).ok());
@@ -285,7 +304,7 @@ impl Layout for Nym {
         Ok(self.with_link(files, state))
     }
 
-    fn unreadable(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Vec<PathBuf> {
+    fn unreadable(&self, read: Read<'_>) -> Vec<PathBuf> {
         let history = self.paths.releases.join(HistoryFile::FILE_NAME);
         let wrong = |path: &Path, right: fn(&[u8]) -> bool| read(path).is_some_and(|bytes| !right(&bytes));
         let plan = wrong(&self.paths.queue, |bytes| PlanFile::parse(bytes).is_ok()).then(|| self.paths.queue.clone());
@@ -295,6 +314,16 @@ impl Layout for Nym {
 }
 
 impl Nym {
+    /// The executable in a release's folder.
+    pub fn executable(&self, folder: &Path) -> PathBuf {
+        folder.join("bin").join(&self.config.name)
+    }
+
+    /// The daemon of this release, with the arguments of this instance.
+    pub fn command(&self, active: &Installed) -> CommandSpec {
+        CommandSpec { name: "node", program: self.executable(&active.folder), arguments: self.arguments.clone() }
+    }
+
     /// Where instances share the link it is moved by an upgrade only, and not back and forth at every start.
     fn with_link(&self, mut files: Vec<MirrorFile>, state: &Mirrored) -> Vec<MirrorFile> {
         if self.context.siblings.is_empty() || state.linked {
@@ -305,55 +334,18 @@ impl Nym {
     }
 }
 
-impl Launch for Nym {
-    fn command(&self, active: &Installed) -> CommandSpec {
-        CommandSpec { program: self.executable(&active.folder), arguments: self.arguments.clone() }
-    }
-
-    fn stop_signal(&self) -> i32 {
-        SIGINT
-    }
-
-    fn is_long_running(&self) -> bool {
-        match self.arguments.first() {
-            Some(first) => first == "run" || first.to_string_lossy().starts_with('-'),
-            None => true,
-        }
-    }
-}
-
-impl Health for Nym {
-    fn identify_arguments(&self) -> Vec<Vec<String>> {
-        identify_arguments()
-    }
-
-    fn identify(&self, stdout: &[u8]) -> Result<(Version, Identity), DialectError> {
-        let info = BuildInfo::parse(stdout).map_err(|error| wrong("its build information", error))?;
-        Ok((Version::new(info.build_version.as_str()), info.to_identity()))
-    }
-
-    fn same_program(&self, active: &Identity, new: &Identity) -> Result<(), (String, String)> {
-        match (active.get("binary_name"), new.get("binary_name")) {
-            (Some(active), new) if Some(active) != new => {
-                Err((active.to_owned(), new.unwrap_or("something without a name").to_owned()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn probe(&self) -> &HealthProbe {
-        &self.probe
-    }
-}
-
 impl Dialect for Nym {
     fn instance(&self) -> &str {
         &self.config.id
     }
 
+    fn peers(&self) -> &[&str] {
+        &["nymvisor"]
+    }
+
     /// The file in the daemon's home is this instance's alone, so it is the one that counts; but a crash of ours may have
     /// left it behind, so the peer's own entry in the history has to say the same, of a time that we know nothing of.
-    fn moved(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, shown: &Installed, since: Timestamp) -> Option<PathBuf> {
+    fn moved(&self, read: Read<'_>, shown: &Installed, since: Timestamp) -> Option<PathBuf> {
         let version = read(&self.config.home.join("nymvisor").join(CurrentVersionFile::FILE_NAME))?;
         let version = CurrentVersionFile::parse(&version).ok()?;
         if version.name == shown.release.name.as_str() && version.version == shown.release.version.as_str() {
@@ -370,7 +362,7 @@ impl Dialect for Nym {
         Some(self.paths.releases.join("upgrades").join(name.as_str()))
     }
 
-    fn found(&self, read: &dyn Fn(&Path) -> Option<Vec<u8>>, link: Option<&Path>) -> Found {
+    fn found(&self, read: Read<'_>, link: Option<&Path>) -> Found {
         let folder_of = |name: &str| match ReleaseName::parse_installed(name) {
             Ok(name) if name == ReleaseName::genesis() => Some(self.genesis_folder()),
             Ok(name) => Some(self.paths.releases.join("upgrades").join(name.as_str())),
@@ -414,11 +406,7 @@ impl Dialect for Nym {
 
     /// Nymvisor writes current-version and plan, in this order, before it changes the link: a name in either that is not
     /// what runs is an upgrade that it was committing when it ended.
-    fn unfinished(
-        &self,
-        read: &dyn Fn(&Path) -> Option<Vec<u8>>,
-        adopted: &Installed,
-    ) -> Option<(Vec<u8>, Vec<String>)> {
+    fn unfinished(&self, read: Read<'_>, adopted: &Installed) -> Option<(Vec<u8>, Vec<String>)> {
         if !self.context.siblings.is_empty() {
             return None; // the names may be another instance's
         }
@@ -446,14 +434,6 @@ impl Dialect for Nym {
         }
         (!names.is_empty()).then(|| (plan.to_bytes(), names))
     }
-}
-
-/// The arguments with which a daemon says who it is, as Nymvisor asks it; and for one that knows no `--no-banner`, as Nym's
-/// releases are asked when their `hashes.json` is made.
-pub fn identify_arguments() -> Vec<Vec<String>> {
-    [&["--no-banner", "build-info", "--output=json"][..], &["build-info", "--output=json"][..]]
-        .map(|arguments| arguments.iter().map(|argument| (*argument).to_owned()).collect())
-        .to_vec()
 }
 
 /// A new instance's first files: those that `init` writes, in the order in which they are to appear.

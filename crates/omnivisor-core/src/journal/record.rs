@@ -107,7 +107,8 @@ pub enum Record {
         /// When that was found.
         at: Timestamp,
     },
-    /// A person has replaced the executable of the active release by this one, which was proven before it was started.
+    /// A person has replaced the executable of the active release, or of one that is held, by this one, which was proven
+    /// before it was started.
     Replaced {
         /// What the folder holds now.
         installed: Installed,

@@ -1,9 +1,11 @@
 //! `omnivisor adopt`: take over an installation of Nymvisor without starting anything, or show what that would do.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use omnivisor_core::dialect::Dialect;
 use serde_json::Value;
 
 use super::nym::Loaded;
@@ -34,11 +36,11 @@ pub(super) fn run(adopt: &Adopt) -> Outcome {
     }
     let loaded = Loaded::find_instance(adopt.id.as_deref())?;
     let settings = loaded.settings()?;
-    let dialect = loaded.dialect(&settings, Vec::new());
+    let dialect = Arc::new(loaded.dialect(&settings, Vec::new()));
     let (shared, allow) = (!dialect.context().siblings.is_empty(), settings.allow_network_file_system);
-    let policy = nym_run::policy(&settings, &dialect, &loaded.config);
+    let policy = nym_run::policy(&settings, &*dialect, &loaded.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
-    let mut survey = runtime.block_on(shell::survey(&dialect, policy, shared, allow));
+    let mut survey = runtime.block_on(shell::survey(&*dialect, policy, shared, allow));
     let mut notes: Vec<String> = loaded.warnings().collect();
     if !loaded.config.restart_on_failure {
         notes.push(
@@ -52,7 +54,7 @@ pub(super) fn run(adopt: &Adopt) -> Outcome {
     let ready = survey["ready"] == true;
     let done = ready && !adopt.dry_run && survey["takenOver"] == false;
     if done {
-        runtime.block_on(shell::adopt(&dialect, shared, allow))?;
+        runtime.block_on(shell::adopt(&(dialect as Arc<dyn Dialect>), shared, allow))?;
     }
     output::result(&if adopt.json { survey.to_string() } else { describe(&survey, done) });
     if ready || (adopt.dry_run && survey["obstacles"].as_array().is_some_and(Vec::is_empty)) {

@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use anyhow::Context;
-use omnivisor_core::dialect::Layout;
 use omnivisor_core::dialect::nym::build_info::BuildInfo;
 
 use super::nym::{Format, Loaded};

@@ -164,21 +164,27 @@ fn in_status(status: &Value, info: &UpgradeInfo) -> Option<String> {
     let release = format!("{} ({})", info.version, info.name);
     let upgrade = &status["upgrade"];
     let phase = upgrade["phase"].as_str()?;
+    let announced = status["announced"].as_array()?.iter().find(|it| it["name"] == info.name.as_str());
+    let standing = announced.and_then(|announced| announced["standing"].as_str());
     if upgrade["to"] == release.as_str() {
-        return Some(match phase {
-            "preparing" => "it is being prepared; the node runs on, and is switched as soon as it is ready".to_owned(),
-            "staged" => "it is ready, and is switched to now".to_owned(),
-            "undoing" | "needs-human" => format!("it failed: {}", upgrade["why"].as_str().unwrap_or_default()),
+        let ends = if status["endsAfterSwitch"] == true { ", and the run ends then" } else { "" };
+        return Some(match (phase, status["held"] == true) {
+            ("preparing" | "staged", true) => {
+                format!("automatic upgrades are on hold: it is prepared, and {}", standing.unwrap_or("waits"))
+            }
+            ("preparing", false) => {
+                format!("it is being prepared; the node runs on, and is switched as soon as it is ready{ends}")
+            }
+            ("staged", false) => format!("it is ready, and is switched to now{ends}"),
+            ("undoing" | "needs-human", _) => format!("it failed: {}", upgrade["why"].as_str().unwrap_or_default()),
             _ => "it is being switched to".to_owned(),
         });
     }
     if status["active"]["name"] == info.name.as_str() && status["active"]["version"] == info.version.as_str() {
         return Some("it runs".to_owned());
     }
-    let announced = status["announced"].as_array()?.iter().find(|it| it["name"] == info.name.as_str())?;
     // Before its turn comes it waits for a moment.
-    let standing = announced["standing"].as_str().filter(|standing| !standing.starts_with("will be switched to"))?;
-    Some(standing.to_owned())
+    standing.filter(|standing| !standing.starts_with("will be switched to")).map(str::to_owned)
 }
 
 /// Where instances share the plan, each is named: one that is done must not take the entry from another that it does not

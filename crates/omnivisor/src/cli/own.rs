@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::nym::Loaded;
-use super::{Outcome, adopt, output};
+use super::{Outcome, adopt, env_file, output};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
 use crate::shell::end_orphan;
@@ -27,7 +27,13 @@ pub(super) enum Own {
         json: bool,
     },
     /// Stop the node, and end its supervisor; or what a supervisor that was killed has left
-    Stop(Which),
+    Stop {
+        #[command(flatten)]
+        which: Which,
+        /// The env file that the instance is run with, if there is one
+        #[arg(short, long)]
+        config_env_file: Option<PathBuf>,
+    },
     /// Do no automatic upgrades until `resume`, also after a restart
     Hold(Which),
     /// Go on with automatic upgrades, and with an undo that was stuck
@@ -53,13 +59,18 @@ pub(super) fn run(own: &Own) -> Outcome {
     let (which, command) = match own {
         Own::Adopt(verb) => return adopt::run(verb),
         Own::Status { which, .. } => (which, Command::Status),
-        Own::Stop(which) => (which, Command::Stop),
+        Own::Stop { which, config_env_file } => {
+            if let Some(file) = config_env_file {
+                env_file::apply(file)?;
+            }
+            (which, Command::Stop)
+        }
         Own::Hold(which) => (which, Command::Hold),
         Own::Resume(which) => (which, Command::Resume),
         Own::Upgrade { name, which } => (which, Command::Upgrade { name: name.clone() }),
     };
     let instance = match find(which) {
-        Err(Missing { error, several: false }) if matches!(own, Own::Stop(_)) => return stop_orphan(which, error),
+        Err(Missing { error, several: false }) if matches!(own, Own::Stop { .. }) => return stop_orphan(which, error),
         found => found.map_err(|missing| missing.error)?,
     };
     let answer = control::ask(&instance.socket, command).with_context(|| {
@@ -70,7 +81,7 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Status { json: true, .. } => output::result(&value.to_string()),
         Own::Status { .. } => output::result(&describe(&value)),
         Own::Adopt(_) => {}
-        Own::Stop(_) => output::result(&format!("{} is stopping", instance.id)),
+        Own::Stop { .. } => output::result(&format!("{} is stopping", instance.id)),
         Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),
         Own::Resume(_) => output::result(&format!("{} goes on", instance.id)),
         Own::Upgrade { name, .. } => {

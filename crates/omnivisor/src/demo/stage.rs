@@ -172,7 +172,7 @@ impl Stage {
             if begun.elapsed() > GONE {
                 bail!("these processes of the demo cannot be killed: {left:?}");
             }
-            Group::Only(left).signal(Signal::KILL);
+            Group::only(left).signal(Signal::KILL);
             std::thread::sleep(Duration::from_millis(2));
         }
         if let Some(mut child) = self.supervisor.take() {

@@ -24,8 +24,6 @@ const SOON: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
 /// So many beats are watched after the supervisor was killed, and again after another one is there.
 const BEATS: usize = 25;
-/// A node that is disturbed is restarted; one that is not may wait for the processor, but not this long.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 const RUN: [&str; 4] = ["run", "run", "--home", "node"];
 
@@ -169,7 +167,6 @@ impl Tale<'_> {
             .await?;
         ensure!(self.starts() == starts && self.running()? == node, "the node was started again");
         let pause = Beats::read(&folder, node).longest_pause(killed);
-        ensure!(pause < LONGEST_PAUSE, "the node paused for {}", said(pause));
         self.seen(&format!("process {next} has taken it over: still process {node}, not restarted"));
         self.seen(&format!("its heart beats every {}; the longest pause meanwhile was {}", said(BEAT), said(pause)));
         Ok(pause)

@@ -30,8 +30,26 @@ impl Stamp {
 /// The SHA-256 of the files that were read through [`of_executable`].
 static READ: Mutex<BTreeMap<PathBuf, (Stamp, Digest)>> = Mutex::new(BTreeMap::new());
 
+/// The digest of a release's executables, read anew: of one its SHA-256, of several that of their SHA-256s, a line each.
+pub fn of_executables(paths: &[PathBuf]) -> io::Result<Digest> {
+    of_all(paths, of_executable)
+}
+
+/// The same; but what has not changed since it was read last is not read again.
+pub fn of_executables_if_changed(paths: &[PathBuf]) -> io::Result<Digest> {
+    of_all(paths, of_executable_if_changed)
+}
+
+fn of_all(paths: &[PathBuf], of: fn(&Path) -> io::Result<Digest>) -> io::Result<Digest> {
+    if let [only] = paths {
+        return of(only);
+    }
+    let lines = paths.iter().map(|path| Ok(format!("{}\n", of(path)?.to_hex()))).collect::<io::Result<String>>()?;
+    Ok(of_bytes(Algorithm::Sha256, lines.as_bytes()))
+}
+
 /// The SHA-256 of an executable, read anew; remembered for [`of_executable_if_changed`].
-pub fn of_executable(path: &Path) -> io::Result<Digest> {
+fn of_executable(path: &Path) -> io::Result<Digest> {
     let before = File::open(path).and_then(|file| Stamp::of(&file)).map_err(|error| named(path, &error))?;
     let digest = of_file(Algorithm::Sha256, path)?;
     READ.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), (before, digest.clone()));
@@ -39,7 +57,7 @@ pub fn of_executable(path: &Path) -> io::Result<Digest> {
 }
 
 /// The SHA-256 of an executable; read only if it has changed since it was read last.
-pub fn of_executable_if_changed(path: &Path) -> io::Result<Digest> {
+fn of_executable_if_changed(path: &Path) -> io::Result<Digest> {
     let now = File::open(path).and_then(|file| Stamp::of(&file)).map_err(|error| named(path, &error))?;
     let known = READ.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
     match known {

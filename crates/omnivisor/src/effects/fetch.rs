@@ -18,7 +18,7 @@ use super::digest::{self, Hasher};
 use super::http::{Http, HttpError, shown, transport};
 use super::{snapshot, space};
 use crate::checkpoint;
-use crate::store::atomic;
+use crate::store::{atomic, small};
 
 /// The largest executable that is believed to be one: Nym's have 100 MB.
 const LARGEST: u64 = 2 << 30;
@@ -29,62 +29,69 @@ const LOOK: u64 = 4 << 20;
 /// A download that has not ended after so long would never end.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
-/// Where a release's executable is.
+/// Where a release is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
-    /// The folder it is in, and will run from.
+    /// The folder it will run from.
     pub folder: PathBuf,
-    /// Where the executable is now.
-    pub executable: PathBuf,
-    /// Whether it still has to be moved into the folder.
-    pub staged: bool,
+    /// Where its executables are now.
+    pub executables: Vec<PathBuf>,
+    /// The folder that it is still in, if it has to be moved.
+    pub staged: Option<PathBuf>,
 }
 
-/// Where this instance stages a release: beside the releases, so that a rename is enough to publish it.
-fn staging(dialect: &dyn Dialect, release: &Release) -> PathBuf {
+/// What tells one release from another of the same name.
+fn key(release: &Release) -> String {
     let key = digest::of_bytes(Algorithm::Sha256, format!("{release} {:?}", release.digest).as_bytes());
-    staging_root(dialect).join(&key.to_hex()[..16])
+    key.to_hex()[..16].to_owned()
 }
 
-/// The folder of everything that this instance stages.
-pub fn staging_root(dialect: &dyn Dialect) -> PathBuf {
-    dialect.paths().releases.join("upgrades").join(format!(".omnivisor-{}", dialect.instance()))
+/// Where this instance stages a release: on the same file system, so that a rename is enough to publish it.
+fn staging(dialect: &dyn Dialect, release: &Release) -> PathBuf {
+    dialect.staging().join(key(release))
 }
 
 /// Looks for the release on this disk. Reads whole files; the error is an unreadable one.
 pub fn locate(dialect: &dyn Dialect, release: &Release) -> io::Result<Option<Located>> {
     for folder in folders(dialect, release) {
-        let executable = dialect.executable(&folder);
-        if executable.is_file() && is_it(&executable, release)? {
-            return Ok(Some(Located { folder, executable, staged: false }));
+        if let Some(executables) = whole(dialect, &folder, release)? {
+            return Ok(Some(Located { folder, executables, staged: None }));
         }
     }
-    let executable = dialect.executable(&staging(dialect, release));
-    if !executable.is_file() || !is_it(&executable, release)? {
-        return Ok(None);
-    }
+    let staged = staging(dialect, release);
+    let Some(executables) = whole(dialect, &staged, release)? else { return Ok(None) };
     // The first folder that nothing stands in the way in.
-    let free = folders(dialect, release).into_iter().find(|folder| !dialect.executable(folder).exists());
-    Ok(free.map(|folder| Located { folder, executable, staged: true }))
+    let is_free = |folder: &PathBuf| match dialect.fills_folders() {
+        true => executables_of(dialect, folder).is_some_and(|all| all.iter().all(|executable| !executable.exists())),
+        false => folder.symlink_metadata().is_err(),
+    };
+    let free = folders(dialect, release).into_iter().find(is_free);
+    Ok(free.map(|folder| Located { folder, executables, staged: Some(staged) }))
 }
 
-/// Where a release may be: its own folder, or if that holds another executable of the same name, one beside it.
+/// The executables of a folder, if it says what they are.
+fn executables_of(dialect: &dyn Dialect, folder: &Path) -> Option<Vec<PathBuf>> {
+    dialect.executables(folder, &|path| small::read(path).ok()).ok()
+}
+
+/// The executables of a folder, if all of them are there and are the release's.
+fn whole(dialect: &dyn Dialect, folder: &Path, release: &Release) -> io::Result<Option<Vec<PathBuf>>> {
+    let executables = executables_of(dialect, folder).filter(|all| all.iter().all(|executable| executable.is_file()));
+    let Some(executables) = executables else { return Ok(None) };
+    let is_it = match &release.digest {
+        Some(digest) => digest::of_file(digest.algorithm(), &executables[0])? == *digest,
+        None => true,
+    };
+    Ok(is_it.then_some(executables))
+}
+
+/// Where a release may be: its own folder, or if that holds something else of the same name, one beside it.
 fn folders(dialect: &dyn Dialect, release: &Release) -> Vec<PathBuf> {
     let folder = dialect.release_folder(release);
-    let mut folders = vec![folder.clone()];
-    if let (Some(digest), Some(name)) = (&release.digest, folder.file_name()) {
-        let mut name = name.to_owned();
-        name.push(format!("@{}", &digest.to_hex()[..12]));
-        folders.push(folder.with_file_name(name));
-    }
-    folders
-}
-
-fn is_it(executable: &Path, release: &Release) -> io::Result<bool> {
-    match &release.digest {
-        Some(digest) => Ok(digest::of_file(digest.algorithm(), executable)? == *digest),
-        None => Ok(true),
-    }
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    let mark = release.digest.as_ref().map_or_else(|| key(release), Digest::to_hex);
+    name.push(format!("@{}", &mark[..12]));
+    vec![folder.clone(), folder.with_file_name(name)]
 }
 
 /// Makes sure that the release's executable is on this disk.
@@ -96,8 +103,9 @@ pub async fn fetch(dialect: &dyn Dialect, announced: &Announcement) -> Result<()
     let url = match &announced.source {
         Source::Download { url } => url,
         Source::Placed { why } => {
-            let executable = dialect.executable(&dialect.release_folder(release));
-            return Err(if executable.exists() {
+            let folder = dialect.release_folder(release);
+            let executable = executables_of(dialect, &folder).map_or(folder, |all| all[0].clone());
+            return Err(if executable.is_file() {
                 let expected = release.digest.as_ref().map_or_else(String::new, ToString::to_string);
                 Failure::permanent(format!("{} is not the announced executable ({expected})", executable.display()))
             } else {
@@ -105,15 +113,17 @@ pub async fn fetch(dialect: &dyn Dialect, announced: &Announcement) -> Result<()
             });
         }
     };
-    let executable = dialect.executable(&staging(dialect, release));
-    let _ = fs::remove_dir_all(staging_root(dialect)); // what was staged for another release is not wanted any more
+    let folder = staging(dialect, release);
+    let executables = dialect.executables(&folder, &|path| small::read(path).ok());
+    let executable = executables.map_err(|error| Failure::permanent(error.to_string()))?.swap_remove(0);
+    discard(dialect); // what was staged for another release is not wanted any more
     tracing::info!(release = %release, url = shown(url), "downloading");
     let result = match tokio::time::timeout(LONGEST, download(url, &executable, release.digest.as_ref())).await {
         Ok(result) => result,
         Err(_) => Err(Failure::transient(format!("{} was not downloaded within six hours", shown(url)))),
     };
     if result.is_err() {
-        let _ = fs::remove_dir_all(staging_root(dialect));
+        discard(dialect);
     }
     result
 }
@@ -189,26 +199,33 @@ fn failure(error: HttpError) -> Failure {
     Failure::transient(error.to_string())
 }
 
-/// Moves a staged executable into its release's folder; durable when it returns. A file that is there is not replaced.
+/// Moves a staged release to where it will run from; durable when it returns. Nothing that is there is replaced.
 pub fn publish(dialect: &dyn Dialect, located: &Located) -> io::Result<()> {
-    if !located.staged {
-        return Ok(());
+    let Some(staged) = &located.staged else { return Ok(()) };
+    for executable in &located.executables {
+        fs::set_permissions(executable, fs::Permissions::from_mode(0o755))?;
     }
-    let target = dialect.executable(&located.folder);
-    let bin = target.parent().unwrap_or(&target).to_owned();
-    fs::create_dir_all(&bin)?;
-    fs::set_permissions(&located.executable, fs::Permissions::from_mode(0o755))?;
-    checkpoint::reach("publish-before-rename");
-    let cwd = rustix::fs::CWD;
-    rustix::fs::renameat_with(cwd, &located.executable, cwd, &target, rustix::fs::RenameFlags::NOREPLACE)?;
-    checkpoint::reach("publish-after-rename");
-    for folder in bin.ancestors().take(3) {
-        atomic::flush_folder(folder)?;
+    if !dialect.fills_folders() {
+        checkpoint::reach("publish-before-rename");
+        atomic::rename_new(staged, &located.folder)?;
+        checkpoint::reach("publish-after-rename");
+        return atomic::flush_folder_of(&located.folder);
+    }
+    for executable in &located.executables {
+        let target = executable.strip_prefix(staged).map_or(located.folder.clone(), |it| located.folder.join(it));
+        let bin = target.parent().unwrap_or(&target).to_owned();
+        fs::create_dir_all(&bin)?;
+        checkpoint::reach("publish-before-rename");
+        atomic::rename_new(executable, &target)?;
+        checkpoint::reach("publish-after-rename");
+        for folder in bin.ancestors().take(3) {
+            atomic::flush_folder(folder)?;
+        }
     }
     Ok(())
 }
 
 /// Removes what was staged: it is no good.
 pub fn discard(dialect: &dyn Dialect) {
-    let _ = snapshot::remove(&staging_root(dialect));
+    let _ = snapshot::remove(&dialect.staging());
 }

@@ -3,24 +3,39 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::plan::{Failure, UpgradePlan};
-use omnivisor_core::release::{Algorithm, Identity, Installed, Version};
+use omnivisor_core::release::{Identity, Installed, Version};
 
 use super::run_command::{self, CommandError};
 use super::{digest, fetch, snapshot, space};
+use crate::store::small;
 
 /// An executable that does not say who it is within this is not asked again: a cold start of 100 MB takes a second.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Asks an executable who it is.
-pub async fn identify(dialect: &dyn Dialect, executable: &Path) -> Result<(Version, Identity), Failure> {
-    let stdout = ask(executable, dialect.identify_arguments()).await?;
-    let name = executable.display();
-    dialect.identify(&stdout).map_err(|error| Failure::permanent(format!("{name}: {error}")))
+/// Asks a release's executables who they are: all have to be of one version. What is said of the first is what counts.
+pub async fn identify(dialect: &dyn Dialect, executables: &[PathBuf]) -> Result<(Version, Identity), Failure> {
+    let mut first: Option<(Version, Identity)> = None;
+    for executable in executables {
+        let stdout = ask(executable, dialect.identify_arguments()).await?;
+        let name = executable.display();
+        let said = dialect.identify(&stdout).map_err(|error| Failure::permanent(format!("{name}: {error}")))?;
+        match &first {
+            Some((version, _)) if *version != said.0 => {
+                return Err(Failure::permanent(format!(
+                    "{name} is version {}, but the other one is {version}",
+                    said.0
+                )));
+            }
+            Some(_) => {}
+            None => first = Some(said),
+        }
+    }
+    first.ok_or_else(|| Failure::permanent("the release has no executable"))
 }
 
 /// What an executable answers to the first of these arguments that it does not refuse. What is said of a failure is what it
@@ -50,13 +65,12 @@ pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<Inst
     let release = &plan.to.release;
     let located = fetch::locate(dialect, release).map_err(|error| Failure::transient(error.to_string()))?;
     let located = located.ok_or_else(|| Failure::transient("what was fetched is not there any more"))?;
-    let proven = prove(dialect, plan, &located.executable).await;
-    if proven.is_err() && located.staged {
+    let proven = prove(dialect, plan, &located.executables).await;
+    if proven.is_err() && located.staged.is_some() {
         fetch::discard(dialect);
     }
     let identity = proven?;
-    let digest = digest::of_file(Algorithm::Sha256, &located.executable)
-        .map_err(|error| Failure::transient(error.to_string()))?;
+    let digest = digest::of_executables(&located.executables).map_err(|error| Failure::transient(error.to_string()))?;
     fetch::publish(dialect, &located)
         .map_err(|error| Failure::transient(format!("{} cannot be filled: {error}", located.folder.display())))?;
     let installed = Installed { release: release.clone(), folder: located.folder, digest, identity };
@@ -64,18 +78,21 @@ pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<Inst
     Ok(installed)
 }
 
-async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executable: &Path) -> Result<Identity, Failure> {
-    let name = executable.display();
-    let metadata = fs::metadata(executable).map_err(|error| Failure::transient(format!("{name}: {error}")))?;
-    let mode = metadata.permissions().mode();
-    if mode & 0o111 == 0 {
-        // Nymvisor does so, too: what is placed in a release's folder is meant to be executed.
-        fs::set_permissions(executable, fs::Permissions::from_mode(mode | 0o111))
-            .map_err(|error| Failure::transient(format!("{name} cannot be made executable: {error}")))?;
+async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executables: &[PathBuf]) -> Result<Identity, Failure> {
+    for executable in executables {
+        let name = executable.display();
+        let metadata = fs::metadata(executable).map_err(|error| Failure::transient(format!("{name}: {error}")))?;
+        let mode = metadata.permissions().mode();
+        if mode & 0o111 == 0 {
+            // The peers do so, too: what is placed in a release's folder is meant to be executed.
+            fs::set_permissions(executable, fs::Permissions::from_mode(mode | 0o111))
+                .map_err(|error| Failure::transient(format!("{name} cannot be made executable: {error}")))?;
+        }
     }
-    let (version, identity) = identify(dialect, executable).await?;
+    let (version, identity) = identify(dialect, executables).await?;
+    let name = executables[0].display();
     let announced = &plan.to.release.version;
-    if version != *announced {
+    if !dialect.same_version(announced, &version) {
         return Err(Failure::permanent(format!("{name} is version {version}, but {announced} was announced")));
     }
     if let Err((active, new)) = dialect.same_program(&plan.from.identity, &identity) {
@@ -90,10 +107,13 @@ async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executable: &Path) -> 
 
 /// The last look before the outage.
 pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed) -> Result<(), Failure> {
-    let executable = dialect.executable(&staged.folder);
-    let found = digest::of_executable(&executable).map_err(|error| Failure::transient(error.to_string()))?;
+    let executables = dialect
+        .executables(&staged.folder, &|path| small::read(path).ok())
+        .map_err(|error| Failure::permanent(error.to_string()))?;
+    let found =
+        digest::of_executables_if_changed(&executables).map_err(|error| Failure::transient(error.to_string()))?;
     if found != staged.digest {
-        let name = executable.display();
+        let name = staged.folder.display();
         return Err(Failure::permanent(format!(
             "{name} was changed since it was proven ({found}, not {})",
             staged.digest

@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use omnivisor_core::dialect::CommandSpec;
@@ -110,15 +111,15 @@ impl Launcher {
         Ok(Self { jobs })
     }
 
-    /// Starts the node. `record` is called when its process exists and before it executes anything; if this process
+    /// Starts one process of a node. `record` is called when its process exists and before it executes anything; if this process
     /// dies meanwhile, nothing is executed. `lock` is inherited by it and by whatever it starts.
     pub fn start(
         &self,
         spec: &CommandSpec,
         mark: &str,
         lock: Option<&Lock>,
-        record: impl Fn(ProcessId),
-    ) -> io::Result<Node> {
+        record: impl FnOnce(ProcessId),
+    ) -> io::Result<Main> {
         let (ready, ready_sender) = pipe_with(PipeFlags::CLOEXEC)?;
         let (go, go_sender) = pipe_with(PipeFlags::CLOEXEC)?;
         let inherit = lock.map(|lock| lock.file().as_fd().try_clone_to_owned()).transpose()?;
@@ -151,7 +152,7 @@ impl Launcher {
         let (id, pidfd) = recorded?;
         spawned?; // std's handle is dropped: the pidfd is what the process is waited for with
         crate::checkpoint::reach("node-after-exec");
-        Ok(Node { id, pidfd, ours: true })
+        Ok(Main { name: spec.name, id, pidfd, ours: true })
     }
 }
 
@@ -161,17 +162,23 @@ fn open_pidfd(id: ProcessId) -> io::Result<OwnedFd> {
     if id.is_alive() { Ok(pidfd) } else { Err(Errno::SRCH.into()) }
 }
 
-/// A running node's main process.
-pub struct Node {
+/// One of a running node's main processes.
+pub struct Main {
+    name: &'static str,
     id: ProcessId,
     pidfd: OwnedFd,
     ours: bool,
 }
 
-impl Node {
+impl Main {
     /// Takes over a process that somebody else has started.
-    pub fn adopt(id: ProcessId) -> io::Result<Self> {
-        Ok(Self { id, pidfd: open_pidfd(id)?, ours: false })
+    pub fn adopt(name: &'static str, id: ProcessId) -> io::Result<Self> {
+        Ok(Self { name, id, pidfd: open_pidfd(id)?, ours: false })
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Which process it is.
@@ -179,31 +186,74 @@ impl Node {
         self.id
     }
 
-    /// The group that its processes are in. One that was started elsewhere may share its group with anything, so only the
-    /// process itself counts then.
-    pub fn group(&self) -> Group {
-        let leads = Stat::of(self.id.pid).is_some_and(|stat| stat.group == self.id.pid);
-        if self.ours || leads { Group::Led(self.id.pid) } else { Group::Only(vec![self.id]) }
+    /// Whether it leads a group: one that was started elsewhere may share its group with anything.
+    fn leads(&self) -> bool {
+        self.ours || Stat::of(self.id.pid).is_some_and(|stat| stat.group == self.id.pid)
+    }
+}
+
+/// A running node: its main processes.
+pub struct Node {
+    mains: Vec<Main>,
+    left: Arc<AtomicUsize>,
+}
+
+impl Node {
+    /// Of these.
+    pub fn new(mains: Vec<Main>) -> Self {
+        let left = Arc::new(AtomicUsize::new(mains.len()));
+        Self { mains, left }
     }
 
-    /// Sends a signal to the main process. One that is gone already is no error.
+    /// Its main processes, in the order in which they were started; some may have ended.
+    pub fn mains(&self) -> &[Main] {
+        &self.mains
+    }
+
+    /// Everything that is part of it: the groups that its main processes lead, and those of them that lead none.
+    pub fn group(&self) -> Group {
+        let mut group = Group::default();
+        for main in &self.mains {
+            if main.leads() {
+                group.led.push(main.id.pid);
+            } else {
+                group.only.push(main.id);
+            }
+        }
+        group
+    }
+
+    /// Sends a signal to every main process. One that is gone already is no error.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         let signal = Signal::from_named_raw(signal).ok_or_else(|| io::Error::other("no such signal"))?;
-        match pidfd_send_signal(&self.pidfd, signal) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.into()),
+        let mut result = Ok(());
+        for main in &self.mains {
+            match pidfd_send_signal(&main.pidfd, signal) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => result = Err(io::Error::other(format!("the {}: {error}", main.name))),
+            }
         }
+        result
     }
 
-    /// Reports how it ends, once.
-    pub fn watch(&self, report: UnboundedSender<Seen>) -> io::Result<()> {
-        let waited = sys::awaitable(self.pidfd.try_clone()?)?;
-        let (ours, group) = (self.ours, self.group());
-        tokio::spawn(async move {
-            let _ = waited.readable().await;
-            let exit = if ours { reap(waited.get_ref()) } else { Exit::Unknown };
-            let _ = report.send(Seen::Exited { exit, others: false, group_empty: group.is_empty() });
-        });
+    /// Reports how each main process ends, once.
+    pub fn watch(&self, report: &UnboundedSender<Seen>) -> io::Result<()> {
+        let several = self.mains.len() > 1;
+        for main in &self.mains {
+            let waited = sys::awaitable(main.pidfd.try_clone()?)?;
+            let (ours, name, group) = (main.ours, main.name, self.group());
+            let (left, report) = (self.left.clone(), report.clone());
+            tokio::spawn(async move {
+                let _ = waited.readable().await;
+                let exit = if ours { reap(waited.get_ref()) } else { Exit::Unknown };
+                if several {
+                    tracing::info!("the {name} ended with {exit}");
+                }
+                let others = left.fetch_sub(1, Ordering::SeqCst) > 1;
+                let group_empty = !others && group.is_empty();
+                let _ = report.send(Seen::Exited { exit, others, group_empty });
+            });
+        }
         Ok(())
     }
 }
@@ -224,51 +274,47 @@ fn reap(pidfd: &OwnedFd) -> Exit {
 }
 
 /// The processes of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// The process group that this process led.
-    Led(i32),
-    /// These processes and no others.
-    Only(Vec<ProcessId>),
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// The process groups that these processes led.
+    pub led: Vec<i32>,
+    /// And these processes.
+    pub only: Vec<ProcessId>,
 }
 
 impl Group {
+    /// These processes and no others.
+    pub fn only(processes: Vec<ProcessId>) -> Self {
+        Self { led: Vec::new(), only: processes }
+    }
+
     /// Whether none of them is left; zombies, which only wait for their parent, do not count.
     pub fn is_empty(&self) -> bool {
-        match self {
-            Self::Only(processes) => !processes.iter().any(|process| process.is_alive()),
-            Self::Led(group) => {
-                let Some(id) = Pid::from_raw(*group) else { return true };
-                test_kill_process_group(id) == Err(Errno::SRCH) || self.members().is_empty()
-            }
-        }
+        let gone = |group: &i32| match Pid::from_raw(*group) {
+            Some(id) => test_kill_process_group(id) == Err(Errno::SRCH),
+            None => true,
+        };
+        !self.only.iter().any(|process| process.is_alive()) && (self.led.iter().all(gone) || self.members().is_empty())
     }
 
     /// Those that are left.
     pub fn members(&self) -> Vec<ProcessId> {
-        match self {
-            Self::Only(processes) => processes.iter().copied().filter(|process| process.is_alive()).collect(),
-            Self::Led(group) => all_pids()
-                .filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.group == *group))
-                .filter_map(ProcessId::of)
-                .collect(),
+        let mut left: Vec<_> = self.only.iter().copied().filter(|process| process.is_alive()).collect();
+        if !self.led.is_empty() {
+            let is_member = |pid: &i32| Stat::of(*pid).is_some_and(|stat| self.led.contains(&stat.group));
+            left.extend(all_pids().filter(is_member).filter_map(ProcessId::of));
         }
+        left
     }
 
     /// Sends a signal to all that are left.
     pub fn signal(&self, signal: Signal) {
-        match self {
-            Self::Led(group) => {
-                if let Some(id) = Pid::from_raw(*group) {
-                    let _ = kill_process_group(id, signal);
-                }
-            }
-            Self::Only(processes) => {
-                for process in processes {
-                    if let Ok(pidfd) = open_pidfd(*process) {
-                        let _ = pidfd_send_signal(pidfd, signal);
-                    }
-                }
+        for id in self.led.iter().filter_map(|group| Pid::from_raw(*group)) {
+            let _ = kill_process_group(id, signal);
+        }
+        for process in &self.only {
+            if let Ok(pidfd) = open_pidfd(*process) {
+                let _ = pidfd_send_signal(pidfd, signal);
             }
         }
     }

@@ -7,9 +7,10 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use omnivisor_core::dialect::Dialect;
 use serde::{Deserialize, Serialize};
 
 use super::process::{Group, MARK, ProcessId, Stat, all_pids, boot_id};
@@ -18,7 +19,7 @@ use crate::store::atomic;
 /// What was started last; for the next supervisor, so it outlives this process but need not outlive the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchRecord {
-    /// The main process.
+    /// The first main process.
     pub process: ProcessId,
     /// The session it was started in.
     pub session: i32,
@@ -28,6 +29,9 @@ pub struct LaunchRecord {
     pub folder: PathBuf,
     /// Its arguments, for people.
     pub arguments: Vec<String>,
+    /// The other main processes, in the order in which they were started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<ProcessId>,
 }
 
 impl LaunchRecord {
@@ -41,6 +45,11 @@ impl LaunchRecord {
     pub fn write(&self, path: &Path) -> io::Result<()> {
         atomic::replace_in_memory(path, &serde_json::to_vec_pretty(self)?, 0o600)
     }
+
+    /// Every main process.
+    pub fn processes(&self) -> impl Iterator<Item = ProcessId> {
+        std::iter::once(self.process).chain(self.others.iter().copied())
+    }
 }
 
 /// What to look for.
@@ -49,12 +58,10 @@ pub struct Sought<'a> {
     pub launch: Option<&'a LaunchRecord>,
     /// The mark of this node's processes.
     pub mark: &'a str,
-    /// The folder that holds all releases.
-    pub releases: &'a Path,
-    /// The executable's name.
-    pub executable: &'a OsString,
-    /// The node's home.
-    pub home: &'a Path,
+    /// How the dialect knows its own.
+    pub dialect: &'a dyn Dialect,
+    /// How many main processes a node has.
+    pub expected: usize,
     /// Whether other instances use the same release folders.
     pub shared: bool,
     /// The node's lock, if somebody holds it.
@@ -70,72 +77,132 @@ pub struct Runner {
     pub folder: PathBuf,
 }
 
+/// Another supervisor, at work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process.
+    pub process: i32,
+    /// Its name.
+    pub name: String,
+    /// The node that it runs.
+    pub node: i32,
+}
+
 /// Who is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RollCall {
-    /// The node's main process.
-    pub main: Option<Runner>,
-    /// Other processes of the node, without which nothing may be started.
+    /// The node's main processes, if all of them are there: in the order in which they are started.
+    pub mains: Vec<Runner>,
+    /// Other processes of the node, beside which nothing may be started.
     pub stragglers: Vec<ProcessId>,
-    /// Another supervisor that runs the node: its process, and its name.
-    pub peer: Option<(i32, String)>,
+    /// Another supervisor that runs a node of this installation: then nothing is touched.
+    pub peer: Option<Peer>,
+}
+
+impl RollCall {
+    /// The folder of the release that runs.
+    pub fn folder(&self) -> Option<&PathBuf> {
+        self.mains.first().map(|main| &main.folder)
+    }
 }
 
 /// Asks.
 pub fn call(sought: &Sought<'_>) -> RollCall {
-    let mut roll = RollCall::default();
-    let recorded = sought.launch.filter(|launch| launch.process.is_alive());
-    if let Some(launch) = recorded {
-        roll.main = Some(Runner { process: launch.process, folder: launch.folder.clone() });
-    }
+    let recorded: Vec<ProcessId> =
+        sought.launch.into_iter().flat_map(LaunchRecord::processes).filter(|process| process.is_alive()).collect();
     let group = sought.launch.map(left_in_group).unwrap_or_default();
     let own = std::process::id().cast_signed();
+    let releases = &sought.dialect.paths().releases;
+    let resolved = fs::canonicalize(releases).unwrap_or_else(|_| releases.clone());
+    let release_of = |pid: i32| release_of(pid, sought.dialect, &resolved);
+    let mut marked = Vec::new();
     let mut orphans = Vec::new();
     for pid in all_pids().filter(|pid| *pid != own) {
         let Some(process) = ProcessId::of(pid) else { continue };
-        if recorded.is_some_and(|launch| launch.process == process) {
+        if recorded.contains(&process) {
             continue;
         }
         let mark = mark_of(pid);
         let ours = mark.as_deref() == Some(sought.mark.as_bytes());
         if ours || group.contains(&process) || sought.held_lock.is_some_and(|lock| holds(pid, lock)) {
-            roll.stragglers.push(process);
+            marked.push(process);
         } else if mark.is_none()
-            && let Some(folder) = release_of(pid, sought)
-            && (!sought.shared || is_on_home(pid, sought.home))
-            && !is_question(pid)
+            && let Some(folder) = release_of(pid)
+            && (!sought.shared || is_on_home(pid, &sought.dialect.paths().home))
+            && sought.dialect.role(&arguments_of(pid)).is_some()
         {
             orphans.push(Runner { process, folder });
         }
     }
-    // A node whose record was lost is known by its mark; one that a peer left, by its executable.
-    if roll.main.is_none() {
-        let marked = roll.stragglers.iter().copied().find_map(|process| {
-            let folder = release_of(process.pid, sought)?;
-            let leads = Stat::of(process.pid).is_some_and(|stat| stat.group == process.pid);
-            leads.then_some(Runner { process, folder })
-        });
-        roll.main = marked.or_else(|| (orphans.len() == 1).then(|| orphans[0].clone()));
+
+    let mut roll = RollCall::default();
+    let of_launch = |process: &ProcessId| Some(Runner { process: *process, folder: sought.launch?.folder.clone() });
+    // A node whose record was lost is known by its mark; one that a peer left, by its executables.
+    let leading = marked.iter().copied().filter_map(|process| {
+        let leads = Stat::of(process.pid).is_some_and(|stat| stat.group == process.pid);
+        leads.then(|| Some(Runner { process, folder: release_of(process.pid)? }))?
+    });
+    roll.mains = whole(recorded.iter().filter_map(of_launch).collect(), sought);
+    if roll.mains.is_empty() {
+        // What a node starts may lead a group of its own, and be of the same executable: it is younger.
+        roll.mains = whole(oldest_of_each_role(leading.collect(), sought), sought);
     }
-    // What belongs to a live node, in its group or not, is no straggler.
-    if roll.main.is_some() {
-        roll.stragglers.clear();
+    if roll.mains.is_empty() {
+        roll.mains = whole(orphans.clone(), sought);
     }
-    let main = roll.main.as_ref().map(|main| main.process);
-    roll.peer = orphans.iter().find_map(|orphan| supervisor_of(orphan.process.pid));
-    roll.stragglers.extend(orphans.iter().map(|orphan| orphan.process).filter(|process| Some(*process) != main));
+    // What belongs to a live node, in its group or not, is no straggler; a part of a node that has lost the rest is one.
+    if roll.mains.is_empty() {
+        roll.stragglers = recorded;
+        roll.stragglers.extend(marked);
+    }
+    let is_main = |process: &ProcessId| roll.mains.iter().any(|main| main.process == *process);
+    roll.stragglers.extend(orphans.iter().map(|orphan| orphan.process).filter(|process| !is_main(process)));
+    roll.peer = orphans.iter().find_map(|orphan| supervisor_of(orphan.process.pid, sought.dialect));
     roll
 }
 
-/// What is left of the group that was led by a process which is gone. The number of a group may be another group's by now:
-/// if a process has it that is not the one that was recorded, or if the session is another one.
-fn left_in_group(launch: &LaunchRecord) -> Vec<ProcessId> {
-    let leader = launch.process;
-    if ProcessId::of(leader.pid).is_some_and(|now| now != leader) {
+fn oldest_of_each_role(mut candidates: Vec<Runner>, sought: &Sought<'_>) -> Vec<Runner> {
+    candidates.sort_by_key(|runner| runner.process.start_time);
+    let mut roles = Vec::new();
+    candidates.retain(|runner| {
+        let role = sought.dialect.role(&arguments_of(runner.process.pid));
+        let new = role.is_some() && !roles.contains(&role);
+        roles.push(role);
+        new
+    });
+    candidates
+}
+
+/// These processes in the order of their roles, if each role is there once, and all are of one release; else none.
+fn whole(candidates: Vec<Runner>, sought: &Sought<'_>) -> Vec<Runner> {
+    if candidates.len() != sought.expected || candidates.iter().any(|it| it.folder != candidates[0].folder) {
         return Vec::new();
     }
+    if let [only] = candidates.as_slice() {
+        return vec![only.clone()];
+    }
+    let mut by_role: Vec<Option<Runner>> = vec![None; sought.expected];
+    for runner in candidates {
+        let role = sought.dialect.role(&arguments_of(runner.process.pid));
+        match role.and_then(|role| by_role.get_mut(role)) {
+            Some(place) => *place = Some(runner),
+            None => return Vec::new(),
+        }
+    }
+    by_role.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default()
+}
+
+/// What is left of the groups that were led by processes which are gone. The number of a group may be another group's by
+/// now: if a process has it that is not the one that was recorded, or if the session is another one.
+fn left_in_group(launch: &LaunchRecord) -> Vec<ProcessId> {
     let same_session = |pid: i32| Stat::of(pid).is_some_and(|stat| stat.session == launch.session);
-    Group::Led(leader.pid).members().into_iter().filter(|process| same_session(process.pid)).collect()
+    let is_the_one = |leader: &ProcessId| ProcessId::of(leader.pid).is_none_or(|now| now == *leader);
+    let led = launch.processes().filter(is_the_one).map(|leader| leader.pid).collect();
+    let group = Group { led, only: Vec::new() };
+    if group.led.is_empty() {
+        return Vec::new();
+    }
+    group.members().into_iter().filter(|process| same_session(process.pid)).collect()
 }
 
 fn mark_of(pid: i32) -> Option<Vec<u8>> {
@@ -144,19 +211,23 @@ fn mark_of(pid: i32) -> Option<Vec<u8>> {
     environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes())).map(<[u8]>::to_vec)
 }
 
-/// The release folder that a process's executable is in, also when the file has been deleted or replaced since.
-fn release_of(pid: i32, sought: &Sought<'_>) -> Option<PathBuf> {
+/// The release folder that a process's executable is in, also when the file has been deleted or replaced since. In the
+/// words of the configuration, not of the disk: that is how releases are recorded.
+fn release_of(pid: i32, dialect: &dyn Dialect, resolved: &Path) -> Option<PathBuf> {
     let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let exe = exe.to_str().map_or(exe.clone(), |text| PathBuf::from(text.trim_end_matches(" (deleted)")));
-    let bin = exe.parent().filter(|bin| bin.ends_with("bin"))?;
-    let folder = bin.parent()?;
-    let releases = fs::canonicalize(sought.releases).unwrap_or_else(|_| sought.releases.to_owned());
-    let named = exe.file_name() == Some(sought.executable);
-    let below = folder.strip_prefix(&releases).ok()?;
-    let is_release =
-        below == Path::new("genesis") || (below.starts_with("upgrades") && below.components().count() == 2);
-    // In the words of the configuration, not of the disk: that is how releases are recorded.
-    (named && is_release).then(|| sought.releases.join(below))
+    let named = match exe.strip_prefix(resolved) {
+        Ok(below) => dialect.paths().releases.join(below),
+        Err(_) => exe,
+    };
+    dialect.release_of(&named)
+}
+
+/// A process's arguments, without the first, which is its name.
+fn arguments_of(pid: i32) -> Vec<OsString> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = line.strip_suffix(b"\0").unwrap_or(&line);
+    line.split(|byte| *byte == 0).skip(1).map(|argument| OsString::from_vec(argument.to_vec())).collect()
 }
 
 /// Whether a process has to do with this home: by its arguments, its environment, its folder or its open files.
@@ -187,20 +258,15 @@ fn holds(pid: i32, file: &Path) -> bool {
     files.into_iter().any(|open| fs::read_link(open.path()).is_ok_and(|target| target == file))
 }
 
-/// Whether a process is no node but somebody asking its executable who it is.
-fn is_question(pid: i32) -> bool {
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    arguments.split(|byte| *byte == 0).any(|argument| argument == b"build-info" || argument == b"--version")
-}
-
 /// The peer that runs a node, if its parent is one.
-fn supervisor_of(pid: i32) -> Option<(i32, String)> {
+fn supervisor_of(pid: i32, dialect: &dyn Dialect) -> Option<Peer> {
     let parent = Stat::of(pid)?.parent;
     let exe = fs::read_link(format!("/proc/{parent}/exe")).ok()?;
     let name = exe.file_name()?.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
     let called = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
     let called = String::from_utf8_lossy(called.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
-    [name, called].into_iter().find(|name| name.ends_with("nymvisor")).map(|name| (parent, name))
+    let is_peer = |name: &String| dialect.peers().iter().any(|peer| name.ends_with(peer));
+    [name, called].into_iter().find(is_peer).map(|name| Peer { process: parent, name, node: pid })
 }
 
 #[cfg(test)]
@@ -220,6 +286,7 @@ mod tests {
             boot_id: boot_id(),
             folder: PathBuf::new(),
             arguments: Vec::new(),
+            others: Vec::new(),
         };
         assert!(!left_in_group(&launch(leader.start_time, session)).is_empty());
         assert_eq!(left_in_group(&launch(leader.start_time + 1, session)), []);

@@ -37,6 +37,8 @@ pub enum CommandError {
         ending: String,
         /// What it wrote to its standard error, cut.
         complaint: String,
+        /// What it wrote to its standard output.
+        stdout: Vec<u8>,
     },
 }
 
@@ -66,7 +68,7 @@ pub async fn run(
             (_, Some(signal)) => format!("signal {signal}"),
             _ => "an unknown status".to_owned(),
         };
-        Err(CommandError::Failed { ending, complaint: excerpt(&complaint.unwrap_or_default()) })
+        Err(CommandError::Failed { ending, complaint: excerpt(&complaint.unwrap_or_default()), stdout: printed })
     };
     tokio::time::timeout(timeout, work).await.unwrap_or(Err(CommandError::TimedOut(timeout)))
 }

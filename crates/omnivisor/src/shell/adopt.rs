@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use omnivisor_core::dialect::{Dialect, Mirrored};
 use omnivisor_core::journal::{Adoption, Journal, Phase, Record};
-use omnivisor_core::release::{Installed, Release, ReleaseName};
+use omnivisor_core::release::{Identity, Installed, Release, ReleaseName, Version};
 
 use super::claim::{StartError, claim, state};
 use super::present::Present;
@@ -21,56 +23,96 @@ use crate::store::{atomic, journal_file, small};
 pub const JOURNAL: &str = "journal";
 /// Says that there was a journal.
 const ADOPTED: &str = "adopted";
+/// The version of what does not say which it is.
+const UNKNOWN: &str = "unknown";
+/// How long after a queue could not be written the next try is; doubled each time, up to the second.
+const REQUEUE: Duration = Duration::from_secs(5);
+const REQUEUE_SELDOM: Duration = Duration::from_secs(300);
+
+/// What our own files say of an instance.
+pub(super) enum Known {
+    /// It was never supervised here.
+    Nothing,
+    /// This has happened.
+    Believed(Vec<Record>),
+    /// They cannot be believed, and why.
+    Degraded(String),
+}
+
+/// Reads them, and touches nothing.
+pub(super) fn known(folder: &Path) -> Known {
+    let path = folder.join(JOURNAL);
+    match journal_file::read(&path) {
+        Ok(records) if !records.is_empty() && Journal::replay(&records).is_ok() => Known::Believed(records),
+        Ok(_) => Known::Degraded(format!("the journal {} contradicts itself", path.display())),
+        Err(OpenError::Missing(_)) if !folder.join(ADOPTED).exists() => Known::Nothing,
+        Err(error) => Known::Degraded(said(&error)),
+    }
+}
+
+/// An error with all its causes.
+fn said(error: &OpenError) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
 
 /// The journal; or, where there never was one, a new one of what is installed; or, where it cannot be believed, none, what
 /// the link names, and why.
 pub(super) async fn open_journal(
-    dialect: &dyn Dialect,
+    dialect: &Arc<dyn Dialect>,
     running: Option<PathBuf>,
 ) -> Result<(Option<JournalFile>, Vec<Record>, Option<String>), StartError> {
     let folder = &dialect.paths().state;
     let (path, marker) = (folder.join(JOURNAL), folder.join(ADOPTED));
-    let degraded = match journal_file::JournalFile::open(&path) {
-        Ok((mut journal, mut records)) if !records.is_empty() && Journal::replay(&records).is_ok() => {
-            mark_adopted(&marker)?;
-            set_aside_unreadable(dialect);
-            if let Some(record) = taken_over(dialect, &records).await? {
-                report::tell_one(&record);
-                journal
-                    .append(std::slice::from_ref(&record))
-                    .map_err(state("the journal cannot be written".to_owned()))?;
-                records.push(record);
-            }
-            return Ok((Some(journal), records, None));
-        }
-        Ok(_) => format!("the journal {} contradicts itself", path.display()),
-        Err(OpenError::Missing(_)) if !marker.exists() => {
-            let record = find_installed(dialect, running).await?;
-            set_aside_unreadable(dialect);
+    let degraded = match known(folder) {
+        Known::Degraded(why) => why,
+        Known::Nothing => {
+            let record = find_installed(&**dialect, running).await?;
+            set_aside_unreadable(&**dialect);
             if let Record::Adopted { installed, .. } = &record {
-                requeue_unfinished(dialect, installed);
+                requeue_unfinished(dialect, installed.clone()).await;
             }
             let journal = JournalFile::create(&path, std::slice::from_ref(&record))
                 .map_err(state(format!("the journal {} cannot be made", path.display())))?;
             mark_adopted(&marker)?;
             return Ok((Some(journal), vec![record], None));
         }
-        Err(error) => anyhow::Error::from(error).chain().map(ToString::to_string).collect::<Vec<_>>().join(": "),
+        Known::Believed(_) => match JournalFile::open(&path) {
+            Err(error) => said(&error),
+            Ok((mut journal, mut records)) => {
+                mark_adopted(&marker)?;
+                set_aside_unreadable(&**dialect);
+                if let Some(record) = taken_over(&**dialect, &records).await? {
+                    report::tell_one(&record);
+                    journal
+                        .append(std::slice::from_ref(&record))
+                        .map_err(state("the journal cannot be written".to_owned()))?;
+                    records.push(record);
+                }
+                return Ok((Some(journal), records, None));
+            }
+        },
     };
-    let record = find_installed(dialect, running).await?;
-    let hint = format!("{degraded}. To begin anew from what runs now, move {} away and start again", folder.display());
-    Ok((None, vec![record, Record::Held], Some(hint)))
+    let record = find_installed(&**dialect, running).await?;
+    Ok((None, vec![record, Record::Held], Some(with_hint(&degraded, folder))))
+}
+
+/// Why a run is degraded, and what ends that.
+pub(super) fn with_hint(degraded: &str, folder: &Path) -> String {
+    format!("{degraded}. To begin anew from what runs now, move {} away and start again", folder.display())
 }
 
 /// Takes an installation over without starting or stopping anything: the journal is begun, and the files for other tools say
 /// what it says. One that was taken over before stays as it is.
-pub async fn adopt(dialect: &dyn Dialect, shared: bool, allow_network_file_system: bool) -> Result<(), StartError> {
-    let _locks = claim(dialect, allow_network_file_system).await?;
-    let roll = Present::find(dialect, shared)?.roll;
-    if let (Some(main), Some((peer, name))) = (&roll.main, &roll.peer) {
-        return Err(StartError::Peer { node: main.process.pid, peer: *peer, name: name.clone() });
-    }
-    let (_, records, degraded) = open_journal(dialect, roll.main.map(|main| main.folder)).await?;
+pub async fn adopt(
+    dialect: &Arc<dyn Dialect>,
+    shared: bool,
+    allow_network_file_system: bool,
+) -> Result<(), StartError> {
+    let _locks = claim(&**dialect, allow_network_file_system).await?;
+    let present = Present::find(&**dialect, shared)?;
+    present.refuse_peer()?;
+    let (_, records, degraded) = open_journal(dialect, present.roll.folder().cloned()).await?;
     if let Some(why) = degraded {
         return Err(StartError::NothingToRun(why));
     }
@@ -78,7 +120,7 @@ pub async fn adopt(dialect: &dyn Dialect, shared: bool, allow_network_file_syste
     // What an upgrade under way owes is written by the run that finishes it.
     if let (Phase::Idle, Some(shown)) = (journal.phase(), journal.shown()) {
         let mirrored = Mirrored { shown: shown.clone(), committed: None, linked: true, settled: Vec::new() };
-        activate::mirror(dialect, &mirrored).map_err(|error| StartError::State {
+        activate::mirror(&**dialect, &mirrored).map_err(|error| StartError::State {
             what: "the files for other tools cannot be written".to_owned(),
             source: io::Error::other(error),
         })?;
@@ -102,7 +144,7 @@ pub fn initialise(dialect: &dyn Dialect, adopted: &Record, found: bool) -> io::R
 
 /// Whether another tool ran this instance meanwhile, and upgraded it: then its release, proven, is the one to run. An older
 /// one must not be started on what that has left.
-async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<Record>, StartError> {
+pub(super) async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<Record>, StartError> {
     let Ok(journal) = Journal::replay(records) else { return Ok(None) };
     let (Some(shown), Some((adopted, _))) = (journal.shown(), journal.adopted()) else { return Ok(None) };
     let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
@@ -116,21 +158,38 @@ async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<
     Ok(Some(Record::TakenOver { installed, at: clock::now().wall }))
 }
 
-/// Proves the executable of a folder; or says why that cannot be done.
+/// How often an executable may be replaced while it is being proven.
+const PROOFS: usize = 3;
+
+/// Proves the executables of a folder; or says why that cannot be done. What is recorded of them is of the very files that were
+/// asked.
 pub(super) async fn prove(dialect: &dyn Dialect, folder: &Path) -> Result<Result<Installed, String>, StartError> {
-    let executable = dialect.executable(folder);
-    if !executable.is_file() {
-        return Ok(Err(format!("{} is not there", executable.display())));
-    }
-    let (version, identity) = match preflight::identify(dialect, &executable).await {
-        Ok(said) => said,
-        Err(failure) => return Ok(Err(failure.reason)),
+    let executables = match dialect.executables(folder, &|path| small::read(path).ok()) {
+        Ok(executables) => executables,
+        Err(error) => return Ok(Err(error.to_string())),
     };
+    if let Some(missing) = executables.iter().find(|executable| !executable.is_file()) {
+        return Ok(Err(format!("{} is not there", missing.display())));
+    }
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = ReleaseName::parse_installed(&name).map_err(|error| StartError::NothingToRun(error.to_string()))?;
-    let digest = digest::of_executable(&executable).map_err(state("the executable cannot be read".to_owned()))?;
-    let release = Release { name, version, digest: None };
-    Ok(Ok(Installed { release, folder: folder.to_owned(), digest, identity }))
+    let unreadable = || state("the executable cannot be read".to_owned());
+    for _ in 0..PROOFS {
+        let digest = digest::of_executables(&executables).map_err(unreadable())?;
+        let (version, identity) = match preflight::identify(dialect, &executables).await {
+            Ok(said) => said,
+            Err(failure) if dialect.accepts_silence() => {
+                tracing::warn!(why = failure.reason, "what is installed does not say who it is, and is taken as it is");
+                (Version::new(UNKNOWN), Identity::default())
+            }
+            Err(failure) => return Ok(Err(failure.reason)),
+        };
+        if digest::of_executables_if_changed(&executables).map_err(unreadable())? == digest {
+            let release = Release { name, version, digest: None };
+            return Ok(Ok(Installed { release, folder: folder.to_owned(), digest, identity }));
+        }
+    }
+    Ok(Err(format!("{} is being replaced again and again", executables[0].display())))
 }
 
 fn mark_adopted(marker: &Path) -> Result<(), StartError> {
@@ -155,13 +214,44 @@ fn set_aside_unreadable(dialect: &dyn Dialect) {
     }
 }
 
-/// An upgrade that another tool was committing when it was killed has left its queue and was not done: it would be lost.
-fn requeue_unfinished(dialect: &dyn Dialect, adopted: &Installed) {
-    match activate::requeue(dialect, adopted) {
-        Ok(names) => names.iter().for_each(|name| {
-            tracing::warn!(name, "an upgrade was begun here and not finished by another tool: it is queued again");
-        }),
-        Err(error) => tracing::warn!(%error, "an upgrade that another tool has not finished cannot be queued again"),
+/// An upgrade that another tool was committing when it was killed has left its queue and was not done: it would be lost. Where
+/// it cannot be put back now it is tried again beside everything else, for as long as this process lives.
+async fn requeue_unfinished(dialect: &Arc<dyn Dialect>, adopted: Installed) {
+    if requeued(dialect, &adopted).await {
+        return;
+    }
+    let dialect = dialect.clone();
+    tokio::spawn(async move {
+        let mut pause = REQUEUE;
+        loop {
+            tokio::time::sleep(pause).await;
+            if requeued(&dialect, &adopted).await {
+                return;
+            }
+            pause = (pause * 2).min(REQUEUE_SELDOM);
+        }
+    });
+}
+
+/// Whether it is done, or there is nothing to be done.
+async fn requeued(dialect: &Arc<dyn Dialect>, adopted: &Installed) -> bool {
+    let (dialect, adopted) = (dialect.clone(), adopted.clone());
+    let result = tokio::task::spawn_blocking(move || activate::requeue(&*dialect, &adopted)).await;
+    match result {
+        Ok(Ok(names)) => {
+            names.iter().for_each(|name| {
+                tracing::warn!(name, "an upgrade was begun here and not finished by another tool: it is queued again");
+            });
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "an upgrade that another tool has not finished cannot be queued again; tried again");
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, "what another tool has not finished could not be looked at");
+            true
+        }
     }
 }
 

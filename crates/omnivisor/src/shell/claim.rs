@@ -11,6 +11,7 @@ use omnivisor_core::dialect::Dialect;
 use crate::clock;
 use crate::effects::process::ProcessId;
 use crate::store::lock::{self, Lock, LockError};
+use crate::store::small;
 
 /// Held by the supervisor.
 pub(super) const SUPERVISOR_LOCK: &str = "supervisor.lock";
@@ -65,8 +66,8 @@ pub(super) fn state(what: String) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::State { what, source }
 }
 
-/// Makes the state folder and takes both locks: nobody else supervises this instance, or this home, until they are dropped.
-pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool) -> Result<[Lock; 2], StartError> {
+/// Makes the state folder and takes every lock: nobody else supervises this instance, or its homes, until they are dropped.
+pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool) -> Result<Vec<Lock>, StartError> {
     let paths = dialect.paths();
     make_state_folder(&paths.state)?;
     if let Some(kind) = lock::unreliable_file_system(&paths.state).filter(|_| !allow_network_file_system) {
@@ -78,8 +79,17 @@ pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool
         // It is held all the same; whoever finds it held will not know by whom.
         tracing::warn!(%error, "the supervisor's lock cannot be signed");
     }
-    let home_lock = lock_home(&paths.beside, dialect.instance()).await?;
-    Ok([supervisor_lock, home_lock])
+    fs::create_dir_all(&paths.beside).map_err(state(format!("{} cannot be made", paths.beside.display())))?;
+    let mut locks = vec![supervisor_lock];
+    let mut homes = dialect.homes(&|path| small::read(path).ok());
+    // In one order, whatever the order of the arguments that name them; and a home that two nodes share is locked once.
+    homes = homes.iter().filter_map(|home| fs::canonicalize(home).ok()).collect();
+    homes.sort();
+    homes.dedup();
+    for home in homes {
+        locks.push(lock_home(&home, dialect.instance()).await?);
+    }
+    Ok(locks)
 }
 
 /// Takes the supervisor's lock. A holder that is dead has left it to a child that had not executed yet, and which ends as
@@ -104,10 +114,11 @@ async fn be_the_one(path: &Path) -> Result<Lock, StartError> {
 }
 
 /// Two instances of one home would run two nodes on the same keys.
-async fn lock_home(beside: &Path, instance: &str) -> Result<Lock, StartError> {
-    fs::create_dir_all(beside).map_err(state(format!("{} cannot be made", beside.display())))?;
-    let mut lock = be_the_one(&beside.join(HOME_LOCK)).await.map_err(|error| match error {
-        StartError::AlreadyRunning(holder) => StartError::AlreadyRunning(format!("{holder}, on the same home")),
+async fn lock_home(home: &Path, instance: &str) -> Result<Lock, StartError> {
+    let mut lock = be_the_one(&home.join(HOME_LOCK)).await.map_err(|error| match error {
+        StartError::AlreadyRunning(holder) => {
+            StartError::AlreadyRunning(format!("{holder}, on the same home ({})", home.display()))
+        }
         error => error,
     })?;
     let _ = lock.sign(&format!("instance {instance}, process {}\n", std::process::id()));

@@ -11,7 +11,10 @@ use super::claim::{StartError, claim, state};
 use super::present::Present;
 use super::start::unknown;
 use crate::clock;
-use crate::effects::process::{Group, Node};
+use crate::effects::process::{Group, Main, Node};
+
+/// What is left after the first time may have been started meanwhile; what is left after this often is started by somebody.
+const ROUNDS: usize = 5;
 
 /// What was ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +40,9 @@ pub async fn end_orphan(
         true => Some(claim(dialect, allow_network_file_system).await?),
         false => None,
     };
-    let roll = Present::find(dialect, shared)?.roll;
-    if let (Some(main), Some((peer, name))) = (&roll.main, &roll.peer) {
-        return Err(StartError::Peer { node: main.process.pid, peer: *peer, name: name.clone() });
-    }
+    let present = Present::find(dialect, shared)?;
+    present.refuse_peer()?;
+    let roll = present.roll;
     let mut ended = Ended { main: None, others: roll.stragglers.len(), killed: false };
     let policy = RestartPolicy {
         on_failure: false,
@@ -50,27 +52,38 @@ pub async fn end_orphan(
         grace,
         zero_is_done: true,
     };
-    let (sender, mut seen) = mpsc::unbounded_channel();
     // Its own end first, which may be the end of the others; then what is left of them.
-    if let Some(main) = roll.main {
-        ended.main = Some(main.process.pid);
-        let node = Node::adopt(main.process).map_err(state("the node cannot be watched".to_owned()))?;
-        node.watch(sender.clone()).map_err(state("the node cannot be watched".to_owned()))?;
+    if let Some(first) = roll.mains.first() {
+        ended.main = Some(first.process.pid);
+        let unwatchable = || state("the node cannot be watched".to_owned());
+        let mains = roll.mains.iter().map(|main| Main::adopt("node", main.process));
+        let node = Node::new(mains.collect::<Result<_, _>>().map_err(unwatchable())?);
+        let (sender, seen) = mpsc::unbounded_channel();
+        node.watch(&sender).map_err(unwatchable())?;
         let mut supervisor = Supervisor::new(policy);
-        let key = LaunchKey { installed: unknown(main.folder), generation: 0 };
+        let key = LaunchKey { installed: unknown(first.folder.clone()), generation: 0 };
         supervisor.observe(clock::now().monotonic, Seen::Adopted(key));
-        press(&mut supervisor, Some(&node), &node.group(), dialect.stop_signal(), (&sender, &mut seen)).await;
+        press(&mut supervisor, Some(&node), &node.group(), dialect.stop_signal(), (sender, seen)).await;
         ended.killed |= supervisor.was_killed();
     }
-    let left = Present::find(dialect, shared)?.roll;
-    let left: Vec<_> = left.main.iter().map(|main| main.process).chain(left.stragglers).collect();
-    if !left.is_empty() {
+    for _ in 0..ROUNDS {
+        let present = Present::find(dialect, shared)?;
+        present.refuse_peer()?;
+        let roll = present.roll;
+        let left: Vec<_> = roll.mains.iter().map(|main| main.process).chain(roll.stragglers).collect();
+        if left.is_empty() {
+            return Ok((ended.main.is_some() || ended.others > 0).then_some(ended));
+        }
         let mut supervisor = Supervisor::new(policy);
         supervisor.observe(clock::now().monotonic, Seen::Stragglers);
-        press(&mut supervisor, None, &Group::Only(left), dialect.stop_signal(), (&sender, &mut seen)).await;
+        let signal = dialect.stop_signal();
+        press(&mut supervisor, None, &Group::only(left), signal, mpsc::unbounded_channel()).await;
         ended.killed |= supervisor.was_killed();
     }
-    Ok((ended.main.is_some() || ended.others > 0).then_some(ended))
+    Err(StartError::State {
+        what: format!("processes of {} are there again and again", dialect.instance()),
+        source: std::io::Error::other("something starts them anew"),
+    })
 }
 
 /// Follows the supervisor's orders until nothing is left.
@@ -79,7 +92,7 @@ async fn press(
     node: Option<&Node>,
     group: &Group,
     signal: i32,
-    (sender, seen): (&mpsc::UnboundedSender<Seen>, &mut mpsc::UnboundedReceiver<Seen>),
+    (sender, mut seen): (mpsc::UnboundedSender<Seen>, mpsc::UnboundedReceiver<Seen>),
 ) {
     loop {
         while let Some(order) = supervisor.reconcile(clock::now().monotonic, &Wanted::Stopped) {

@@ -5,8 +5,9 @@ use std::path::Path;
 use omnivisor_core::dialect::Dialect;
 
 use super::claim::StartError;
-use crate::effects::roll_call::{self, LaunchRecord, RollCall, Sought};
-use crate::store::lock::{Lock, LockError};
+use crate::effects::roll_call::{self, LaunchRecord, Peer, RollCall, Sought};
+use crate::store::lock::{self, Lock, LockError};
+use crate::store::small;
 
 /// Held by the node.
 pub(super) const NODE_LOCK: &str = "node.lock";
@@ -31,7 +32,7 @@ impl Present {
     pub(super) fn find(dialect: &dyn Dialect, shared: bool) -> Result<Self, StartError> {
         let paths = dialect.paths();
         let launch = LaunchRecord::read(&paths.state.join(LAUNCH));
-        let mark = format!("{}:{}", dialect.instance(), paths.state.display());
+        let mark = mark(dialect);
         let lock_path = paths.state.join(NODE_LOCK);
         let (node_lock, held) = match Lock::try_take(&lock_path) {
             Ok(lock) => (Some(lock), false),
@@ -39,16 +40,41 @@ impl Present {
             Err(_) if !paths.state.exists() => (None, false),
             Err(error) => return Err(error.into()),
         };
-        let executable = dialect.executable(Path::new("")).file_name().unwrap_or_default().to_owned();
-        let roll = roll_call::call(&Sought {
-            launch: launch.as_ref(),
-            mark: &mark,
-            releases: &paths.releases,
-            executable: &executable,
-            home: &paths.home,
-            shared,
-            held_lock: held.then_some(lock_path.as_path()),
-        });
+        let roll = call(dialect, launch.as_ref(), &mark, shared, held.then_some(lock_path.as_path()));
         Ok(Self { launch, mark, node_lock, roll })
     }
+
+    /// Who is there, for somebody who only wants to know: makes no file, and takes no lock, not for a moment.
+    pub(super) fn look(dialect: &dyn Dialect, shared: bool) -> RollCall {
+        let paths = dialect.paths();
+        let (launch, lock) = (LaunchRecord::read(&paths.state.join(LAUNCH)), paths.state.join(NODE_LOCK));
+        let held = lock::is_held(&lock).then_some(lock.as_path());
+        call(dialect, launch.as_ref(), &mark(dialect), shared, held)
+    }
+
+    /// An error if another tool's supervisor is at work here: then nothing is touched.
+    pub(super) fn refuse_peer(&self) -> Result<(), StartError> {
+        match &self.roll.peer {
+            None => Ok(()),
+            Some(Peer { process, name, node }) => {
+                Err(StartError::Peer { node: *node, peer: *process, name: name.clone() })
+            }
+        }
+    }
+}
+
+/// The mark of the processes of this instance's node.
+fn mark(dialect: &dyn Dialect) -> String {
+    format!("{}:{}", dialect.instance(), dialect.paths().state.display())
+}
+
+fn call(
+    dialect: &dyn Dialect,
+    launch: Option<&LaunchRecord>,
+    mark: &str,
+    shared: bool,
+    held_lock: Option<&Path>,
+) -> RollCall {
+    let expected = dialect.main_processes(&|path| small::read(path).ok());
+    roll_call::call(&Sought { launch, mark, dialect, expected, shared, held_lock })
 }

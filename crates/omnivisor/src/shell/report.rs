@@ -210,7 +210,10 @@ impl Shell {
             "supervisor": std::process::id(),
             "node": {
                 "state": if running.is_some() { "running" } else if self.supervisor.is_down() { "down" } else { "ending" },
-                "pid": running.map(|node| node.id().pid),
+                "pid": running.and_then(|node| node.mains().first()).map(|main| main.id().pid),
+                "processes": running.map_or_else(Vec::new, |node| {
+                    node.mains().iter().map(|main| json!({ "name": main.name(), "pid": main.id().pid })).collect()
+                }),
                 "release": journal.runs().map(|installed| json!({
                     "name": installed.release.name.as_str(),
                     "version": installed.release.version.as_str(),
@@ -223,6 +226,7 @@ impl Shell {
             })),
             "upgrade": phase(journal.phase()),
             "held": journal.held(),
+            "endsAfterSwitch": self.ends_after_switch,
             "clock": clock_doubt(&self.agent),
             "degraded": self.degraded,
             "announced": announced,

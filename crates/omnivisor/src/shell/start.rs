@@ -1,12 +1,12 @@
 //! Begin to supervise: take the lock, read the journal or adopt what is there, call the roll, take over a live node.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use omnivisor_core::agent::{Agent, Event, Policy};
-use omnivisor_core::dialect::{Dialect, Mirrored};
+use omnivisor_core::dialect::{Dialect, Mirrored, StartReason};
 use omnivisor_core::release::{Algorithm, Identity, Installed, Release, ReleaseName, Version};
 use omnivisor_core::supervisor::{LaunchKey, RestartPolicy, Seen, Supervisor};
 use tokio::sync::{mpsc, watch};
@@ -19,8 +19,9 @@ use super::sweep::sweep;
 use super::{Shell, report};
 use crate::clock;
 use crate::effects::activate;
-use crate::effects::process::{Group, Launcher, Node};
-use crate::effects::roll_call::{LaunchRecord, RollCall};
+use crate::effects::process::{Group, Launcher, Main, Node};
+use crate::effects::roll_call::{LaunchRecord, RollCall, Runner};
+use crate::store::small;
 
 /// How long after a first failed mirror the next try is; doubled each time, up to the second.
 const MIRROR_AGAIN: Duration = Duration::from_secs(5);
@@ -48,13 +49,11 @@ impl Start {
         let locks = claim(&*dialect, self.allow_network_file_system).await?;
         sweep(&*dialect);
 
-        let Present { launch, mark, node_lock, roll } = Present::find(&*dialect, self.shared)?;
-        if let (Some(main), Some((peer, name))) = (&roll.main, &roll.peer) {
-            return Err(StartError::Peer { node: main.process.pid, peer: *peer, name: name.clone() });
-        }
+        let present = Present::find(&*dialect, self.shared)?;
+        present.refuse_peer()?;
+        let Present { launch, mark, node_lock, roll } = present;
 
-        let (journal, records, degraded) =
-            open_journal(&*dialect, roll.main.as_ref().map(|main| main.folder.clone())).await?;
+        let (journal, records, degraded) = open_journal(&dialect, roll.folder().cloned()).await?;
         if let Some(why) = &degraded {
             tracing::error!(why, "DEGRADED: the node is run as the link says, and no upgrade is done");
         }
@@ -86,7 +85,9 @@ impl Start {
             waiting: std::collections::VecDeque::new(),
             unwritable: false,
             seen: mpsc::unbounded_channel(),
-            proofs: mpsc::unbounded_channel(),
+            prepared: mpsc::unbounded_channel(),
+            preparing: None,
+            accepted: None,
             results: mpsc::unbounded_channel(),
             action: super::act::InFlight::default(),
             mirrored,
@@ -112,42 +113,78 @@ impl Start {
 impl Shell {
     /// Takes over what is alive.
     fn take_over(&mut self, roll: RollCall, launch: Option<&LaunchRecord>) {
-        let adopted = roll.main.and_then(|main| match Node::adopt(main.process) {
-            Ok(node) => Some((node, main.folder)),
+        let folder = roll.folder().cloned();
+        let adopted = folder.and_then(|folder| match self.adopt_node(&roll.mains, &folder) {
+            Ok(node) => Some((node, folder)),
             Err(error) => {
                 tracing::warn!(%error, "the node ended while it was being taken over");
                 None
             }
         });
+        let mut left = roll.stragglers;
         let seen = match adopted {
             Some((node, folder)) => {
-                let journal = self.agent.journal();
-                let known = [journal.runs(), journal.active(), journal.shown()];
-                let installed = known.into_iter().flatten().find(|it| it.folder == folder).cloned();
-                let installed = installed.unwrap_or_else(|| unknown(folder));
-                // One that was started with other arguments is not the one that is wanted.
-                let spec = self.dialect.command(&installed);
-                let arguments: Vec<_> = spec.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect();
-                let same = launch.is_none_or(|launch| launch.process != node.id() || launch.arguments == arguments);
-                tracing::info!(pid = node.id().pid, release = %installed.release, "the node is alive and is taken over");
+                let installed = self.known(&folder).unwrap_or_else(|| unknown(folder));
+                let pids: Vec<i32> = node.mains().iter().map(|main| main.id().pid).collect();
+                let same = self.has_same_arguments(&installed, launch, pids[0]);
+                tracing::info!(?pids, release = %installed.release, "the node is alive and is taken over");
                 self.group = Some(node.group());
-                if let Err(error) = node.watch(self.tagged()) {
+                if let Err(error) = node.watch(&self.tagged()) {
                     tracing::error!(%error, "the node cannot be watched");
                 }
                 self.node = Some(node);
                 Seen::Adopted(LaunchKey { installed, generation: if same { 0 } else { u64::MAX } })
             }
-            None if roll.stragglers.is_empty() => return,
             None => {
-                let pids: Vec<i32> = roll.stragglers.iter().map(|process| process.pid).collect();
+                left.extend(roll.mains.iter().map(|main| main.process));
+                left.retain(|process| process.is_alive());
+                if left.is_empty() {
+                    return;
+                }
+                let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
                 tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
-                self.group = Some(Group::Only(roll.stragglers));
+                self.group = Some(Group::only(left));
                 Seen::Stragglers
             }
         };
         if let Some(report) = self.supervisor.observe(clock::now().monotonic, seen) {
             self.waiting.push_back(Event::Node(report));
         }
+    }
+}
+
+impl Shell {
+    /// All of its main processes, or none.
+    fn adopt_node(&self, mains: &[Runner], folder: &Path) -> io::Result<Node> {
+        let names = self.names(folder);
+        let name = |role: usize| names.get(role).copied().unwrap_or("node");
+        let mains = mains.iter().enumerate().map(|(role, main)| Main::adopt(name(role), main.process));
+        Ok(Node::new(mains.collect::<io::Result<_>>()?))
+    }
+
+    /// What the main processes of a release are called.
+    fn names(&self, folder: &Path) -> Vec<&'static str> {
+        let installed = self.known(folder).unwrap_or_else(|| unknown(folder.to_owned()));
+        let commands = self.dialect.commands(&installed, StartReason::First, None, &|path| small::read(path).ok());
+        commands.unwrap_or_default().iter().map(|spec| spec.name).collect()
+    }
+
+    /// What the journal knows of the release in this folder.
+    fn known(&self, folder: &Path) -> Option<Installed> {
+        let journal = self.agent.journal();
+        let known = [journal.runs(), journal.active(), journal.shown()];
+        known.into_iter().flatten().find(|it| it.folder == folder).cloned()
+    }
+
+    /// Whether the node that runs was started as it would be now; one that was started otherwise is not the one that is wanted.
+    fn has_same_arguments(&self, installed: &Installed, launch: Option<&LaunchRecord>, pid: i32) -> bool {
+        let Some(launch) = launch.filter(|launch| launch.process.pid == pid && self.dialect.insists_on_arguments())
+        else {
+            return true;
+        };
+        let commands = self.dialect.commands(installed, StartReason::First, None, &|path| small::read(path).ok());
+        let Some(first) = commands.ok().and_then(|commands| commands.into_iter().next()) else { return true };
+        launch.arguments == first.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>()
     }
 }
 

@@ -8,14 +8,12 @@ use omnivisor_core::dialect::{Contents, Dialect, Mirrored};
 use omnivisor_core::journal::{Adoption, Journal, Record};
 use serde_json::{Value, json};
 
-use super::adopt::{self, JOURNAL};
+use super::adopt::{self, Known};
 use super::claim::SUPERVISOR_LOCK;
 use super::present::Present;
 use super::report;
 use crate::clock;
-use crate::store::journal_file;
-use crate::store::lock::{self, Lock, LockError};
-use crate::store::small;
+use crate::store::{lock, small};
 
 /// Looks, and says what it found, as JSON: `ready` says whether a supervisor could begin now; `first` what an
 /// operator has to do before, and `obstacles` why it cannot be done.
@@ -31,24 +29,26 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
     if let Some(holder) = &supervisor {
         obstacles.push(format!("this instance is supervised already, by {holder}"));
     }
-    let roll = match Present::find(dialect, shared) {
-        Ok(present) => present.roll,
-        Err(error) => {
-            obstacles.push(error.to_string());
-            crate::effects::roll_call::RollCall::default()
-        }
-    };
-    let peer = roll.main.as_ref().zip(roll.peer.as_ref());
-    let first = peer.map(|(main, (peer, name))| {
-        format!("stop {name} (process {peer}), which runs the node (process {})", main.process.pid)
+    let roll = Present::look(dialect, shared);
+    let first = roll.peer.as_ref().map(|peer| {
+        format!("stop {} (process {}), which runs the node (process {})", peer.name, peer.process, peer.node)
     });
 
-    let records = known(dialect);
-    let taken_over = records.is_some();
-    let running = roll.main.as_ref().map(|main| main.folder.clone());
-    let records = match records {
-        Some(records) => records,
-        None => match adopt::adopt_installation(dialect, running).await {
+    let known = adopt::known(&paths.state);
+    let taken_over = matches!(known, Known::Believed(_));
+    let running = roll.folder().cloned();
+    if let Known::Degraded(why) = &known {
+        obstacles.push(adopt::with_hint(why, &paths.state));
+    }
+    let records = match known {
+        Known::Believed(mut records) => {
+            match adopt::taken_over(dialect, &records).await {
+                Ok(record) => records.extend(record),
+                Err(error) => obstacles.push(error.to_string()),
+            }
+            records
+        }
+        Known::Nothing | Known::Degraded(_) => match adopt::adopt_installation(dialect, running).await {
             Ok(installed) => {
                 vec![Record::Adopted { installed, at: clock::now().wall, adoption: Adoption::Found }]
             }
@@ -73,7 +73,7 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
         "obstacles": obstacles,
         "takenOver": taken_over,
         "supervisor": supervisor,
-        "node": roll.main.map(|main| json!({ "pid": main.process.pid, "folder": main.folder })),
+        "node": roll.mains.first().map(|main| json!({ "pid": main.process.pid, "folder": main.folder })),
         "left": roll.stragglers.iter().map(|process| process.pid).collect::<Vec<_>>(),
         "release": journal.shown().map(|shown| json!({
             "name": shown.release.name.as_str(),
@@ -91,16 +91,7 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
 /// Who holds the supervisor's lock, if anybody does.
 fn supervisor(dialect: &dyn Dialect) -> Option<String> {
     let path = dialect.paths().state.join(SUPERVISOR_LOCK);
-    match path.exists().then(|| Lock::try_take(&path))? {
-        Err(LockError::Held { holder, .. }) => Some(holder),
-        _ => None,
-    }
-}
-
-/// What our own journal says, if there is one that can be believed.
-fn known(dialect: &dyn Dialect) -> Option<Vec<Record>> {
-    let records = journal_file::peek(&dialect.paths().state.join(JOURNAL))?;
-    Journal::replay(&records).is_ok().then_some(records)
+    lock::is_held(&path).then(|| lock::holder(&path))
 }
 
 /// What would become of each announced upgrade.

@@ -8,6 +8,7 @@ use omnivisor_core::dialect::Dialect;
 use crate::effects::process::ProcessId;
 use crate::store::atomic;
 use crate::store::lock::Lock;
+use crate::store::small;
 
 /// Removes every file that nobody is making any more from the folders that this instance writes to. Can be done at any time.
 pub fn sweep(dialect: &dyn Dialect) {
@@ -19,7 +20,8 @@ pub fn sweep(dialect: &dyn Dialect) {
     let Ok(_lock) = Lock::try_take(&paths.shared_lock) else { return };
     atomic::sweep(&paths.releases);
     sweep_release(dialect, &dialect.genesis_folder());
-    for entry in fs::read_dir(paths.releases.join("upgrades")).into_iter().flatten().flatten() {
+    let entries = dialect.shelves().into_iter().flat_map(fs::read_dir).flatten().flatten();
+    for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let adding = name.strip_prefix(".omnivisor-add-").and_then(|pid| pid.parse().ok());
         match adding {
@@ -34,7 +36,9 @@ pub fn sweep(dialect: &dyn Dialect) {
 
 fn sweep_release(dialect: &dyn Dialect, folder: &Path) {
     atomic::sweep(folder);
-    if let Some(bin) = dialect.executable(folder).parent() {
-        atomic::sweep(bin);
+    for executable in dialect.executables(folder, &|path| small::read(path).ok()).unwrap_or_default() {
+        if let Some(bin) = executable.parent().filter(|bin| bin.starts_with(folder) && *bin != folder) {
+            atomic::sweep(bin);
+        }
     }
 }

@@ -53,29 +53,41 @@ pub fn replace_if(path: &Path, expected: Option<&[u8]>, contents: &[u8], mode: u
     let unfinished = unfinished(path)?;
     let exchanged = write(&unfinished, contents, mode, true).and_then(|()| exchange(&unfinished, path, expected));
     checkpoint::reach("exchange-before-removal");
-    let removed = fs::remove_file(&unfinished);
-    match exchanged {
-        Ok(true) => {
-            if expected.is_some() {
-                removed?;
-            }
-            flush_folder_of(path).map(|()| true)
-        }
+    // Where the file was renamed, and not exchanged, nothing is left to be removed.
+    let removed = match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    };
+    if exchanged? {
+        removed?;
+        return flush_folder_of(path).map(|()| true);
+    }
+    Ok(false)
+}
+
+/// Gives a file or a folder another name, which must be free. Whoever wants that to be durable flushes the folder.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that cannot tell: looked at as late as possible.
+        Err(Errno::INVAL | Errno::NOSYS) => match to.symlink_metadata() {
+            Ok(_) => Err(Errno::EXIST.into()),
+            Err(_) => fs::rename(from, to),
+        },
+        other => other.map_err(Into::into),
     }
 }
 
 /// Puts `new` in the place of `path`, and back if that was not what was expected.
 fn exchange(new: &Path, path: &Path, expected: Option<&[u8]>) -> io::Result<bool> {
-    let swap = |flags| renameat_with(CWD, new, CWD, path, flags);
     let Some(expected) = expected else {
-        return match swap(RenameFlags::NOREPLACE) {
+        return match rename_new(new, path) {
             Ok(()) => Ok(true),
-            Err(Errno::EXIST) => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
         };
     };
-    match swap(RenameFlags::EXCHANGE) {
+    let swap = || renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
+    match swap() {
         Ok(()) => {}
         Err(Errno::NOENT) => return Ok(false),
         // A file system that cannot exchange: looked at as late as possible.
@@ -91,7 +103,7 @@ fn exchange(new: &Path, path: &Path, expected: Option<&[u8]>) -> io::Result<bool
     if replaced.as_ref().is_ok_and(|replaced| replaced == expected) {
         return Ok(true);
     }
-    swap(RenameFlags::EXCHANGE)?;
+    swap()?;
     replaced.map(|_| false)
 }
 

@@ -49,8 +49,21 @@ pub enum OpenError {
 
 /// What a journal says, without touching it; none if there is none that can be believed.
 pub fn peek(path: &Path) -> Option<Vec<Record>> {
-    let records = journal::decode(&fs::read(path).ok()?).ok()?.records;
-    (!records.is_empty()).then_some(records)
+    read(path).ok().filter(|records| !records.is_empty())
+}
+
+/// What a journal says, without touching it.
+pub fn read(path: &Path) -> Result<Vec<Record>, OpenError> {
+    let bytes = fs::read(path).map_err(|source| unopenable(path, source))?;
+    let decoded = journal::decode(&bytes);
+    Ok(decoded.map_err(|source| OpenError::Undecodable { path: path.to_owned(), source })?.records)
+}
+
+fn unopenable(path: &Path, source: io::Error) -> OpenError {
+    match source.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
+        _ => OpenError::Unopenable { path: path.to_owned(), source },
+    }
 }
 
 /// An open journal.
@@ -78,10 +91,7 @@ impl JournalFile {
 
     /// Opens a journal; a torn tail is cut.
     pub fn open(path: &Path) -> Result<(Self, Vec<Record>), OpenError> {
-        let unopenable = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
-            _ => OpenError::Unopenable { path: path.to_owned(), source },
-        };
+        let unopenable = |source| unopenable(path, source);
         let file =
             OpenOptions::new().read(true).write(true).custom_flags(libc_nofollow()).open(path).map_err(unopenable)?;
         let bytes = fs::read(path).map_err(unopenable)?;

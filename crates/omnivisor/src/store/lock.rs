@@ -8,6 +8,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -41,18 +42,12 @@ impl Lock {
     /// Takes the lock if nobody has it. Close-on-exec.
     pub fn try_take(path: &Path) -> Result<Self, LockError> {
         let unusable = |source| LockError::Unusable { path: path.to_owned(), source };
-        let mut file =
+        let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = Read::take(&mut file, 200).read_to_string(&mut holder);
-                let holder = holder.trim().to_owned();
-                let holder = if holder.is_empty() { "an unknown process".to_owned() } else { holder };
-                Err(LockError::Held { path: path.to_owned(), holder })
-            }
+            Err(TryLockError::WouldBlock) => Err(LockError::Held { path: path.to_owned(), holder: holder(path) }),
         }
     }
 
@@ -80,6 +75,23 @@ impl Lock {
     }
 }
 
+/// Whether somebody holds this lock, without taking it for a moment: whoever finds it held then would be misled.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(of) = std::fs::metadata(path) else { return false };
+    // Btrfs and overlays list another device than the one that a file says it is on.
+    let wanted = format!(":{}", of.ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| line.contains(" FLOCK ") && line.split_whitespace().any(|word| word.ends_with(&wanted)))
+}
+
+/// What the holder of a lock wrote into it.
+pub fn holder(path: &Path) -> String {
+    let mut holder = String::new();
+    let _ = File::open(path).and_then(|file| file.take(200).read_to_string(&mut holder));
+    let holder = holder.trim();
+    if holder.is_empty() { "an unknown process".to_owned() } else { holder.to_owned() }
+}
+
 /// The name of the network or user-space file system that `path` is on, if it is on one: locks are no guarantee there.
 pub fn unreliable_file_system(path: &Path) -> Option<&'static str> {
     let kind = rustix::fs::statfs(path).ok()?.f_type;
@@ -104,7 +116,9 @@ mod tests {
             Err(LockError::Held { holder, .. }) => assert_eq!(holder, "pid 42"),
             other => panic!("{other:?}"),
         }
+        assert!(is_held(&path));
         drop(first);
+        assert!(!is_held(&path));
         Lock::take_within(&path, Duration::ZERO).unwrap();
         std::fs::remove_file(path).unwrap();
     }

@@ -74,7 +74,7 @@ fn a_node_that_ends_while_a_due_upgrade_is_prepared_has_a_successor() {
     let bytes = std::fs::read(world.minted(&next)).unwrap();
     world.publish("2024.2", &next);
     // Long enough for the node to end meanwhile.
-    let per_second = bytes.len() as u64 / 3;
+    let per_second = bytes.len() as u64 / 6;
     world.upstream.serve("/download/2024.2", Answer::Slow { bytes, per_second });
     wait_until("it is being downloaded", SOON, || (world.upstream.requests("/download/2024.2") > 0).then_some(()));
     end(pid);
@@ -99,4 +99,21 @@ fn a_node_that_ends_before_its_upgrade_is_due_ends_the_run_and_loses_no_upgrade(
     assert_eq!(world.plan()["queuedUp"][0]["name"], "2024.2");
     let _supervised = world.run();
     world.wait_for_status("staged", |status| status["upgrade"]["phase"] == "staged");
+}
+
+/// A node that failed is not kept down by the download of its successor: whoever starts us again starts it again.
+#[test]
+fn a_node_that_fails_while_its_successor_is_downloaded_ends_the_run_at_once() {
+    let world = World::with(Behaviour::new("1.0.0"), Options { restart_on_failure: false, ..options() });
+    let mut supervised = world.run();
+    let pid = world.wait_for("1.0.0");
+    let next = Behaviour::new("2.0.0");
+    world.publish("2024.2", &next);
+    world.upstream.serve("/download/2024.2", Answer::Stall { after_bytes: 1000, of_bytes: 1_000_000 });
+    wait_until("it is being downloaded", SOON, || (world.upstream.requests("/download/2024.2") > 0).then_some(()));
+    let node = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(node, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(supervised.wait(SOON).code(), Some(10), "{}", supervised.stderr());
+    let _again = world.run();
+    world.wait_for("1.0.0");
 }

@@ -231,3 +231,102 @@ fn a_dry_run_shows_the_link_that_would_be_written() {
     assert_says(&said, &[&format!("write       {}", link.display()), "release     1.0.0 (genesis)"]);
     assert_eq!(fs::read_link(&link).unwrap(), Path::new("/nowhere"));
 }
+
+/// Nymvisor, killed and started again, runs a node beside the one that it has left (N8): it is at work, and nothing is touched.
+#[test]
+fn a_peer_at_work_is_seen_beside_the_node_that_it_has_left() {
+    let world = World::new();
+    let mut first = world.run_by_nymvisor("\"$0\" run & wait");
+    let orphan = world.wait_for("1.0.0");
+    first.kill9();
+    let peer = world.run_by_nymvisor("\"$0\" run & wait");
+    let pids = wait_until("both run", SOON, || {
+        let running: Vec<u32> = world.log().running().iter().map(|node| node.pid).collect();
+        (running.len() == 2).then_some(running)
+    });
+    let who = format!("process {}", peer.pid());
+    assert_says(&text(&world.omnivisor(&["adopt", "--dry-run"])), &["FIRST       stop nymvisor", &who]);
+    for (arguments, code) in [(&["adopt"][..], 1), (&["stop"], 1)] {
+        let output = world.omnivisor(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
+        assert_says(&text(&output), &[&who]);
+    }
+    let mut supervised = world.start();
+    assert_eq!(supervised.wait(SOON).code(), Some(12), "{}", supervised.stderr());
+    assert!(supervised.stderr().contains(&who), "{}", supervised.stderr());
+    for pid in pids {
+        assert_eq!(world.log().signals_of(pid), [0_i32; 0], "{pid}");
+    }
+    assert!(world.log().running().iter().any(|node| node.pid == orphan));
+}
+
+/// What has left the node's group, and ignores what it is asked, is gone, too, when the command returns.
+#[test]
+fn a_stop_returns_when_the_last_process_is_gone() {
+    let grandchild = omnivisor_testkit::Grandchild { ignore_term: true, own_session: true };
+    let node = Behaviour { grandchild: Some(grandchild), ignore_stop: true, ..Behaviour::new("1.0.0") };
+    let world = World::with(node, Options { shutdown_grace_period: "500ms".to_owned(), ..options() });
+    let mut supervised = world.run();
+    wait_until("its child runs", SOON, || (world.log().grandchildren().len() == 1).then_some(()));
+    supervised.kill9();
+    let output = world.omnivisor(&["stop"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_says(&text(&output), &["had to be killed"]);
+    assert!(world.log().running().is_empty() && world.log().grandchildren().is_empty());
+}
+
+/// The variables that an instance is run with may be all that says where it is.
+#[test]
+fn a_stop_finds_the_instance_of_an_env_file() {
+    let world = World::new();
+    let elsewhere = world.sandbox.path().join("elsewhere.toml");
+    fs::rename(world.installation.config(), &elsewhere).unwrap();
+    let file = world.sandbox.path().join("env");
+    fs::write(&file, format!("NYMVISOR_CONFIG_PATH={}\n", elsewhere.display())).unwrap();
+    let file = file.to_str().unwrap();
+    let mut command = world.nymvisor(&["-c", file, "run", "run"]);
+    command.env("NYMVISOR_ID", "nym-node-default");
+    let mut supervised = world.sandbox.spawn(command);
+    let pid = world.wait_for("1.0.0");
+    supervised.kill9();
+    assert_eq!(world.omnivisor(&["stop"]).status.code(), Some(1));
+    let output = world.omnivisor(&["stop", "-c", file]);
+    assert_says(&text(&output), &[&format!("its node (process {pid})")]);
+    assert!(world.log().running().is_empty());
+}
+
+/// What would be done is what is done: where the journal cannot be believed, and where Nymvisor has gone on meanwhile.
+#[test]
+fn a_dry_run_knows_what_a_journal_says_and_does_not_say() {
+    let world = World::new();
+    let mut supervised = world.run();
+    world.wait_for_files("1.0.0");
+    supervised.signal(15);
+    supervised.wait(SOON);
+    // Nymvisor does an upgrade.
+    let entry = upgrade_info("up1", "2.0.0", "2024-01-01T00:00:00Z", None, Some(Behaviour::new("2.0.0").details()));
+    world.installation.place_upgrade(&entry, Some(&world.minted(&Behaviour::new("2.0.0"))));
+    let details = Behaviour::new("2.0.0").details();
+    let version = serde_json::json!({
+        "name": "up1", "version": "2.0.0", "upgradeTime": entry["upgradeTime"], "binaryDetails": details,
+    });
+    fs::write(world.installation.current_version(), version.to_string()).unwrap();
+    fs::write(world.installation.plan(), serde_json::json!({"current": entry, "queuedUp": []}).to_string()).unwrap();
+    let performed = serde_json::json!({"history": [{"performedAt": timestamp(Duration::ZERO), "info": entry}]});
+    fs::write(world.installation.history(), performed.to_string()).unwrap();
+    fs::remove_file(world.installation.current()).unwrap();
+    symlink(world.installation.upgrade_dir("up1"), world.installation.current()).unwrap();
+    let output = world.omnivisor(&["adopt", "--dry-run", "--json"]);
+    let survey: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(survey["release"]["version"], "2.0.0", "{survey:#}");
+    let written = survey["written"].as_array().unwrap();
+    assert!(!written.iter().any(|path| path.as_str().unwrap().ends_with("/current")), "{survey:#}");
+
+    let journal = world.installation.instance_dir().join("data/omnivisor/journal");
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[40] ^= 0x55;
+    fs::write(&journal, &bytes).unwrap();
+    let output = world.omnivisor(&["adopt", "--dry-run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&text(&output), &["IN THE WAY  the journal ", "To begin anew", "release     2.0.0 (up1)"]);
+}

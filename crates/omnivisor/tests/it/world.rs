@@ -117,9 +117,11 @@ impl World {
     /// script says what becomes of that.
     pub fn run_by_nymvisor(&self, script: &str) -> Supervised {
         let folder = self.sandbox.path().join("peer");
-        std::fs::create_dir(&folder).unwrap();
-        let shell = std::fs::canonicalize("/bin/sh").unwrap();
-        executable::copy(&shell, &folder.join("nymvisor"));
+        if !folder.exists() {
+            std::fs::create_dir(&folder).unwrap();
+            let shell = std::fs::canonicalize("/bin/sh").unwrap();
+            executable::copy(&shell, &folder.join("nymvisor"));
+        }
         let mut command: Command = self.sandbox.omnivisor(&folder.join("nymvisor"), "nymvisor");
         command.arg("-c").arg(script).arg(self.installation.current().join("bin/nym-node"));
         self.sandbox.spawn(command)

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use omnivisor_testkit::{Behaviour, executable, wait_until};
 
@@ -81,4 +82,64 @@ fn broken() -> Behaviour {
 fn write(path: &Path, bytes: &[u8]) {
     use std::io::Write as _;
     executable::write(path, |sink| sink.write_all(bytes));
+}
+
+/// A stop does not wait for an executable that does not answer.
+#[test]
+fn a_stop_is_heard_while_an_executable_that_was_replaced_is_asked() {
+    let world = World::new();
+    stopped(&world);
+    replace(&world, &Behaviour { build_info: omnivisor_testkit::BuildInfoAnswer::Hang, ..Behaviour::new("1.0.0") });
+    let mut supervised = world.start();
+    wait_until("it is asked", SOON, || supervised.stderr().contains("asked who it is").then_some(()));
+    let begun = Instant::now();
+    supervised.signal(15);
+    assert_eq!(supervised.wait(SOON).code(), Some(0), "{}", supervised.stderr());
+    // The answer would be waited for for twenty seconds.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+/// Nor does a journal that cannot be written keep anybody down, or from ending.
+#[test]
+fn what_has_been_replaced_runs_even_if_that_cannot_be_recorded() {
+    let world = World::new();
+    let mut supervised = world.run();
+    let pid = world.wait_for("1.0.0");
+    replace(&world, &Behaviour { commit: "rebuilt".to_owned(), ..Behaviour::new("1.0.0") });
+    let journal = world.installation.instance_dir().join("data/omnivisor/journal");
+    let immutable = |flag: &str| {
+        let done = std::process::Command::new("chattr").arg(flag).arg(&journal).status();
+        done.is_ok_and(|status| status.success())
+    };
+    if !immutable("+i") {
+        return println!("skipped: no file can be made immutable here");
+    }
+    kill(pid);
+    let second = wait_until("it runs again", SOON, || {
+        world.log().running().iter().map(|node| node.pid).find(|running| *running != pid)
+    });
+    assert!(supervised.stderr().contains("the journal cannot be written"), "{}", supervised.stderr());
+    supervised.signal(15);
+    let ended = supervised.wait(SOON);
+    assert!(immutable("-i"));
+    assert_eq!(ended.code(), Some(0), "{}", supervised.stderr());
+    assert!(world.log().running().iter().all(|node| node.pid != second));
+}
+
+/// The history has an upgrade once, whatever takes its place later.
+#[test]
+fn a_replacement_after_an_upgrade_is_no_second_upgrade() {
+    let world = World::new();
+    let mut supervised = world.run();
+    world.publish("2024.2", &Behaviour::new("2.0.0"));
+    world.wait_for_commit("2.0.0");
+    supervised.signal(15);
+    supervised.wait(SOON);
+    let next = world.minted(&Behaviour::new("2.0.1"));
+    executable::copy(&next, &world.installation.binary("2024.2"));
+    let _supervised = world.run();
+    world.wait_for("2.0.1");
+    world.wait_for_files("2.0.1");
+    let history: serde_json::Value = serde_json::from_slice(&fs::read(world.installation.history()).unwrap()).unwrap();
+    assert_eq!(history["history"].as_array().unwrap().len(), 1, "{history:#}");
 }
