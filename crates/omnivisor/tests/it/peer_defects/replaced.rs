@@ -29,7 +29,7 @@ fn an_executable_that_was_replaced_by_hand_is_asked_who_it_is_and_run() {
         replace(&world, &Behaviour { commit: commit.to_owned(), ..Behaviour::new(version) });
         let mut supervised = world.run();
         assert_eq!(world.log().last_start().unwrap().version, version);
-        assert!(supervised.stderr().contains("replaced by hand"), "{}", supervised.stderr());
+        wait_until("that is said", SOON, || supervised.stderr().contains("replaced by hand").then_some(()));
         world.wait_for_files(version);
         supervised.signal(15);
         assert_eq!(supervised.wait(SOON).code(), Some(0));
