@@ -5,6 +5,7 @@
 //! files out.
 
 pub mod nym;
+pub mod vega;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
