@@ -1,9 +1,15 @@
-//! The formats of the Vega dialect: the nodes' arguments, and core's admin endpoint.
+//! The formats of the Vega dialect: Vega Visor's files, the nodes' arguments, and core's admin endpoint.
 //!
 //! Bytes in, values out. Absent here: reading or writing any of them.
 
 pub mod admin;
 pub mod arguments;
+pub mod config;
+pub mod run_config;
+mod tables;
+
+/// The folder of our own state in Vega Visor's home.
+pub const STATE_FOLDER: &str = ".omnivisor";
 
 /// How much of a text from outside is said to people.
 const LONGEST_SHOWN: usize = 200;
