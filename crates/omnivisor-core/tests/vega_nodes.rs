@@ -1,14 +1,18 @@
-//! What is known of Vega's nodes: their arguments, and what core answers.
+//! What is known of Vega's nodes: their arguments, their own configurations, and what core answers.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use omnivisor_core::dialect::vega::admin::{Accepted, AdminError, Status, interpret, is_version_of, request};
 use omnivisor_core::dialect::vega::arguments::{
     SNAPSHOT_HEIGHT, core_home, data_node_home, has_flag, latest_segment_arguments, parse_latest_segment,
     tendermint_home, value_of, with_snapshot_height,
 };
+use omnivisor_core::dialect::vega::node_config::{
+    CoreConfig, DataNodeConfig, Database, core_config_file, data_node_config_file, mismatch,
+};
+use omnivisor_core::dialect::vega::run_config::Rpc;
 use omnivisor_core::release::ReleaseName;
 use proptest::prelude::*;
 
@@ -231,6 +235,131 @@ fn a_tag_without_its_v_is_the_same_version() {
     }
 }
 
+// ---- the nodes' own configurations
+
+fn core(text: Option<&str>, arguments: &str) -> CoreConfig {
+    CoreConfig::parse(text, &words(arguments), Path::new("/tmp")).unwrap()
+}
+
+#[test]
+fn configurations_are_where_the_nodes_look_for_them() {
+    let config = Path::new("/home/x/.config");
+    for (arguments, core, data_node) in [
+        ("start", "/home/x/.config/vega/node/config.toml", "/home/x/.config/vega/data-node/config.toml"),
+        ("start --home=/v", "/v/config/node/config.toml", "/v/config/data-node/config.toml"),
+    ] {
+        assert_eq!(core_config_file(&words(arguments), config), Path::new(core));
+        assert_eq!(data_node_config_file(&words(arguments), config), Path::new(data_node));
+    }
+}
+
+#[test]
+fn core_is_as_its_arguments_say_else_its_file_else_the_default() {
+    let default = core(None, "start");
+    assert_eq!((default.socket_path.as_path(), default.http_path.as_str()), (Path::new("/tmp/vega.sock"), "/rpc"));
+    assert_eq!(default.statistics_url().as_deref(), Some("http://127.0.0.1:3003/statistics"));
+    let file = core(Some(fixture!("core.toml")), "start --home /x");
+    assert_eq!(file, CoreConfig { socket_path: PathBuf::from("/run/vega/vega.sock"), ..default });
+    let arguments =
+        "start --admin.server.socket-path /a --admin.server.http-path=/b --api.rest.port 80 --api.rest.ip=::";
+    let by_arguments = core(Some(fixture!("core.toml")), arguments);
+    assert_eq!((by_arguments.socket_path.as_path(), by_arguments.http_path.as_str()), (Path::new("/a"), "/b"));
+    assert_eq!(by_arguments.statistics_url().as_deref(), Some("http://[::1]:80/statistics"));
+    let off = core(Some("[api.rest]\nenabled = false\nip = '10.0.0.1'"), "");
+    assert_eq!(off.statistics_url(), None);
+    let on = core(Some("[api.rest]\nenabled = false\nip = '10.0.0.1'"), "--api.rest.enabled=true");
+    assert_eq!(on.statistics_url().as_deref(), Some("http://10.0.0.1:3003/statistics"));
+}
+
+#[test]
+fn core_is_asked_where_the_release_says_else_where_it_listens() {
+    let rpc = |socket: &str, http: &str| Rpc {
+        socket_path: (!socket.is_empty()).then(|| PathBuf::from(socket)),
+        http_path: (!http.is_empty()).then(|| http.to_owned()),
+    };
+    let core = core(Some(fixture!("core.toml")), "");
+    for (socket, http, endpoint, said) in [
+        ("", "", ("/run/vega/vega.sock", "/rpc"), &[][..]),
+        ("/run/./vega//vega.sock", "rpc", ("/run/vega/vega.sock", "/rpc"), &[]),
+        (
+            "/tmp/vega.sock",
+            "",
+            ("/tmp/vega.sock", "/rpc"),
+            &["socketPath is \"/tmp/vega.sock\"", "\"/run/vega/vega.sock\""],
+        ),
+        ("", "/x", ("/run/vega/vega.sock", "/x"), &["httpPath is \"/x\", where core has \"/rpc\""]),
+        ("/a", "/b", ("/a", "/b"), &["socketPath is \"/a\"", ", and httpPath is \"/b\""]),
+    ] {
+        let rpc = rpc(socket, http);
+        let (asked_socket, asked_path) = core.endpoint(&rpc);
+        assert_eq!((asked_socket.as_path(), asked_path.as_str()), (Path::new(endpoint.0), endpoint.1));
+        let sentence = mismatch(&rpc, &core);
+        assert_eq!(sentence.is_some(), !said.is_empty(), "{sentence:?}");
+        for part in said {
+            assert!(sentence.as_ref().unwrap().contains(part), "{sentence:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_data_node_that_wants_an_embedded_database_is_known() {
+    let embedded = "[SQLStore]\nUseEmbedded = true";
+    for (text, arguments, wanted) in [
+        (None, "start", false),
+        (Some(fixture!("data-node.toml")), "start", false),
+        (Some(embedded), "start", true),
+        (Some("sqlstore.useembedded = true"), "start", true),
+        (None, "start --sqlstore.use-embedded=true", true),
+        (None, "start --sqlstore.use-embedded true", true),
+        (None, "start --sqlstore.use-embedded", true),
+        (Some(embedded), "start --sqlstore.use-embedded=false", false),
+        (Some(embedded), "start -- --sqlstore.use-embedded=false", true),
+    ] {
+        let config = DataNodeConfig::parse(text, &words(arguments)).unwrap();
+        assert_eq!(config.embedded, wanted, "{text:?} {arguments}");
+    }
+    assert!(has_flag(&words("--sqlstore.use-embedded"), "--sqlstore.use-embedded"));
+}
+
+#[test]
+fn a_data_nodes_database_is_where_it_looks_for_it() {
+    let tcp = |host: &str, port| Database::Tcp { host: host.to_owned(), port };
+    for (text, arguments, database) in [
+        (None, "", tcp("localhost", 5432)),
+        (Some(fixture!("data-node.toml")), "", tcp("db.example", 5433)),
+        (Some(fixture!("data-node.toml")), "--sqlstore.ConnectionConfig.port=1", tcp("db.example", 1)),
+        (Some(fixture!("data-node.toml")), "--sqlstore.ConnectionConfig.host 10.0.0.1", tcp("10.0.0.1", 5433)),
+        (
+            Some(fixture!("data-node.toml")),
+            "--sqlstore.ConnectionConfig.host= --sqlstore.ConnectionConfig.socket-dir /run/postgresql",
+            Database::Socket(PathBuf::from("/run/postgresql/.s.PGSQL.5433")),
+        ),
+        (Some("[SQLStore.ConnectionConfig]\nHost = ''"), "", Database::Socket(PathBuf::from("/tmp/.s.PGSQL.5432"))),
+    ] {
+        assert_eq!(DataNodeConfig::parse(text, &words(arguments)).unwrap().database, database, "{arguments}");
+    }
+}
+
+#[test]
+fn an_error_shows_no_line_of_a_nodes_configuration() {
+    let file = fixture!("data-node.toml");
+    for (from, to, said) in [
+        ("\"hunter2\"", "hunter2", "line 13"),
+        ("Port = 5433", "Port = 'hunter2'", "line 11: SQLStore.ConnectionConfig.Port"),
+        ("Port = 5433", "Port = 70000", "a port number, up to 65535"),
+        ("UseEmbedded = false", "UseEmbedded = 'hunter2'", "line 7: SQLStore.UseEmbedded"),
+        ("GatewayEnabled = true", "GatewayEnabled = hunter2", "line 1"),
+    ] {
+        let error = DataNodeConfig::parse(Some(&file.replacen(from, to, 1)), &[]).unwrap_err().to_string();
+        assert!(error.contains("the data node's config.toml") && error.contains(said), "{error} lacks {said}");
+        assert!(!error.contains("hunter2") && !error.contains("70000"), "{error}");
+    }
+    let error = DataNodeConfig::parse(Some("SQLStore = 'hunter2'"), &[]).unwrap_err().to_string();
+    assert!(!error.contains("hunter2"), "{error}");
+    let error = DataNodeConfig::parse(None, &words("--sqlstore.ConnectionConfig.port x")).unwrap_err().to_string();
+    assert!(error.contains("the node's arguments: --sqlstore.ConnectionConfig.port = x"), "{error}");
+}
+
 // ---- anything
 
 fn word() -> impl Strategy<Value = String> {
@@ -259,6 +388,8 @@ proptest! {
             let _ = interpret(bytes);
             let _ = parse_latest_segment(bytes, exit_ok);
         }
+        let _ = CoreConfig::parse(Some(&text), &[], Path::new("/tmp"));
+        let _ = DataNodeConfig::parse(Some(&text), &[]);
     }
 
     #[test]
@@ -272,5 +403,6 @@ proptest! {
         }
         let _ = tendermint_home(&arguments, |name| Some(name.to_owned()));
         let _ = latest_segment_arguments(&arguments);
+        let _ = CoreConfig::parse(None, &arguments, Path::new("/tmp"));
     }
 }

@@ -1,10 +1,11 @@
-//! The formats of the Vega dialect: Vega Visor's files, the nodes' arguments, and core's admin endpoint.
+//! The formats of the Vega dialect: Vega Visor's files, the nodes' own, their arguments, and core's admin endpoint.
 //!
 //! Bytes in, values out. Absent here: reading or writing any of them.
 
 pub mod admin;
 pub mod arguments;
 pub mod config;
+pub mod node_config;
 pub mod run_config;
 mod tables;
 

@@ -90,6 +90,8 @@ pub(super) struct Document<'a> {
     pub(super) file: &'static str,
     text: &'a str,
     root: DeTable<'a>,
+    /// Whether it may hold passwords, so that nothing of it is shown.
+    secret: bool,
 }
 
 /// A value, and the path of its key as the file spells it.
@@ -99,16 +101,32 @@ pub(super) struct Found<'d, 'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Reads a file; an error shows the line.
+    /// Reads a file that has no secrets: an error shows the line.
     pub(super) fn parse(file: &'static str, text: &'a str) -> Result<Self, ConfigError> {
+        Self::read(file, text, false)
+    }
+
+    /// Reads a file that may hold passwords: an error says the line's number only.
+    pub(super) fn parse_secret(file: &'static str, text: &'a str) -> Result<Self, ConfigError> {
+        Self::read(file, text, true)
+    }
+
+    fn read(file: &'static str, text: &'a str, secret: bool) -> Result<Self, ConfigError> {
         match text.trim_start_matches('\u{feff}').trim_start().chars().next() {
             None => return Err(ConfigError::Empty { file }),
             Some('<') => return Err(ConfigError::Foreign { file, looks: "HTML" }),
             Some('{') => return Err(ConfigError::Foreign { file, looks: "JSON" }),
             Some(_) => {}
         }
-        let root = DeTable::parse(text).map_err(|error| ConfigError::Toml { file, reason: error.to_string() })?;
-        Ok(Self { file, text, root: root.into_inner() })
+        let root = DeTable::parse(text).map_err(|error| {
+            let reason = match error.span().filter(|_| secret) {
+                Some(span) => format!("line {}: it is not TOML", line_of(text, &span)),
+                None if secret => "it is not TOML".to_owned(),
+                None => error.to_string(),
+            };
+            ConfigError::Toml { file, reason }
+        })?;
+        Ok(Self { file, text, root: root.into_inner(), secret })
     }
 
     /// The value at a path such as `autoInstall.asset.name`.
@@ -215,7 +233,7 @@ impl<'a> Document<'a> {
         ConfigError::Value {
             place: self.place(&span),
             key: found.path.clone(),
-            value: excerpt(self.text.get(span).unwrap_or_default()),
+            value: if self.secret { "…".to_owned() } else { excerpt(self.text.get(span).unwrap_or_default()) },
             reason: reason.to_string(),
             right,
         }
