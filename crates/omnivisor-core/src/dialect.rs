@@ -5,6 +5,7 @@
 //! files out.
 
 pub mod nym;
+pub mod vega;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
