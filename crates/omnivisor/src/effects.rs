@@ -13,4 +13,5 @@ pub mod roll_call;
 pub mod run_command;
 pub mod snapshot;
 pub mod space;
+pub mod unpack;
 pub mod watch;
