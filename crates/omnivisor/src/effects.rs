@@ -3,6 +3,7 @@
 pub mod activate;
 pub mod digest;
 pub mod fetch;
+pub mod github;
 pub mod http;
 pub mod poll;
 pub mod preflight;
