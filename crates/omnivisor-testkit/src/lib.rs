@@ -1,4 +1,4 @@
-//! What omnivisor's tests stand on: a fake node, a fake upstream, a sandbox and an installation left by the peer.
+//! What omnivisor's tests stand on: a fake node, a fake upstream, a fake GitHub, a sandbox and an installation left by the peer.
 //!
 //! Nothing here is shipped, and nothing here uses omnivisor's own code: a test that reads a file through the code that
 //! wrote it proves little. There are no tests of omnivisor in this crate either, only of what is in it.
@@ -10,6 +10,7 @@ pub mod behaviour;
 mod build_info;
 pub mod executable;
 pub mod fake_node;
+pub mod github;
 pub mod installation;
 pub mod node_log;
 mod options;
@@ -24,6 +25,7 @@ pub mod wire;
 
 pub use behaviour::{Behaviour, BuildInfoAnswer, Grandchild, mint};
 pub use build_info::default_build_info;
+pub use github::FakeGitHub;
 pub use installation::{Installation, Options, upgrade_info};
 pub use node_log::{Event, NodeLog, Running};
 pub use sandbox::{Sandbox, wait_until};

@@ -27,6 +27,26 @@ pub enum Answer {
     File(PathBuf),
     /// This status and these bytes.
     Status(u16, Vec<u8>),
+    /// This status, these headers and these bytes.
+    Full {
+        /// The number.
+        status: u16,
+        /// Names and values, beside the length.
+        headers: Vec<(String, String)>,
+        /// What is sent.
+        bytes: Vec<u8>,
+    },
+    /// One or the other, by what a header of the request is. Neither is a sequence.
+    When {
+        /// The header's name, in any case.
+        header: String,
+        /// What it has to be; `None`: not there.
+        is: Option<String>,
+        /// What is answered if it is that.
+        then: Box<Answer>,
+        /// What is answered if it is not.
+        otherwise: Box<Answer>,
+    },
     /// 302 to this place.
     Redirect(String),
     /// 302 to itself.
@@ -68,6 +88,32 @@ impl Answer {
         Self::Body { content_type: "application/octet-stream".to_owned(), bytes: bytes.into() }
     }
 
+    /// A status with headers and nothing else.
+    pub fn with_headers(status: u16, headers: &[(&str, &str)]) -> Self {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::Full { status, headers, bytes: Vec::new() }
+    }
+
+    /// A document with an ETag: who has it already is answered 304.
+    pub fn tagged(etag: &str, document: &Value) -> Self {
+        let headers = [("Content-Type", "application/json; charset=utf-8"), ("ETag", etag)];
+        let whole = Self::with_headers(200, &headers);
+        Self::When {
+            header: "If-None-Match".to_owned(),
+            is: Some(etag.to_owned()),
+            then: Box::new(Self::with_headers(304, &headers[1..])),
+            otherwise: Box::new(whole.with_bytes(document.to_string())),
+        }
+    }
+
+    /// The same with other contents, if it has some of its own.
+    fn with_bytes(self, bytes: impl Into<Vec<u8>>) -> Self {
+        match self {
+            Self::Full { status, headers, .. } => Self::Full { status, headers, bytes: bytes.into() },
+            other => other,
+        }
+    }
+
     /// The answers to give one after the other.
     pub(crate) fn steps(self) -> Vec<Self> {
         match self {
@@ -86,6 +132,14 @@ impl Answer {
             Self::File(path) => send_file(wire, request, path),
             Self::Status(code, bytes) => {
                 send(wire, &format!("{code} As-Told"), &[("Content-Type", "text/plain")], bytes)
+            }
+            Self::Full { status, headers, bytes } => {
+                let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                send(wire, &format!("{status} As-Told"), &headers, bytes)
+            }
+            Self::When { header, is, then, otherwise } => {
+                let answer = if request.header(header) == is.as_deref() { then } else { otherwise };
+                answer.send(request, wire, stop)
             }
             Self::Redirect(place) => send(wire, "302 Found", &[("Location", place)], b""),
             Self::RedirectLoop => send(wire, "302 Found", &[("Location", &request.path)], b""),

@@ -100,6 +100,16 @@ impl Upstream {
         self.shared.routes.lock().unwrap().remove(path);
     }
 
+    /// Answers so from now on to every request, whatever is served; `None` ends that.
+    pub fn serve_instead(&self, answer: Option<Answer>) {
+        *self.shared.instead.lock().unwrap() = answer.map(Arc::new);
+    }
+
+    /// Answers so from now on to requests of paths that are not served.
+    pub fn serve_rest(&self, answer: Answer) {
+        *self.shared.rest.lock().unwrap() = Some(Arc::new(answer));
+    }
+
     /// How many requests of this path came, served or not.
     pub fn requests(&self, path: &str) -> usize {
         self.shared.requests.lock().unwrap().iter().filter(|request| request.path == path).count()
@@ -137,6 +147,8 @@ struct Route {
 #[derive(Debug, Default)]
 struct Shared {
     routes: Mutex<HashMap<String, Route>>,
+    instead: Mutex<Option<Arc<Answer>>>,
+    rest: Mutex<Option<Arc<Answer>>>,
     requests: Mutex<Vec<Request>>,
     stop: Stop,
 }
@@ -177,17 +189,22 @@ impl Shared {
         if busy {
             return send_busy(wire);
         }
-        let answer = self.routes.lock().unwrap().get_mut(&request.path).map(|route| {
-            let step = route.given.min(route.steps.len() - 1);
-            route.given += 1;
-            route.steps[step].clone()
-        });
+        let instead = self.instead.lock().unwrap().clone();
+        let answer = instead.or_else(|| self.next_step(&request.path)).or_else(|| self.rest.lock().unwrap().clone());
         self.requests.lock().unwrap().push(request.clone());
         match answer {
             Some(answer) => answer.send(&request, wire, &self.stop)?,
             None => send_not_found(wire)?,
         }
         wire.flush()
+    }
+
+    fn next_step(&self, path: &str) -> Option<Arc<Answer>> {
+        let mut routes = self.routes.lock().unwrap();
+        let route = routes.get_mut(path)?;
+        let step = route.given.min(route.steps.len() - 1);
+        route.given += 1;
+        Some(route.steps[step].clone())
     }
 }
 

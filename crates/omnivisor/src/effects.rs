@@ -3,6 +3,7 @@
 pub mod activate;
 pub mod digest;
 pub mod fetch;
+pub mod github;
 pub mod http;
 pub mod needed;
 pub mod poll;
@@ -14,4 +15,5 @@ pub mod roll_call;
 pub mod run_command;
 pub mod snapshot;
 pub mod space;
+pub mod unpack;
 pub mod watch;

@@ -93,6 +93,32 @@ fn answers_can_be_bad_in_many_ways() {
 }
 
 #[test]
+fn an_answer_can_depend_on_a_header_of_the_request() {
+    let upstream = Upstream::http();
+    upstream.serve("/a", Answer::tagged("\"7\"", &json!({"x": 1})));
+    let whole = get(&upstream, "/a", "");
+    assert!(text(&whole).contains("ETag: \"7\"\r\n") && body(&whole) == "{\"x\":1}");
+    assert!(text(&get(&upstream, "/a", "If-None-Match: \"6\"\r\n")).starts_with("HTTP/1.1 200 "));
+    let same = get(&upstream, "/a", "if-none-match: \"7\"\r\n");
+    assert!(text(&same).starts_with("HTTP/1.1 304 ") && body(&same).is_empty());
+}
+
+#[test]
+fn one_answer_can_stand_for_all_and_another_for_the_rest() {
+    let upstream = Upstream::http();
+    upstream.serve("/a", Answer::bytes("a"));
+    upstream.serve_rest(Answer::with_headers(410, &[("X-Why", "gone")]));
+    assert_eq!(body(&get(&upstream, "/a", "")), "a");
+    assert!(text(&get(&upstream, "/b", "")).contains("X-Why: gone\r\n"));
+    upstream.serve_instead(Some(Answer::Status(503, Vec::new())));
+    for path in ["/a", "/b"] {
+        assert!(text(&get(&upstream, path, "")).starts_with("HTTP/1.1 503 "));
+    }
+    upstream.serve_instead(None);
+    assert_eq!(body(&get(&upstream, "/a", "")), "a");
+}
+
+#[test]
 fn a_sequence_goes_on_to_its_last() {
     let upstream = Upstream::http();
     let inner = Answer::Sequence(vec![Answer::bytes("2"), Answer::bytes("3")]);

@@ -15,7 +15,7 @@ use omnivisor_core::release::{Algorithm, Digest, Release};
 use omnivisor_core::schedule::{Announcement, Source};
 
 use super::digest::{self, Hasher};
-use super::http::{Http, HttpError, shown, transport};
+use super::http::{HeaderMap, Http, HttpError, shown, transport};
 use super::{snapshot, space};
 use crate::checkpoint;
 use crate::store::{atomic, small};
@@ -118,26 +118,64 @@ pub async fn fetch(dialect: &dyn Dialect, announced: &Announcement) -> Result<()
     let executable = executables.map_err(|error| Failure::permanent(error.to_string()))?.swap_remove(0);
     discard(dialect); // what was staged for another release is not wanted any more
     tracing::info!(release = %release, url = shown(url), "downloading");
-    let result = match tokio::time::timeout(LONGEST, download(url, &executable, release.digest.as_ref())).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::transient(format!("{} was not downloaded within six hours", shown(url)))),
-    };
+    let wanted = Download { digest: release.digest.as_ref(), ..Download::of(url) };
+    let result = download(&wanted, &executable).await;
     if result.is_err() {
         discard(dialect);
     }
     result
 }
 
-async fn download(url: &str, to: &Path, expected: Option<&Digest>) -> Result<(), Failure> {
+/// What is to be downloaded, and what it has to be.
+#[derive(Clone, Debug)]
+pub struct Download<'a> {
+    /// Where it is.
+    pub url: &'a str,
+    /// What is said when it is asked for.
+    pub headers: HeaderMap,
+    /// Its digest, if it is known.
+    pub digest: Option<&'a Digest>,
+    /// How many bytes it has, if that is known.
+    pub size: Option<u64>,
+    /// No more bytes than these are taken.
+    pub limit: u64,
+}
+
+impl<'a> Download<'a> {
+    /// Whatever is there, if it is no larger than any executable.
+    pub fn of(url: &'a str) -> Self {
+        Self { url, headers: HeaderMap::new(), digest: None, size: None, limit: LARGEST }
+    }
+}
+
+/// Downloads it to the file `to`, whose folder is made; durable when it returns. The file appears when it is whole and what it
+/// has to be. After an error something unfinished may be beside it, for whoever owns the folder to remove.
+pub async fn download(wanted: &Download<'_>, to: &Path) -> Result<(), Failure> {
+    match tokio::time::timeout(LONGEST, receive(wanted, to)).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::transient(format!("{} was not downloaded within six hours", shown(wanted.url)))),
+    }
+}
+
+async fn receive(wanted: &Download<'_>, to: &Path) -> Result<(), Failure> {
+    let Download { url, digest: expected, size, limit, .. } = *wanted;
     let folder = to.parent().unwrap_or(to).to_owned();
     let cannot = |error: io::Error| Failure::transient(format!("{} cannot be written: {error}", to.display()));
     fs::create_dir_all(&folder).map_err(cannot)?;
     let http = Http::new().map_err(|error| Failure::transient(error.to_string()))?;
-    let mut response = http.get(url).await.map_err(failure)?;
-    let length = response.content_length();
-    if length.is_some_and(|length| length > LARGEST) {
+    let mut response = http.get_with(url, &wanted.headers).await.map_err(failure)?;
+    let length = response.content_length().or(size);
+    if length.is_some_and(|length| length > limit) {
         return Err(Failure::permanent(format!("{} is larger than any executable: {length:?} bytes", shown(url))));
     }
+    let sized = |bytes| match size {
+        // Some other page, or one half of it: the next try may find the right one.
+        Some(size) if size != bytes => {
+            Err(Failure::transient(format!("{} has {bytes} bytes, but {size} were announced", shown(url))))
+        }
+        _ => Ok(()),
+    };
+    length.map_or(Ok(()), sized)?;
     let room = |bytes| {
         space::require(&folder, bytes, "the download")
             .map_err(|error| Failure::transient(format!("{}: {error}", shown(url))))
@@ -165,8 +203,11 @@ async fn download(url: &str, to: &Path, expected: Option<&Digest>) -> Result<(),
     let transfer: Result<(), Failure> = async {
         while let Some(chunk) = response.chunk().await.map_err(|error| failure(transport(url, &error)))? {
             received += chunk.len() as u64;
-            if received > LARGEST {
+            if received > limit {
                 return Err(Failure::permanent(format!("{} never ends", shown(url))));
+            }
+            if size.is_some_and(|size| received > size) {
+                return sized(received);
             }
             // Whoever does not say how much is coming, or sends more, must not fill the disk that the node writes to.
             if received - looked > LOOK {
@@ -185,6 +226,7 @@ async fn download(url: &str, to: &Path, expected: Option<&Digest>) -> Result<(),
     let written = writer.await.map_err(|error| Failure::transient(error.to_string()))?;
     transfer?;
     let found = written.map_err(cannot)?;
+    sized(received)?;
     if let Some(expected) = expected
         && found != *expected
     {

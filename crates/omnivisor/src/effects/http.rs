@@ -4,7 +4,10 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Response};
+
+pub use reqwest::StatusCode;
+pub use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// A server that is reached at all is reached in a second; ten leave room for a bad day.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -40,6 +43,24 @@ pub enum HttpError {
         /// How much would have been taken.
         limit: u64,
     },
+}
+
+/// An answer, good or bad, that was taken whole.
+#[derive(Debug)]
+pub struct Answer {
+    /// What it says it is.
+    pub status: StatusCode,
+    /// What is said about it.
+    pub headers: HeaderMap,
+    /// What it is; nothing if it is no success.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header, if it is plain text.
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
 }
 
 /// A connection to the network, to be dropped when it is not needed: what it keeps is memory.
@@ -78,7 +99,14 @@ impl Http {
 
     /// Asks for `url`; anything but a success is an error.
     pub async fn get(&self, url: &str) -> Result<Response, HttpError> {
-        let response = self.0.get(url).send().await.map_err(|error| transport(url, &error))?;
+        self.get_with(url, &HeaderMap::new()).await
+    }
+
+    /// Asks for `url` and says more about it; anything but a success is an error.
+    ///
+    /// An `Authorization` is for the host that is asked: a redirect to another one goes there without.
+    pub async fn get_with(&self, url: &str, headers: &HeaderMap) -> Result<Response, HttpError> {
+        let response = self.send(url, headers).await?;
         if response.status().is_success() {
             Ok(response)
         } else {
@@ -86,21 +114,45 @@ impl Http {
         }
     }
 
-    /// Asks for something small, all of it within `timeout`.
+    /// Asks for something small, all of it within `timeout`; anything but a success is an error.
     pub async fn get_small(&self, url: &str, limit: u64, timeout: Duration) -> Result<Vec<u8>, HttpError> {
+        let answer = self.ask_small(url, &HeaderMap::new(), limit, timeout).await?;
+        if answer.status.is_success() {
+            Ok(answer.body)
+        } else {
+            Err(HttpError::Status { url: shown(url), status: answer.status })
+        }
+    }
+
+    /// Like [`Self::get_with`] for something small; whatever is answered is the answer.
+    pub async fn ask_small(
+        &self,
+        url: &str,
+        headers: &HeaderMap,
+        limit: u64,
+        timeout: Duration,
+    ) -> Result<Answer, HttpError> {
         let all = async {
-            let mut response = self.get(url).await?;
-            let mut bytes = Vec::new();
+            let mut response = self.send(url, headers).await?;
+            let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+            let mut body = Vec::new();
+            if !status.is_success() {
+                return Ok(Answer { status, headers, body });
+            }
             while let Some(chunk) = response.chunk().await.map_err(|error| transport(url, &error))? {
-                if bytes.len() as u64 + chunk.len() as u64 > limit {
+                if body.len() as u64 + chunk.len() as u64 > limit {
                     return Err(HttpError::TooLarge { url: shown(url), limit });
                 }
-                bytes.extend_from_slice(&chunk);
+                body.extend_from_slice(&chunk);
             }
-            Ok(bytes)
+            Ok(Answer { status, headers, body })
         };
         let slow = || HttpError::Transport { url: shown(url), reason: "no whole answer in time".to_owned() };
         tokio::time::timeout(timeout, all).await.unwrap_or_else(|_| Err(slow()))
+    }
+
+    async fn send(&self, url: &str, headers: &HeaderMap) -> Result<Response, HttpError> {
+        self.0.get(url).headers(headers.clone()).send().await.map_err(|error| transport(url, &error))
     }
 }
 
@@ -113,8 +165,12 @@ pub fn transport(url: &str, error: &reqwest::Error) -> HttpError {
         cause = error.source();
     }
     if reason.is_empty() {
-        // What carries no cause says it in its kind; the address stands before it already.
+        // What carries no cause says it in its kind; the address stands before it already. One that it was sent on to may
+        // have something secret in it.
         reason = error.to_string();
+        if let Some(url) = error.url() {
+            reason = reason.replace(url.as_str(), &shown(url.as_str()));
+        }
     }
     HttpError::Transport { url: shown(url), reason }
 }

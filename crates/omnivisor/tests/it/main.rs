@@ -13,6 +13,7 @@ mod build_info;
 mod command_line;
 mod crash;
 mod demo;
+mod github;
 mod guide;
 mod never_lost;
 mod nymvisor_fixtures;
