@@ -14,6 +14,7 @@ mod calendar;
 mod standing;
 mod words;
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::health::{Observed, Verdict};
@@ -136,17 +137,18 @@ impl Agent {
             }
             Event::Approve(release) => self.write(records, Record::Approved(release)),
             Event::Replaced(installed) => {
-                if self.may_be_replaced() {
+                if self.may_be_replaced(&installed.folder) {
                     self.write(records, Record::Replaced { installed, at: now.wall });
                 }
             }
         }
     }
 
-    /// Whether a person may put another executable in the place of the one that is to run. What is being switched to, or
-    /// probed, was proven for that; but what is held is to be mended.
-    pub fn may_be_replaced(&self) -> bool {
+    /// Whether a person may put another executable into this folder, of what is to run. What is being switched to, or probed,
+    /// was proven for that; but what is held is to be mended.
+    pub fn may_be_replaced(&self, folder: &Path) -> bool {
         match self.journal.phase() {
+            _ if self.journal.runs().is_none_or(|runs| runs.folder != folder) => false,
             Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } => true,
             Phase::Probing { .. } => self.policy.rollback == Rollback::Hold,
             _ => false,

@@ -82,7 +82,7 @@ impl Shell {
         if found == key.installed.digest || accepted {
             return Ok(true);
         }
-        match self.agent.may_be_replaced() {
+        match self.agent.may_be_replaced(folder) {
             true => Ok(false),
             false => Err(format!("{} was changed since it was proven, in the middle of an upgrade", folder.display())),
         }
