@@ -12,6 +12,7 @@
 
 mod calendar;
 mod standing;
+mod wanted;
 mod words;
 
 use std::path::Path;
@@ -21,7 +22,7 @@ use crate::health::{Observed, Verdict};
 use crate::journal::{CancelReason, Journal, JournalError, Phase, Record};
 use crate::plan::{Failure, FailureKind, Step, Undo, UpgradePlan};
 use crate::schedule::{Announcement, Trigger};
-use crate::supervisor::{Endurance, LaunchKey, Report, Wanted};
+use crate::supervisor::Report;
 use crate::time::Now;
 
 use self::calendar::Calendar;
@@ -406,67 +407,6 @@ impl Agent {
             }
             _ => None,
         }
-    }
-
-    /// What is to be true of the node.
-    pub fn wanted(&self) -> Wanted {
-        match self.journal.runs() {
-            Some(installed) if self.ending.is_none() => {
-                let held =
-                    matches!(self.journal.phase(), Phase::Probing { .. }) && self.policy.rollback == Rollback::Hold;
-                let endurance = if held { Endurance::ForEver } else { Endurance::AsConfigured };
-                Wanted::Running(LaunchKey { installed: installed.clone(), generation: 0 }, endurance)
-            }
-            _ => Wanted::Stopped,
-        }
-    }
-
-    /// Whether the next thing to happen is that the node's last process is gone: [`Event::NodeDown`].
-    pub fn awaits_down(&self) -> bool {
-        match self.journal.phase() {
-            _ if self.ending.is_some() => false,
-            Phase::Switching { step, .. } => *step == Step::Stop,
-            Phase::Undoing { owed, .. } => owed.first() == Some(&Undo::Stop),
-            _ => false,
-        }
-    }
-
-    /// When to call back, at the latest. Seen from the last call, whenever this is asked: what has become due since then
-    /// is still to be waited for, for no time at all.
-    pub fn timeouts(&self) -> Timeouts {
-        let now = self.now;
-        if self.ending.is_some() {
-            return Timeouts::default();
-        }
-        let monotonic = match self.journal.phase() {
-            Phase::Probing { .. } => match self.seen.verdict(&self.policy.probe, now.monotonic) {
-                Verdict::Pending(at) => at,
-                Verdict::Sick(_) => self.seen.next_sample(&self.policy.probe),
-                _ => None,
-            },
-            Phase::Undoing { .. } => self.undo_after.filter(|after| now.monotonic < *after),
-            Phase::Staged { .. } => {
-                let after_delay = self.ready_since.map(|since| since + self.policy.stop_delay);
-                let after_delay = after_delay.filter(|at| *at > now.monotonic);
-                [self.doubts_the_clock().map(|(until, _)| until), after_delay].into_iter().flatten().min()
-            }
-            _ => None,
-        };
-        let due = match self.journal.phase() {
-            Phase::Staged { plan, .. } if !self.journal.held() && !self.is_parked(&plan.to) => plan.to.trigger.due(),
-            _ => None,
-        };
-        let retries = self.announced.iter().filter_map(|announced| match self.standing(now, announced) {
-            Standing::RetryAt(at, _) => Some(at),
-            _ => None,
-        });
-        let wall = retries.chain(due).filter(|at| *at > now.wall).min();
-        Timeouts { monotonic, wall }
-    }
-
-    /// If the calendar clock has jumped ahead: until when (monotonic) what became due by that waits, and how far it jumped.
-    pub fn doubts_the_clock(&self) -> Option<(Duration, Duration)> {
-        self.calendar.doubted(self.now)
     }
 
     /// What has happened.
