@@ -80,6 +80,11 @@ impl Agent {
         Ok((agent, effects))
     }
 
+    /// How upgrades are done from now on.
+    pub fn follow(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// Answers an event.
     pub fn step(&mut self, now: Now, event: Event) -> Effects {
         let mut effects = Effects::default();

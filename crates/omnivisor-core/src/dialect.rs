@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::health::HealthProbe;
+use crate::health::{HealthProbe, Patience};
 use crate::release::{Identity, Installed, Release, Version};
 use crate::schedule::Announcement;
 use crate::time::Timestamp;
@@ -31,6 +31,33 @@ pub enum Watch {
         /// How often.
         every: Duration,
     },
+    /// The node that runs, at its [`ReleaseSource::endpoint`].
+    Node {
+        /// How often.
+        every: Duration,
+        /// How often once the height that its network has agreed on is near.
+        near: Duration,
+    },
+}
+
+/// Where a node answers what its network has agreed on, by HTTP on a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The socket.
+    pub socket: PathBuf,
+    /// The HTTP path there.
+    pub path: String,
+    /// An address at which the node says how high it is, if there is one.
+    pub height: Option<String>,
+}
+
+/// A symbolic link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where it points to.
+    pub target: PathBuf,
+    /// When it was made.
+    pub made: Timestamp,
 }
 
 /// Something that was seen and cannot be followed.
@@ -98,10 +125,18 @@ pub struct Limits<'a> {
 
 /// When is there something new?
 pub trait ReleaseSource {
-    /// What to look at. The first is the queue, a file.
+    /// What to look at. A file is the queue.
     fn watches(&self) -> Vec<Watch>;
-    /// What the queue says.
-    fn announced(&self, queue: &[u8]) -> Result<Observed, DialectError>;
+    /// What the queue, or the node, says; none if it cannot know yet.
+    fn announced(&self, said: &[u8], read: Read<'_>) -> Result<Option<Observed>, DialectError>;
+    /// Where the node of this release is asked, if it can be.
+    fn endpoint(&self, running: &Installed, read: Read<'_>) -> Option<Endpoint>;
+    /// What is asked there; `id` is a number that no other question has.
+    fn question(&self, id: u64) -> Vec<u8>;
+    /// How high the node says it is.
+    fn height(&self, said: &[u8]) -> Option<u64>;
+    /// How long it may give no answer.
+    fn patience(&self) -> Patience;
     /// What an upstream's answer changes in the queue.
     fn merge(&self, queue: &[u8], answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, DialectError>;
 }
@@ -153,8 +188,22 @@ pub trait Layout {
     /// The executables of the release in this folder, the main one first; there is at least one. An error says what is
     /// wrong with a folder that does not say what they are.
     fn executables(&self, folder: &Path, read: Read<'_>) -> Result<Vec<PathBuf>, DialectError>;
-    /// The folder of the release that an executable is of, by its resolved path.
-    fn release_of(&self, executable: &Path) -> Option<PathBuf>;
+    /// What a process is to this installation, by its executable's resolved path and its arguments: the folder of the release
+    /// that it is of, and which of the main processes it is. None, if it is no node's. `link` is where the link points to.
+    fn recognise(
+        &self,
+        executable: &Path,
+        arguments: &[OsString],
+        link: Option<&Path>,
+        read: Read<'_>,
+    ) -> Option<(PathBuf, usize)>;
+    /// The files beside the executables of a release that is installed while `from` runs, by their paths in its folder.
+    fn side_files(
+        &self,
+        from: &Installed,
+        release: &Release,
+        read: Read<'_>,
+    ) -> Result<Vec<(PathBuf, Vec<u8>)>, DialectError>;
     /// The folders below which each folder may be a release's.
     fn shelves(&self) -> Vec<PathBuf>;
     /// Where this instance makes a release's folder before it has its name: on the same file system.
@@ -251,8 +300,6 @@ pub trait Launch {
     ) -> Result<Vec<CommandSpec>, DialectError>;
     /// How many main processes a node has, as the installation is now.
     fn main_processes(&self, read: Read<'_>) -> usize;
-    /// Which of the main processes a process with these arguments is; none, if it is something else.
-    fn role(&self, arguments: &[OsString]) -> Option<usize>;
     /// Whether a node that runs with other arguments is to be replaced.
     fn insists_on_arguments(&self) -> bool;
     /// The signal that asks a main process to end.
@@ -283,10 +330,10 @@ pub trait Dialect: ReleaseSource + Layout + Launch + Health + Send + Sync {
     fn instance(&self) -> &str;
     /// What the executables of the tools are called that this dialect is taken over from.
     fn peers(&self) -> &[&str];
-    /// The folder of the release that another tool has installed since `since`, in place of `shown`.
-    fn moved(&self, read: Read<'_>, shown: &Installed, since: Timestamp) -> Option<PathBuf>;
-    /// What another tool left: the release that is installed, as far as its files tell.
-    fn found(&self, read: Read<'_>, link: Option<&Path>) -> Found;
+    /// The folder of the release that another tool, or a person, has installed since `since`, in place of `shown`.
+    fn moved(&self, read: Read<'_>, link: Option<&Link>, shown: &Installed, since: Timestamp) -> Option<PathBuf>;
+    /// What another tool left: the release that is installed, as far as its files tell. `folders` are there, below the shelves.
+    fn found(&self, read: Read<'_>, link: Option<&Path>, folders: &[PathBuf]) -> Found;
     /// The queue with those upgrades put back that another tool took off it and did not finish, and their names; none if
     /// there are none. `adopted` is what was found to run.
     fn unfinished(&self, read: Read<'_>, adopted: &Installed) -> Option<(Vec<u8>, Vec<String>)>;
@@ -299,4 +346,6 @@ pub struct Found {
     pub folders: Vec<PathBuf>,
     /// Whether an upgrade was ever done: then the first release is no fallback.
     pub upgraded: bool,
+    /// What an operator can do if none of them can be run.
+    pub advice: Option<String>,
 }

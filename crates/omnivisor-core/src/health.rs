@@ -47,6 +47,43 @@ pub struct Observed {
     pub answered: bool,
 }
 
+/// How long a node has left us without an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Silence {
+    /// Whether it has ever answered.
+    heard: bool,
+    /// Questions in a row that failed.
+    failures: u64,
+}
+
+impl Silence {
+    /// It answered.
+    pub fn answered(&mut self) {
+        *self = Self { heard: true, failures: 0 };
+    }
+
+    /// It did not; true when that has become too much, once. `again` says whether it was started after a failure.
+    pub fn failed(&mut self, patience: &Patience, again: bool) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        let limit = match self.heard || again {
+            true => patience.again.min(patience.first),
+            false => patience.first,
+        };
+        self.failures == limit.max(1)
+    }
+}
+
+/// How many questions in a row a node may leave without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Before it has answered for the first time.
+    pub first: u64,
+    /// After a restart, or once it has answered.
+    pub again: u64,
+    /// Whether it is then restarted; else it is only said.
+    pub restart: bool,
+}
+
 /// What the probe says so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -139,6 +176,20 @@ mod tests {
         seen.died();
         seen.up(S(71));
         assert_eq!(seen.verdict(&probe(false), S(130)), Verdict::Pending(Some(S(131))));
+    }
+
+    #[test]
+    fn a_silence_is_told_once_and_later_of_a_node_that_is_starting() {
+        let patience = Patience { first: 5, again: 2, restart: false };
+        let told =
+            |silence: &mut Silence, again, times| (0..times).filter(|_| silence.failed(&patience, again)).count();
+        let mut silence = Silence::default();
+        assert_eq!((told(&mut silence, false, 4), told(&mut silence, false, 10)), (0, 1));
+        silence.answered();
+        assert_eq!((told(&mut silence, false, 1), told(&mut silence, false, 10)), (0, 1));
+        assert_eq!(told(&mut Silence::default(), true, 2), 1, "after a failure it has to be there sooner");
+        let none = Patience { first: 0, again: 0, restart: false };
+        assert!(Silence::default().failed(&none, false));
     }
 
     #[test]

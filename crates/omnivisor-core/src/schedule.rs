@@ -79,11 +79,28 @@ pub enum Source {
         /// An absolute `http` or `https` address.
         url: String,
     },
+    /// It is a file of a release on GitHub.
+    Asset(Asset),
     /// It cannot be downloaded: an executable must have been placed in the release's folder.
     Placed {
         /// Why there is nothing to download, for the error if nothing was placed either.
         why: String,
     },
+}
+
+/// A file of a release on GitHub, or on a server that speaks like it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asset {
+    /// The repository's owner.
+    pub owner: String,
+    /// The repository.
+    pub repository: String,
+    /// The release's tag.
+    pub tag: String,
+    /// The file's name.
+    pub name: String,
+    /// The executable in the archive; none if the file is the executable itself.
+    pub binary: Option<String>,
 }
 
 /// A release that somebody wants this node to run.

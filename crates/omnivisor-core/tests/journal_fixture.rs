@@ -13,7 +13,7 @@ use std::time::Duration;
 use omnivisor_core::formats::journal::{MAGIC, decode, encode};
 use omnivisor_core::journal::{Adoption, CancelReason, Journal, Record};
 use omnivisor_core::plan::{FailureKind, Step, Undo, UpgradePlan};
-use omnivisor_core::schedule::{Announcement, Origin, Source, Trigger};
+use omnivisor_core::schedule::{Announcement, Asset, Origin, Source, Trigger};
 use world::{NEW, OLD, agreed, announce, at, installed, release};
 
 /// What the first version wrote.
@@ -34,7 +34,14 @@ fn every_record() -> Vec<Record> {
     let mut records = records();
     let from = installed(&release(OLD, 0));
     let now = at(Duration::from_secs(1));
-    let agreed = Announcement { source: Source::Placed { why: "nothing is downloaded".to_owned() }, ..agreed(NEW) };
+    let asset = Asset {
+        owner: "vegaprotocol".to_owned(),
+        repository: "vega".to_owned(),
+        tag: "v0.74.0".to_owned(),
+        name: "vega-linux-amd64.zip".to_owned(),
+        binary: Some("vega".to_owned()),
+    };
+    let agreed = Announcement { source: Source::Asset(asset), ..agreed(NEW) };
     records.extend([
         Record::Replaced { installed: from.clone(), at: now },
         Record::Planned(UpgradePlan { number: 7, begun: now, from, to: agreed, snapshot: false }),

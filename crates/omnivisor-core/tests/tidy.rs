@@ -30,7 +30,7 @@ const SHELL: &[(&str, &[&str])] = &[
     ("control", &["store"]),
     ("store", &["checkpoint"]),
     ("clock", &["sys"]),
-    ("settings", &[]),
+    ("settings", &["effects"]),
     ("exit", &[]),
     ("checkpoint", &[]),
     ("sys", &[]),

@@ -1,6 +1,8 @@
 //! What is done in the world: each module carries out one kind of action of the core, and decides nothing.
 
 pub mod activate;
+pub mod admin;
+pub mod asset;
 pub mod digest;
 pub mod fetch;
 pub mod github;

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use omnivisor_core::health::{CommandProbe, HealthProbe};
 use serde::Deserialize;
+use url::Url;
+
+use crate::effects::github::{GitHub, GitHubError, Token};
 
 /// The file as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +20,12 @@ struct File {
     probe: ProbeTable,
     #[serde(default)]
     retry: RetryTable,
+    #[serde(default)]
+    restart: RestartTable,
+    #[serde(default)]
+    github: GitHubTable,
+    #[serde(default)]
+    vega: VegaTable,
     allow_network_file_system: Option<bool>,
 }
 
@@ -36,6 +45,27 @@ struct ProbeTable {
 struct RetryTable {
     delay: Option<String>,
     most: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RestartTable {
+    healthy: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct GitHubTable {
+    api: Option<String>,
+    web: Option<String>,
+    token_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct VegaTable {
+    restart_silent: Option<bool>,
+    postgres_patience: Option<String>,
 }
 
 /// Why the settings cannot be used.
@@ -84,6 +114,18 @@ pub struct Settings {
     pub retry: Duration,
     /// The longest time between two tries.
     pub retry_most: Duration,
+    /// How long a node has to run for its earlier failures to be forgotten; none: as long as the dialect says.
+    pub healthy: Option<Duration>,
+    /// Where GitHub's API is, or that of a server that speaks like it.
+    pub github_api: Url,
+    /// Where its pages are.
+    pub github_web: Url,
+    /// The file that its token is in.
+    pub github_token_file: Option<PathBuf>,
+    /// Whether a node of Vega that gives no answer any more is restarted.
+    pub restart_silent: bool,
+    /// How long a data node's PostgreSQL is waited for before a start.
+    pub postgres_patience: Duration,
     /// Whether a file system on which locks are no guarantee may be used.
     pub allow_network_file_system: bool,
 }
@@ -126,6 +168,13 @@ impl Settings {
             "allow-network-file-system",
             file.allow_network_file_system.map(|allowed| allowed.to_string()),
         );
+        let healthy = said("OMNIVISOR_RESTART_HEALTHY", "restart.healthy", file.restart.healthy);
+        let api = said("OMNIVISOR_GITHUB_API", "github.api", file.github.api);
+        let web = said("OMNIVISOR_GITHUB_WEB", "github.web", file.github.web);
+        let token_file = said("OMNIVISOR_GITHUB_TOKEN_FILE", "github.token-file", file.github.token_file);
+        let silent = file.vega.restart_silent.map(|restart| restart.to_string());
+        let silent = said("OMNIVISOR_VEGA_RESTART_SILENT", "vega.restart-silent", silent);
+        let postgres = said("OMNIVISOR_VEGA_POSTGRES_PATIENCE", "vega.postgres-patience", file.vega.postgres_patience);
         let second = Duration::from_secs(1);
         Ok(Self {
             window,
@@ -138,8 +187,23 @@ impl Settings {
             }),
             retry: retry.unwrap_or(10 * second),
             retry_most: retry_most.unwrap_or(3600 * second),
+            healthy: healthy.map(duration).transpose()?,
+            github_api: address(api, GitHub::API)?,
+            github_web: address(web, GitHub::WEB)?,
+            github_token_file: token_file.map(|(_, path)| path.into()),
+            restart_silent: silent.map(boolean).transpose()?.unwrap_or(false),
+            postgres_patience: postgres.map(duration).transpose()?.unwrap_or(60 * second),
             allow_network_file_system: allowed.map(boolean).transpose()?.unwrap_or(false),
         })
+    }
+
+    /// GitHub, as it is set. A token that cannot be used is none, with a warning: what is public is had without one.
+    pub fn github(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<GitHub, GitHubError> {
+        let token = Token::find(variable, self.github_token_file.as_deref()).unwrap_or_else(|error| {
+            tracing::warn!("{error}; GitHub is asked without a token");
+            None
+        });
+        GitHub::new(self.github_api.clone(), self.github_web.clone(), token)
     }
 
     /// The probe of an instance whose dialect says that a node starts for `startup`.
@@ -155,6 +219,12 @@ impl Settings {
 
 fn duration((place, value): (String, String)) -> Result<Duration, SettingsError> {
     humantime::parse_duration(&value).map_err(|_| SettingsError::Value { place, value, right: "30s or 1h 30m" })
+}
+
+fn address(said: Option<(String, String)>, usual: &str) -> Result<Url, SettingsError> {
+    let (place, value) = said.unwrap_or_else(|| ("github".to_owned(), usual.to_owned()));
+    let url = Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or(SettingsError::Value { place, value, right: "an address such as https://github.example.org/api/v3" })
 }
 
 fn count((place, value): (String, String)) -> Result<u32, SettingsError> {

@@ -8,9 +8,11 @@ mod adopt;
 mod answer;
 mod claim;
 mod launch;
+mod node_watch;
 mod orphan;
 mod poll;
 mod present;
+mod reload;
 mod report;
 mod signals;
 mod start;
@@ -18,11 +20,12 @@ mod survey;
 mod sweep;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use omnivisor_core::agent::{Action, Agent, Ending, Event};
-use omnivisor_core::dialect::{Dialect, Mirrored};
+use omnivisor_core::dialect::{Dialect, Mirrored, Watch};
 use omnivisor_core::journal::Record;
 use omnivisor_core::release::Installed;
 use omnivisor_core::supervisor::{Order, Seen, Supervisor};
@@ -31,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::{self, Timer};
 use crate::control::Asked;
+use crate::effects::github::GitHub;
 use crate::effects::process::{self, Launcher, Node};
 use crate::effects::watch::FileWatch;
 use crate::exit::Exit;
@@ -41,6 +45,7 @@ use crate::store::small;
 pub use adopt::{JOURNAL, adopt, adopt_installation, initialise};
 pub use claim::StartError;
 pub use orphan::{Ended, end_orphan};
+pub use reload::{Reload, Reloaded};
 pub use signals::Signals;
 pub use start::Start;
 pub use survey::survey;
@@ -65,6 +70,7 @@ pub struct Shell {
     degraded: Option<String>,
 
     launcher: Launcher,
+    github: Arc<GitHub>,
     /// What the supervisor ordered last, counted: late news of an earlier launch is told by it.
     launch: u64,
     node: Option<Node>,
@@ -89,6 +95,12 @@ pub struct Shell {
     mirrored: watch::Sender<Option<Mirrored>>,
     mirror_done: watch::Receiver<Option<Mirrored>>,
     known: watch::Sender<poll::Known>,
+    asked: watch::Sender<Option<node_watch::Asked>>,
+    news: Channel<(u64, node_watch::News)>,
+    heard: node_watch::Heard,
+    reload: Option<Reload>,
+    /// Why the configuration as it is now is not in force.
+    refused_configuration: Option<String>,
     told: report::Told,
     /// Held for life: nobody else supervises this instance, or its homes.
     _locks: Vec<Lock>,
@@ -107,9 +119,13 @@ impl Shell {
                 return Err((Exit::Failure, format!("the supervisor cannot listen to its clocks: {error}")));
             }
         };
-        let mut queue = FileWatch::new(&self.dialect.paths().queue);
-        self.look_at_queue();
+        let mut queue = self.queue().map(|path| FileWatch::new(&path));
+        if queue.is_some() {
+            self.look_at_queue();
+        }
+        let mut configuration = self.reload.as_ref().map(|reload| FileWatch::new(&reload.file));
         let _poll = self.poll();
+        self.ask_node();
         loop {
             self.settle();
             if let Some(outcome) = self.ended() {
@@ -127,11 +143,21 @@ impl Shell {
                     }
                 }
                 Some(asked) = commands.recv() => self.answer(asked),
-                () = queue.changed() => self.look_at_queue(),
+                Some((launch, news)) = self.news.1.recv() => self.hear(launch, news),
+                () = changed(&mut queue) => self.look_at_queue(),
+                () = changed(&mut configuration) => self.reload().await,
                 () = monotonic.fired() => self.waiting.push_back(Event::Timeout),
                 () = wall.fired() => self.waiting.push_back(Event::Timeout),
             }
         }
+    }
+
+    /// The file that announcements are queued in, if there is one.
+    fn queue(&self) -> Option<PathBuf> {
+        self.dialect.watches().into_iter().find_map(|watch| match watch {
+            Watch::File(path) => Some(path),
+            Watch::Url { .. } | Watch::Node { .. } => None,
+        })
     }
 
     /// Answers every event that is waiting, and makes the world as it is wanted.
@@ -277,7 +303,9 @@ impl Shell {
     fn look_at_queue(&mut self) {
         let path = &self.dialect.paths().queue;
         let observed = match small::read(path) {
-            Ok(bytes) => self.dialect.announced(&bytes).map_err(|error| error.to_string()),
+            Ok(bytes) => {
+                self.dialect.announced(&bytes, &|path| small::read(path).ok()).map_err(|error| error.to_string())
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), "the upgrade plan is gone and is made anew");
                 self.mirrored.send_modify(|_| {}); // to be looked at again
@@ -286,7 +314,8 @@ impl Shell {
             Err(error) => Err(error.to_string()),
         };
         match observed {
-            Ok(observed) => {
+            Ok(None) => {}
+            Ok(Some(observed)) => {
                 self.told.queue_is_fine();
                 self.told.refused(&observed.refused);
                 self.waiting.push_back(Event::Announced(observed.announcements));
@@ -329,6 +358,7 @@ impl Shell {
                 changed
             });
         }
+        self.publish_node();
         if let Some(known) = poll::known(&self.agent) {
             self.known.send_if_modified(|old| std::mem::replace(old, known.clone()) != known);
         }
@@ -365,5 +395,13 @@ impl Shell {
         let code = outcome.as_ref().map_or_else(|(exit, _)| exit.code(), |()| Exit::Success.code());
         tracing::info!(code, "the supervisor ends");
         outcome
+    }
+}
+
+/// Waits until what is watched may have changed; for ever, if nothing is.
+async fn changed(watch: &mut Option<FileWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -17,10 +17,10 @@ use self::config::Config;
 use self::files::{CurrentVersionFile, HistoryFile, Lenient, PlanFile, UpgradeInfo};
 use self::queue::Context;
 use super::{
-    CommandSpec, Contents, Dialect, DialectError, Found, Layout, Limits, Merge, MirrorFile, Mirrored, Observed, Paths,
-    Read, ReleaseSource, Watch,
+    CommandSpec, Contents, Dialect, DialectError, Endpoint, Found, Layout, Limits, Link, Merge, MirrorFile, Mirrored,
+    Observed, Paths, Read, ReleaseSource, Watch,
 };
-use crate::health::HealthProbe;
+use crate::health::{HealthProbe, Patience};
 use crate::release::{Installed, Release, ReleaseName};
 use crate::time::Timestamp;
 
@@ -162,9 +162,25 @@ impl ReleaseSource for Nym {
         vec![Watch::File(self.paths.queue.clone()), url]
     }
 
-    fn announced(&self, queue: &[u8]) -> Result<Observed, DialectError> {
-        let plan = PlanFile::parse(queue).map_err(|error| wrong("the upgrade plan", error))?;
-        Ok(queue::announcements(&plan, &self.context))
+    fn announced(&self, said: &[u8], _: Read<'_>) -> Result<Option<Observed>, DialectError> {
+        let plan = PlanFile::parse(said).map_err(|error| wrong("the upgrade plan", error))?;
+        Ok(Some(queue::announcements(&plan, &self.context)))
+    }
+
+    fn endpoint(&self, _: &Installed, _: Read<'_>) -> Option<Endpoint> {
+        None // a node of Nym says nothing of releases
+    }
+
+    fn question(&self, _: u64) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn height(&self, _: &[u8]) -> Option<u64> {
+        None
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { first: u64::MAX, again: u64::MAX, restart: false }
     }
 
     fn merge(&self, queue: &[u8], answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, DialectError> {
@@ -215,11 +231,24 @@ impl Layout for Nym {
         Ok(vec![self.executable(folder)])
     }
 
-    fn release_of(&self, executable: &Path) -> Option<PathBuf> {
+    /// Whoever is asked who it is is no node.
+    fn recognise(
+        &self,
+        executable: &Path,
+        arguments: &[OsString],
+        _: Option<&Path>,
+        _: Read<'_>,
+    ) -> Option<(PathBuf, usize)> {
         let folder = executable.parent()?.parent()?;
         let is_shelved = folder.parent() == Some(&self.paths.releases.join("upgrades"));
         let is_one = is_shelved || folder == self.genesis_folder();
-        (is_one && self.executable(folder) == executable).then(|| folder.to_owned())
+        let is_question = arguments.iter().any(|argument| argument == "build-info" || argument == "--version");
+        (is_one && !is_question && self.executable(folder) == executable).then(|| (folder.to_owned(), 0))
+    }
+
+    /// What describes a release is written with the other files.
+    fn side_files(&self, _: &Installed, _: &Release, _: Read<'_>) -> Result<Vec<(PathBuf, Vec<u8>)>, DialectError> {
+        Ok(Vec::new())
     }
 
     fn shelves(&self) -> Vec<PathBuf> {
@@ -345,7 +374,7 @@ impl Dialect for Nym {
 
     /// The file in the daemon's home is this instance's alone, so it is the one that counts; but a crash of ours may have
     /// left it behind, so the peer's own entry in the history has to say the same, of a time that we know nothing of.
-    fn moved(&self, read: Read<'_>, shown: &Installed, since: Timestamp) -> Option<PathBuf> {
+    fn moved(&self, read: Read<'_>, _: Option<&Link>, shown: &Installed, since: Timestamp) -> Option<PathBuf> {
         let version = read(&self.config.home.join("nymvisor").join(CurrentVersionFile::FILE_NAME))?;
         let version = CurrentVersionFile::parse(&version).ok()?;
         if version.name == shown.release.name.as_str() && version.version == shown.release.version.as_str() {
@@ -362,7 +391,7 @@ impl Dialect for Nym {
         Some(self.paths.releases.join("upgrades").join(name.as_str()))
     }
 
-    fn found(&self, read: Read<'_>, link: Option<&Path>) -> Found {
+    fn found(&self, read: Read<'_>, link: Option<&Path>, _: &[PathBuf]) -> Found {
         let folder_of = |name: &str| match ReleaseName::parse_installed(name) {
             Ok(name) if name == ReleaseName::genesis() => Some(self.genesis_folder()),
             Ok(name) => Some(self.paths.releases.join("upgrades").join(name.as_str())),
@@ -401,7 +430,7 @@ impl Dialect for Nym {
         if folders.is_empty() && !upgraded {
             folders.push(self.genesis_folder());
         }
-        Found { folders, upgraded }
+        Found { folders, upgraded, advice: None }
     }
 
     /// Nymvisor writes current-version and plan, in this order, before it changes the link: a name in either that is not

@@ -1,16 +1,34 @@
-//! The formats of the Vega dialect: Vega Visor's files, the nodes' own, their arguments, and core's admin endpoint.
+//! The Vega dialect: Vega Visor's home, core's own word, a pair of core and data node.
 //!
-//! Bytes in, values out. Absent here: reading or writing any of them.
+//! Absent here: reading or writing any file, asking core, looking at the environment.
 
 pub mod admin;
 pub mod arguments;
 pub mod config;
+mod launch;
 pub mod node_config;
 pub mod run_config;
+mod source;
 mod tables;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::config::Config;
+use self::node_config::{CoreConfig, DataNodeConfig};
+use self::run_config::RunConfig;
+use super::{Contents, Dialect, DialectError, Found, Layout, Link, MirrorFile, Mirrored, Paths, Read};
+use crate::health::HealthProbe;
+use crate::release::{Installed, Release, ReleaseName};
+use crate::time::Timestamp;
 
 /// The folder of our own state in Vega Visor's home.
 pub const STATE_FOLDER: &str = ".omnivisor";
+
+/// Files that say what a key has signed. A node that goes back in them signs twice.
+const MONOTONIC: [&str; 2] = ["priv_validator_state.json", "wallets.encrypted"];
 
 /// How much of a text from outside is said to people.
 const LONGEST_SHOWN: usize = 200;
@@ -26,6 +44,288 @@ fn excerpt(text: &str) -> String {
         }
     }
     shown
+}
+
+/// What the operator has set beyond Vega Visor's own files.
+#[derive(Clone, Debug)]
+pub struct Extra {
+    /// How a new release shows that it is well.
+    pub probe: HealthProbe,
+    /// Whether a core that gives no answer any more is restarted.
+    pub restart_silent: bool,
+    /// How long PostgreSQL is waited for before a start.
+    pub postgres_patience: Duration,
+}
+
+/// What the dialect has to know of the surroundings.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// `$XDG_CONFIG_HOME`, or what stands for it.
+    pub config: PathBuf,
+    /// Where temporary files go: core's socket, if nobody says otherwise.
+    pub temporary: PathBuf,
+    /// The variables that the nodes will have.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// One home of Vega Visor.
+#[derive(Clone, Debug)]
+pub struct Vega {
+    instance: String,
+    config: Config,
+    extra: Extra,
+    surroundings: Surroundings,
+    paths: Paths,
+}
+
+impl Vega {
+    /// The home in this folder, which is absolute.
+    pub fn new(home: &Path, config: Config, extra: Extra, surroundings: Surroundings) -> Self {
+        let state = home.join(STATE_FOLDER);
+        let name = home.file_name().map_or_else(|| "vega".to_owned(), |name| name.to_string_lossy().into_owned());
+        let paths = Paths {
+            releases: home.to_owned(),
+            link: home.join("current"),
+            queue: state.join("queue"),
+            shared_lock: state.join("shared.lock"),
+            home: home.to_owned(),
+            beside: state.clone(),
+            backups: state.join("backups"),
+            apart: vec![state.clone()],
+            state,
+        };
+        Self { instance: name, config, extra, surroundings, paths }
+    }
+
+    /// Vega Visor's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What a release's folder says of what it runs.
+    fn run_config(&self, folder: &Path, read: Read<'_>) -> Result<RunConfig, DialectError> {
+        let path = folder.join(run_config::FILE_NAME);
+        let bytes = read(&path).ok_or_else(|| wrong(&path, "it cannot be read"))?;
+        let (config, _) = RunConfig::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| wrong(&path, error))?;
+        Ok(config)
+    }
+
+    /// What the linked release runs; where there is no link, the first one.
+    fn current_run_config(&self, read: Read<'_>) -> Option<RunConfig> {
+        let linked = self.run_config(&self.paths.link, read);
+        linked.or_else(|_| self.run_config(&self.genesis_folder(), read)).ok()
+    }
+
+    fn core_config(&self, run: &RunConfig, read: Read<'_>) -> Result<CoreConfig, DialectError> {
+        let path = node_config::core_config_file(&run.vega.args, &self.surroundings.config);
+        let text = read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        CoreConfig::parse(text.as_deref(), &run.vega.args, &self.surroundings.temporary)
+            .map_err(|error| wrong(&path, error))
+    }
+
+    /// The data node's own configuration, if there is a data node.
+    fn data_node_config(&self, run: &RunConfig, read: Read<'_>) -> Option<Result<DataNodeConfig, DialectError>> {
+        let args = &run.data_node.as_ref()?.args;
+        let path = node_config::data_node_config_file(args, &self.surroundings.config);
+        let text = read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Some(DataNodeConfig::parse(text.as_deref(), args).map_err(|error| wrong(&path, error)))
+    }
+
+    /// What an operator should know of this home before anything of it is started, one sentence each.
+    pub fn complaints(&self, read: Read<'_>) -> Vec<String> {
+        let mut said = Vec::new();
+        let path = self.paths.link.join(run_config::FILE_NAME);
+        let text = read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        if let Some(Ok((_, warnings))) = text.as_deref().map(RunConfig::parse) {
+            said.extend(warnings.iter().map(|warning| format!("{}: {warning}", path.display())));
+        }
+        let Some(run) = self.current_run_config(read) else { return said };
+        match self.core_config(&run, read) {
+            Ok(core) => said.extend(node_config::mismatch(&run.rpc, &core)),
+            Err(error) => said.push(error.to_string()),
+        }
+        match self.data_node_config(&run, read) {
+            Some(Ok(data_node)) if data_node.embedded => said.push(embedded("upgrades are held")),
+            Some(Err(error)) => said.push(error.to_string()),
+            _ => {}
+        }
+        said
+    }
+
+    /// Why this home cannot be upgraded, if that is so.
+    fn held(&self, read: Read<'_>) -> Option<String> {
+        let data_node = self.data_node_config(&self.current_run_config(read)?, read)?.ok()?;
+        data_node.embedded.then(|| embedded("it is not upgraded"))
+    }
+}
+
+/// What is said of a data node that has its database below itself.
+pub fn embedded(consequence: &str) -> String {
+    format!(
+        "the data node is configured to use embedded PostgreSQL ([SQLStore] UseEmbedded), which is not supported here and would \
+         make an upgrade fail: {consequence}; set it to false and run PostgreSQL yourself"
+    )
+}
+
+fn wrong(path: &Path, error: impl std::fmt::Display) -> DialectError {
+    DialectError { what: path.display().to_string(), reason: error.to_string() }
+}
+
+impl Layout for Vega {
+    fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    fn genesis_folder(&self) -> PathBuf {
+        self.paths.releases.join("genesis")
+    }
+
+    fn release_folder(&self, release: &Release) -> PathBuf {
+        if release.name == ReleaseName::genesis() {
+            return self.genesis_folder();
+        }
+        self.paths.releases.join(self.config.upgrade_folder(&release.name))
+    }
+
+    /// Core's, and the data node's where that is another file.
+    fn executables(&self, folder: &Path, read: Read<'_>) -> Result<Vec<PathBuf>, DialectError> {
+        let run = self.run_config(folder, read)?;
+        let mut executables = vec![run.vega.executable(folder)];
+        if let Some(data_node) = &run.data_node {
+            executables.push(data_node.executable(folder));
+        }
+        executables.dedup();
+        Ok(executables)
+    }
+
+    fn recognise(
+        &self,
+        executable: &Path,
+        arguments: &[OsString],
+        link: Option<&Path>,
+        read: Read<'_>,
+    ) -> Option<(PathBuf, usize)> {
+        let arguments: Vec<String> = arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect();
+        let role = launch::role(&arguments)?;
+        let is_of = |folder: &Path| {
+            let executables = self.executables(folder, read).unwrap_or_default();
+            executables.iter().any(|it| it == executable)
+        };
+        // What is below the home is this home's, whatever its folder says by now.
+        let below = executable.parent().filter(|_| executable.starts_with(&self.paths.releases));
+        let below = below.and_then(|folder| {
+            let mut folders = folder.ancestors().take_while(|folder| **folder != self.paths.releases);
+            folders.clone().find(|folder| is_of(folder)).or_else(|| folders.next())
+        });
+        if let Some(folder) = below.filter(|folder| !folder.starts_with(&self.paths.state)) {
+            return Some((folder.to_owned(), role));
+        }
+        // An executable elsewhere may be several homes'; the node is the one that uses this one's.
+        let folder = link.filter(|folder| is_of(folder))?;
+        let run = self.run_config(folder, read).ok()?;
+        let of = |arguments: &[String]| match role {
+            launch::CORE => arguments::core_home(arguments),
+            _ => arguments::data_node_home(arguments),
+        };
+        let own = if role == launch::CORE { Some(&run.vega) } else { run.data_node.as_ref() };
+        (of(&own?.args) == of(&arguments)).then(|| (folder.to_owned(), role))
+    }
+
+    fn side_files(
+        &self,
+        from: &Installed,
+        release: &Release,
+        read: Read<'_>,
+    ) -> Result<Vec<(PathBuf, Vec<u8>)>, DialectError> {
+        let path = from.folder.join(run_config::FILE_NAME);
+        let current = read(&path).ok_or_else(|| wrong(&path, "it cannot be read"))?;
+        let binary = self.config.auto_install.asset.binary();
+        let text = RunConfig::for_release(&String::from_utf8_lossy(&current), release.name.as_str(), binary);
+        let text = text.map_err(|error| wrong(&path, error))?;
+        Ok(vec![(run_config::FILE_NAME.into(), text.into_bytes())])
+    }
+
+    fn shelves(&self) -> Vec<PathBuf> {
+        vec![self.paths.releases.clone()]
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.paths.state.join("staging")
+    }
+
+    fn fills_folders(&self) -> bool {
+        false
+    }
+
+    /// Core's, the consensus engine's, and the data node's.
+    fn homes(&self, read: Read<'_>) -> Vec<PathBuf> {
+        let Some(run) = self.current_run_config(read) else { return Vec::new() };
+        let usual = self.surroundings.config.join("vega");
+        let variable = |name: &str| self.surroundings.variables.get(name).cloned();
+        let mut homes = vec![arguments::core_home(&run.vega.args).unwrap_or_else(|| usual.clone())];
+        homes.extend(arguments::tendermint_home(&run.vega.args, variable));
+        if let Some(data_node) = &run.data_node {
+            homes.push(arguments::data_node_home(&data_node.args).unwrap_or(usual));
+        }
+        homes
+    }
+
+    fn is_monotonic(&self, path: &Path) -> bool {
+        path.file_name().is_some_and(|name| MONOTONIC.iter().any(|it| name == *it))
+    }
+
+    /// Vega Visor has one file that says what was done: the link.
+    fn mirror(&self, state: &Mirrored, _: Read<'_>) -> Result<Vec<MirrorFile>, DialectError> {
+        let contents = Contents::Link(state.shown.folder.clone());
+        Ok(vec![MirrorFile { path: self.paths.link.clone(), contents }])
+    }
+
+    fn unreadable(&self, _: Read<'_>) -> Vec<PathBuf> {
+        Vec::new()
+    }
+}
+
+impl Dialect for Vega {
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    fn peers(&self) -> &[&str] {
+        &["visor"] // and vegavisor
+    }
+
+    /// The link is all that Vega Visor, or a person, changes. An older one came with an old image of the disk: that is no act.
+    fn moved(&self, read: Read<'_>, link: Option<&Link>, shown: &Installed, since: Timestamp) -> Option<PathBuf> {
+        let link = link.filter(|link| link.target != shown.folder && link.made > since)?;
+        self.run_config(&link.target, read).is_ok().then(|| link.target.clone())
+    }
+
+    /// A link that is missing or leads nowhere means the first release to Vega Visor, whatever ran here last. Here it does so
+    /// only where there is no other.
+    fn found(&self, read: Read<'_>, link: Option<&Path>, folders: &[PathBuf]) -> Found {
+        let is_release = |folder: &Path| self.run_config(folder, read).is_ok_and(|run| run.unfilled().is_none());
+        let mut releases: Vec<&PathBuf> = folders.iter().filter(|folder| is_release(folder)).collect();
+        releases.sort();
+        let genesis = self.genesis_folder();
+        if let Some(link) = link.filter(|link| self.run_config(link, read).is_ok()) {
+            return Found { folders: vec![link.to_owned()], upgraded: link != genesis, advice: None };
+        }
+        if releases.iter().all(|folder| **folder == genesis) {
+            return Found { folders: vec![genesis], upgraded: false, advice: None };
+        }
+        let names: Vec<_> =
+            releases.iter().filter_map(|folder| folder.file_name()).map(|it| it.to_string_lossy()).collect();
+        let advice = format!(
+            "{} leads to no release, and there is more than one that could be meant ({}): make it a link to the one that ran last",
+            self.paths.link.display(),
+            names.join(", ")
+        );
+        Found { folders: Vec::new(), upgraded: true, advice: Some(advice) }
+    }
+
+    fn unfinished(&self, _: Read<'_>, _: &Installed) -> Option<(Vec<u8>, Vec<String>)> {
+        None // nothing is queued here: core says again what it has said
+    }
 }
 
 #[cfg(test)]

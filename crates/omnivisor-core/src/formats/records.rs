@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::journal::{Adoption, Attempts, CancelReason, Record, Summary};
 use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
 use crate::release::{Digest, Identity, Installed, Release, ReleaseName, Version};
-use crate::schedule::{Announcement, Origin, Source, Trigger};
+use crate::schedule::{Announcement, Asset, Origin, Source, Trigger};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -224,7 +224,34 @@ pub(super) struct AnnouncementDto {
     url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     placed: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asset: Option<AssetDto>,
     expected: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct AssetDto {
+    owner: String,
+    repository: String,
+    tag: String,
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    binary: Option<String>,
+}
+
+impl From<&Asset> for AssetDto {
+    fn from(Asset { owner, repository, tag, name, binary }: &Asset) -> Self {
+        let (owner, repository, tag) = (owner.clone(), repository.clone(), tag.clone());
+        Self { owner, repository, tag, name: name.clone(), binary: binary.clone() }
+    }
+}
+
+impl AssetDto {
+    fn read(self) -> Asset {
+        let Self { owner, repository, tag, name, binary } = self;
+        Asset { owner, repository, tag, name, binary }
+    }
 }
 
 fn identity(identity: &Identity) -> BTreeMap<String, String> {
@@ -275,9 +302,10 @@ impl InstalledDto {
 
 impl From<&Announcement> for AnnouncementDto {
     fn from(announced: &Announcement) -> Self {
-        let (url, placed) = match &announced.source {
-            Source::Download { url } => (Some(url.clone()), None),
-            Source::Placed { why } => (None, Some(why.clone())),
+        let (url, placed, asset) = match &announced.source {
+            Source::Download { url } => (Some(url.clone()), None, None),
+            Source::Placed { why } => (None, Some(why.clone()), None),
+            Source::Asset(asset) => (None, None, Some(asset.into())),
         };
         let origin = match announced.origin {
             Origin::Upstream => "upstream",
@@ -293,6 +321,7 @@ impl From<&Announcement> for AnnouncementDto {
             origin: origin.to_owned(),
             url,
             placed,
+            asset,
             expected: identity(&announced.expected),
         }
     }
@@ -311,9 +340,10 @@ impl AnnouncementDto {
                 "network" => Origin::Network,
                 other => return Err(format!("unknown origin {other:?}")),
             },
-            source: match self.url {
-                Some(url) => Source::Download { url },
-                None => Source::Placed { why: self.placed.unwrap_or_default() },
+            source: match (self.url, self.asset) {
+                (Some(url), _) => Source::Download { url },
+                (None, Some(asset)) => Source::Asset(asset.read()),
+                (None, None) => Source::Placed { why: self.placed.unwrap_or_default() },
             },
             expected: self.expected.into_iter().collect(),
         })

@@ -67,6 +67,8 @@ pub(super) fn run(run: Run) -> Outcome {
         },
         shared: !dialect.context().siblings.is_empty(),
         allow_network_file_system: settings.allow_network_file_system,
+        github: settings.github(|name| env::var_os(name))?,
+        reload: None,
         dialect: Arc::new(dialect),
     };
     let outcome = runtime.block_on(supervise(start));

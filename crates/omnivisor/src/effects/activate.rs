@@ -4,11 +4,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use omnivisor_core::dialect::{Contents, Dialect, Mirrored};
+use omnivisor_core::dialect::{Contents, Dialect, Link, Mirrored};
 use omnivisor_core::release::Installed;
+use omnivisor_core::time::Timestamp;
 
 use crate::checkpoint;
 use crate::store::atomic;
@@ -41,6 +43,16 @@ pub enum ActivateError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// The link as it is, if it is there: where it points to, in the words of the configuration.
+pub fn read_link(dialect: &dyn Dialect) -> Option<Link> {
+    let paths = dialect.paths();
+    let target = fs::read_link(&paths.link).ok()?;
+    let made = fs::symlink_metadata(&paths.link).ok()?;
+    let made = i128::from(made.mtime()) * 1_000_000_000 + i128::from(made.mtime_nsec());
+    let target = paths.releases.join(target).components().collect();
+    Some(Link { target, made: Timestamp::from_unix_nanos(made) })
 }
 
 /// Points the link to this folder; durable when it returns. A link that does already is left alone.

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use omnivisor_core::dialect::Dialect;
-use omnivisor_core::plan::Failure;
+use omnivisor_core::plan::{Failure, UpgradePlan};
 use omnivisor_core::release::{Algorithm, Digest, Release};
-use omnivisor_core::schedule::{Announcement, Source};
+use omnivisor_core::schedule::Source;
 
 use super::digest::{self, Hasher};
+use super::github::GitHub;
 use super::http::{HeaderMap, Http, HttpError, shown, transport};
-use super::{snapshot, space};
+use super::{asset, snapshot, space};
 use crate::checkpoint;
 use crate::store::{atomic, small};
 
@@ -94,14 +95,23 @@ fn folders(dialect: &dyn Dialect, release: &Release) -> Vec<PathBuf> {
     vec![folder.clone(), folder.with_file_name(name)]
 }
 
-/// Makes sure that the release's executable is on this disk.
-pub async fn fetch(dialect: &dyn Dialect, announced: &Announcement) -> Result<(), Failure> {
+/// Makes sure that the release's executables are on this disk.
+pub async fn fetch(dialect: &dyn Dialect, plan: &UpgradePlan, github: &GitHub) -> Result<(), Failure> {
+    let announced = &plan.to;
     let release = &announced.release;
     if locate(dialect, release).map_err(|error| Failure::transient(error.to_string()))?.is_some() {
         return Ok(());
     }
     let url = match &announced.source {
         Source::Download { url } => url,
+        Source::Asset(wanted) => {
+            discard(dialect); // what was staged for another release is not wanted any more
+            let result = asset::fetch(dialect, plan, wanted, github, &staging(dialect, release)).await;
+            if result.is_err() {
+                discard(dialect);
+            }
+            return result;
+        }
         Source::Placed { why } => {
             let folder = dialect.release_folder(release);
             let executable = executables_of(dialect, &folder).map_or(folder, |all| all[0].clone());

@@ -23,6 +23,7 @@ use rustix::process::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::github::Token;
 use crate::store::lock::Lock;
 use crate::sys::{self, Gate};
 
@@ -125,6 +126,7 @@ impl Launcher {
         let inherit = lock.map(|lock| lock.file().as_fd().try_clone_to_owned()).transpose()?;
         let mut command = Command::new(&spec.program);
         command.args(&spec.arguments).env(MARK, mark).stdin(Stdio::null()).process_group(0);
+        command.env_remove(Token::VARIABLE); // that is ours, and no node's business
         let gate = Gate { ready: ready_sender, go, go_sender: sys::number(&go_sender), inherit };
         sys::hold_at_gate(&mut command, gate);
 

@@ -14,7 +14,7 @@ use omnivisor_core::dialect::Dialect;
 use serde::{Deserialize, Serialize};
 
 use super::process::{Group, MARK, ProcessId, Stat, all_pids, boot_id};
-use crate::store::atomic;
+use crate::store::{atomic, small};
 
 /// What was started last; for the next supervisor, so it outlives this process but need not outlive the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,19 +62,23 @@ pub struct Sought<'a> {
     pub dialect: &'a dyn Dialect,
     /// How many main processes a node has.
     pub expected: usize,
+    /// Where the link points to.
+    pub link: Option<&'a Path>,
     /// Whether other instances use the same release folders.
     pub shared: bool,
     /// The node's lock, if somebody holds it.
     pub held_lock: Option<&'a Path>,
 }
 
-/// A process that runs one of this instance's executables.
+/// A main process of this instance's node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runner {
     /// Which process.
     pub process: ProcessId,
     /// The folder of the release it is of.
     pub folder: PathBuf,
+    /// Which of the main processes it is.
+    pub role: usize,
 }
 
 /// Another supervisor, at work.
@@ -114,7 +118,7 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
     let own = std::process::id().cast_signed();
     let releases = &sought.dialect.paths().releases;
     let resolved = fs::canonicalize(releases).unwrap_or_else(|_| releases.clone());
-    let release_of = |pid: i32| release_of(pid, sought.dialect, &resolved);
+    let recognise = |process: ProcessId| recognise(process, sought, &resolved);
     let mut marked = Vec::new();
     let mut orphans = Vec::new();
     for pid in all_pids().filter(|pid| *pid != own) {
@@ -127,25 +131,29 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
         if ours || group.contains(&process) || sought.held_lock.is_some_and(|lock| holds(pid, lock)) {
             marked.push(process);
         } else if mark.is_none()
-            && let Some(folder) = release_of(pid)
+            && let Some(runner) = recognise(process)
             && (!sought.shared || is_on_home(pid, &sought.dialect.paths().home))
-            && sought.dialect.role(&arguments_of(pid)).is_some()
         {
-            orphans.push(Runner { process, folder });
+            orphans.push(runner);
         }
     }
 
     let mut roll = RollCall::default();
-    let of_launch = |process: &ProcessId| Some(Runner { process: *process, folder: sought.launch?.folder.clone() });
+    // What was recorded is in the order in which it was started.
+    let of_launch = |process: &ProcessId| {
+        let launch = sought.launch?;
+        let role = launch.processes().position(|it| it == *process)?;
+        Some(Runner { process: *process, folder: launch.folder.clone(), role })
+    };
     // A node whose record was lost is known by its mark; one that a peer left, by its executables.
     let leading = marked.iter().copied().filter_map(|process| {
         let leads = Stat::of(process.pid).is_some_and(|stat| stat.group == process.pid);
-        leads.then(|| Some(Runner { process, folder: release_of(process.pid)? }))?
+        leads.then(|| recognise(process))?
     });
     roll.mains = whole(recorded.iter().filter_map(of_launch).collect(), sought);
     if roll.mains.is_empty() {
         // What a node starts may lead a group of its own, and be of the same executable: it is younger.
-        roll.mains = whole(oldest_of_each_role(leading.collect(), sought), sought);
+        roll.mains = whole(oldest_of_each_role(leading.collect()), sought);
     }
     if roll.mains.is_empty() {
         roll.mains = whole(orphans.clone(), sought);
@@ -161,15 +169,9 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
     roll
 }
 
-fn oldest_of_each_role(mut candidates: Vec<Runner>, sought: &Sought<'_>) -> Vec<Runner> {
-    candidates.sort_by_key(|runner| runner.process.start_time);
-    let mut roles = Vec::new();
-    candidates.retain(|runner| {
-        let role = sought.dialect.role(&arguments_of(runner.process.pid));
-        let new = role.is_some() && !roles.contains(&role);
-        roles.push(role);
-        new
-    });
+fn oldest_of_each_role(mut candidates: Vec<Runner>) -> Vec<Runner> {
+    candidates.sort_by_key(|runner| (runner.role, runner.process.start_time));
+    candidates.dedup_by_key(|runner| runner.role);
     candidates
 }
 
@@ -178,18 +180,10 @@ fn whole(candidates: Vec<Runner>, sought: &Sought<'_>) -> Vec<Runner> {
     if candidates.len() != sought.expected || candidates.iter().any(|it| it.folder != candidates[0].folder) {
         return Vec::new();
     }
-    if let [only] = candidates.as_slice() {
-        return vec![only.clone()];
-    }
-    let mut by_role: Vec<Option<Runner>> = vec![None; sought.expected];
-    for runner in candidates {
-        let role = sought.dialect.role(&arguments_of(runner.process.pid));
-        match role.and_then(|role| by_role.get_mut(role)) {
-            Some(place) => *place = Some(runner),
-            None => return Vec::new(),
-        }
-    }
-    by_role.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default()
+    let mut by_role = candidates;
+    by_role.sort_by_key(|runner| runner.role);
+    let is_whole = by_role.iter().enumerate().all(|(role, runner)| runner.role == role);
+    if is_whole { by_role } else { Vec::new() }
 }
 
 /// What is left of the groups that were led by processes which are gone. The number of a group may be another group's by
@@ -211,16 +205,19 @@ fn mark_of(pid: i32) -> Option<Vec<u8>> {
     environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes())).map(<[u8]>::to_vec)
 }
 
-/// The release folder that a process's executable is in, also when the file has been deleted or replaced since. In the
-/// words of the configuration, not of the disk: that is how releases are recorded.
-fn release_of(pid: i32, dialect: &dyn Dialect, resolved: &Path) -> Option<PathBuf> {
+/// What a process is to this installation, also when its executable has been deleted or replaced since. Its release's folder
+/// is in the words of the configuration, not of the disk: that is how releases are recorded.
+fn recognise(process: ProcessId, sought: &Sought<'_>, resolved: &Path) -> Option<Runner> {
+    let (pid, dialect) = (process.pid, sought.dialect);
     let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let exe = exe.to_str().map_or(exe.clone(), |text| PathBuf::from(text.trim_end_matches(" (deleted)")));
     let named = match exe.strip_prefix(resolved) {
         Ok(below) => dialect.paths().releases.join(below),
         Err(_) => exe,
     };
-    dialect.release_of(&named)
+    let read = |path: &Path| small::read(path).ok();
+    let (folder, role) = dialect.recognise(&named, &arguments_of(pid), sought.link, &read)?;
+    Some(Runner { process, folder, role })
 }
 
 /// A process's arguments, without the first, which is its name.

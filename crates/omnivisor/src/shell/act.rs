@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::Shell;
 use crate::checkpoint;
+use crate::effects::github::GitHub;
 use crate::effects::restore::Restore;
 use crate::effects::{activate, fetch, preflight, probe, snapshot};
 
@@ -52,6 +53,7 @@ impl Shell {
         self.action.ticket += 1;
         self.action.cancel = Some(cancel.clone());
         let (ticket, results, dialect) = (self.action.ticket, self.results.0.clone(), self.dialect.clone());
+        let github = self.github.clone();
         let runtime = tokio::runtime::Handle::current();
         let name = name(&action);
         tokio::task::spawn_blocking(move || {
@@ -59,7 +61,7 @@ impl Shell {
             let event = runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    event = carry_out(&*dialect, &action, &cancel) => event,
+                    event = carry_out(&*dialect, &action, &github, &cancel) => event,
                     () = cancel.told.notified() => Event::Cancelled,
                 }
             });
@@ -82,9 +84,9 @@ fn name(action: &Action) -> &'static str {
     }
 }
 
-async fn carry_out(dialect: &dyn Dialect, action: &Action, cancel: &Cancel) -> Event {
+async fn carry_out(dialect: &dyn Dialect, action: &Action, github: &GitHub, cancel: &Cancel) -> Event {
     let result = match action {
-        Action::Fetch(plan) => fetch::fetch(dialect, &plan.to).await.map(|()| Outcome::Nothing),
+        Action::Fetch(plan) => fetch::fetch(dialect, plan, github).await.map(|()| Outcome::Nothing),
         Action::Preflight(plan) => preflight::preflight(dialect, plan).await.map(Outcome::Proven),
         Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged).map(|()| Outcome::Nothing),
         Action::Snapshot(plan) => take_snapshot(dialect, plan, cancel).map(|()| Outcome::Nothing),

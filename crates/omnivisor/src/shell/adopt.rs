@@ -148,7 +148,10 @@ pub(super) async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Res
     let Ok(journal) = Journal::replay(records) else { return Ok(None) };
     let (Some(shown), Some((adopted, _))) = (journal.shown(), journal.adopted()) else { return Ok(None) };
     let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
-    let Some(folder) = dialect.moved(&|path| small::read(path).ok(), shown, since) else { return Ok(None) };
+    let link = activate::read_link(dialect);
+    let Some(folder) = dialect.moved(&|path| small::read(path).ok(), link.as_ref(), shown, since) else {
+        return Ok(None);
+    };
     let installed = prove(dialect, &folder).await?.map_err(|why| {
         StartError::NothingToRun(format!(
             "another tool has installed {} meanwhile, which cannot run: {why}",
@@ -262,12 +265,10 @@ async fn find_installed(dialect: &dyn Dialect, running: Option<PathBuf>) -> Resu
 
 /// What another tool left installed, proven: what runs, else what the link names, else what the files name.
 pub async fn adopt_installation(dialect: &dyn Dialect, running: Option<PathBuf>) -> Result<Installed, StartError> {
-    let paths = dialect.paths();
-    let link = fs::read_link(&paths.link).ok().map(|target| {
-        let target: PathBuf = paths.releases.join(target).components().collect();
-        target
-    });
-    let found = dialect.found(&|path| small::read(path).ok(), link.as_deref());
+    let link = activate::read_link(dialect).map(|link| link.target);
+    let folders = dialect.shelves().into_iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path());
+    let folders: Vec<PathBuf> = folders.filter(|folder| folder.is_dir() && !folder.is_symlink()).collect();
+    let found = dialect.found(&|path| small::read(path).ok(), link.as_deref(), &folders);
     let mut reasons = Vec::new();
     for folder in running.into_iter().chain(found.folders) {
         match prove(dialect, &folder).await? {
@@ -275,6 +276,7 @@ pub async fn adopt_installation(dialect: &dyn Dialect, running: Option<PathBuf>)
             Err(why) => reasons.push(why),
         }
     }
+    reasons.extend(found.advice);
     if found.upgraded {
         reasons.push("upgrades were done here, so the first release is not started instead".to_owned());
     }

@@ -30,7 +30,7 @@ impl Shell {
     pub(super) fn poll(&self) -> Vec<tokio::task::JoinHandle<()>> {
         let urls = self.dialect.watches().into_iter().filter_map(|watch| match watch {
             Watch::Url { url, every } => Some((url, every)),
-            Watch::File(_) => None,
+            Watch::File(_) | Watch::Node { .. } => None,
         });
         urls.map(|(url, every)| {
             let (dialect, known) = (self.dialect.clone(), self.known.subscribe());

@@ -5,6 +5,7 @@ use std::path::Path;
 use omnivisor_core::dialect::Dialect;
 
 use super::claim::StartError;
+use crate::effects::activate;
 use crate::effects::roll_call::{self, LaunchRecord, Peer, RollCall, Sought};
 use crate::store::lock::{self, Lock, LockError};
 use crate::store::small;
@@ -76,5 +77,7 @@ fn call(
     held_lock: Option<&Path>,
 ) -> RollCall {
     let expected = dialect.main_processes(&|path| small::read(path).ok());
-    roll_call::call(&Sought { launch, mark, dialect, expected, shared, held_lock })
+    let link = activate::read_link(dialect);
+    let link = link.as_ref().map(|link| link.target.as_path());
+    roll_call::call(&Sought { launch, mark, dialect, expected, link, shared, held_lock })
 }

@@ -225,6 +225,8 @@ impl Shell {
                 "version": active.release.version.as_str(),
             })),
             "upgrade": phase(journal.phase()),
+            "silent": self.heard.silent,
+            "refusedConfiguration": self.refused_configuration,
             "held": journal.held(),
             "endsAfterSwitch": self.ends_after_switch,
             "clock": clock_doubt(&self.agent),

@@ -15,10 +15,12 @@ use super::adopt::open_journal;
 use super::claim::{StartError, claim, state};
 use super::poll::known;
 use super::present::Present;
+use super::reload::Reload;
 use super::sweep::sweep;
 use super::{Shell, report};
 use crate::clock;
 use crate::effects::activate;
+use crate::effects::github::GitHub;
 use crate::effects::process::{Group, Launcher, Main, Node};
 use crate::effects::roll_call::{LaunchRecord, RollCall, Runner};
 use crate::store::small;
@@ -37,6 +39,10 @@ pub struct Start {
     pub restarts: RestartPolicy,
     /// Whether other instances use the same release folders.
     pub shared: bool,
+    /// How the dialect's configuration is read anew when it changes, if it is.
+    pub reload: Option<Reload>,
+    /// Where releases on GitHub are asked for.
+    pub github: GitHub,
     /// Whether a file system on which locks are no guarantee may be used.
     pub allow_network_file_system: bool,
 }
@@ -75,6 +81,7 @@ impl Start {
             journal,
             degraded,
             launcher,
+            github: Arc::new(self.github),
             launch: 0,
             node: None,
             group: None,
@@ -93,6 +100,11 @@ impl Start {
             mirrored,
             mirror_done,
             known,
+            asked: watch::channel(None).0,
+            news: mpsc::unbounded_channel(),
+            heard: super::node_watch::Heard::default(),
+            reload: self.reload,
+            refused_configuration: None,
             told: report::Told::default(),
             _locks: locks,
             dialect,

@@ -97,7 +97,10 @@ fn supervisor(dialect: &dyn Dialect) -> Option<String> {
 /// What would become of each announced upgrade.
 fn announced(dialect: &dyn Dialect, records: &[Record], policy: Policy, queue: &[u8]) -> Vec<Value> {
     let now = clock::now();
-    let (Ok(observed), Ok((mut agent, _))) = (dialect.announced(queue), Agent::recover(records, policy, now)) else {
+    let read = |path: &std::path::Path| small::read(path).ok();
+    let (Ok(Some(observed)), Ok((mut agent, _))) =
+        (dialect.announced(queue, &read), Agent::recover(records, policy, now))
+    else {
         return Vec::new();
     };
     agent.step(now, Event::Announced(observed.announcements));

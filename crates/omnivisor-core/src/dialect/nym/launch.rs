@@ -1,7 +1,5 @@
 //! How a daemon of Nym is run, asked who it is, and judged.
 
-use std::ffi::OsString;
-
 use super::build_info::BuildInfo;
 use super::{Nym, wrong};
 use crate::dialect::{Answered, CommandSpec, DialectError, Health, Launch, Preparation, Read, StartReason};
@@ -28,12 +26,6 @@ impl Launch for Nym {
 
     fn main_processes(&self, _: Read<'_>) -> usize {
         1
-    }
-
-    /// Whoever is asked who it is is no node.
-    fn role(&self, arguments: &[OsString]) -> Option<usize> {
-        let is_question = arguments.iter().any(|argument| argument == "build-info" || argument == "--version");
-        (!is_question).then_some(0)
     }
 
     fn insists_on_arguments(&self) -> bool {

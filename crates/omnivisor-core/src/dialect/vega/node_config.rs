@@ -203,3 +203,10 @@ impl<'a> Source<'a> {
         self.value(flag, PORT, |text| text.parse().ok(), read)
     }
 }
+
+/// The height that core's `GET /statistics` gives: a number, which JSON writers of its kind put in quotes.
+pub fn height(said: &[u8]) -> Option<u64> {
+    let said: serde_json::Value = serde_json::from_slice(said).ok()?;
+    let height = said.pointer("/statistics/blockHeight")?;
+    height.as_u64().or_else(|| height.as_str()?.parse().ok())
+}

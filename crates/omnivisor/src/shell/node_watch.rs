@@ -1,0 +1,184 @@
+//! Ask the node that runs what its network has agreed on: seldom, and often once the height is near; and notice that it
+//! gives no answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use omnivisor_core::agent::Event;
+use omnivisor_core::dialect::{Dialect, Endpoint, Observed, Watch};
+use omnivisor_core::health::Silence;
+use omnivisor_core::journal::Phase;
+use omnivisor_core::release::Installed;
+use omnivisor_core::supervisor::Seen;
+use tokio::sync::{mpsc, watch};
+
+use super::Shell;
+use crate::effects::admin::{self, Admin};
+use crate::store::small;
+
+/// So many blocks before the height it is near: about a minute, which a slow disk or a busy core may take for a round.
+const NEAR: u64 = 60;
+
+/// The node that is to be asked.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) launch: u64,
+    pub(super) installed: Installed,
+    /// Whether it was started after a failure.
+    pub(super) again: bool,
+    pub(super) dialect: Arc<dyn Dialect>,
+}
+
+/// What came of it.
+pub(super) enum News {
+    /// It has answered.
+    Said(Vec<u8>),
+    /// It has not, for longer than it may, and why.
+    Silent(String),
+}
+
+/// What is kept of the node's answers.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// What was told to the agent last.
+    observed: Option<Observed>,
+    /// Why the last answer could not be used.
+    odd: Option<String>,
+    /// Why the node is taken for silent.
+    pub(super) silent: Option<String>,
+}
+
+impl Shell {
+    /// Begins to ask, if the dialect knows of something to ask.
+    pub(super) fn ask_node(&mut self) {
+        let pace = self.dialect.watches().into_iter().find_map(|watch| match watch {
+            Watch::Node { every, near } => Some((every, near)),
+            Watch::File(_) | Watch::Url { .. } => None,
+        });
+        if let Some(pace) = pace {
+            tokio::spawn(ask(pace, self.asked.subscribe(), self.news.0.clone()));
+        }
+    }
+
+    /// Tells whoever asks which node runs.
+    pub(super) fn publish_node(&mut self) {
+        let running = self.supervisor.is_running().then(|| self.agent.journal().runs().cloned()).flatten();
+        let asked = running.map(|installed| Asked {
+            launch: self.launch,
+            installed,
+            again: self.supervisor.starts_again(),
+            dialect: self.dialect.clone(),
+        });
+        let key = |asked: &Option<Asked>| {
+            asked.as_ref().map(|it| (it.launch, it.again, it.installed.clone(), Arc::as_ptr(&it.dialect).cast::<()>()))
+        };
+        self.asked.send_if_modified(|old| {
+            let changed = key(old) != key(&asked);
+            if changed {
+                *old = asked;
+            }
+            changed
+        });
+    }
+
+    pub(super) fn hear(&mut self, launch: u64, news: News) {
+        if launch != self.launch {
+            return; // of a node that is gone
+        }
+        match news {
+            News::Silent(why) => {
+                tracing::error!(why, "the node gives no answer: nobody can say whether it follows its network");
+                self.heard.silent = Some(why.clone());
+                if self.dialect.patience().restart {
+                    self.observe(launch, Seen::Hung(format!("no answer to any question ({why})")));
+                }
+            }
+            News::Said(bytes) => {
+                if self.heard.silent.take().is_some() {
+                    tracing::info!("the node answers again");
+                }
+                if matches!(self.agent.journal().phase(), Phase::Probing { .. }) {
+                    self.waiting.push_back(Event::NodeAnswered);
+                }
+                match self.dialect.announced(&bytes, &|path| small::read(path).ok()) {
+                    Ok(None) => self.heard.odd = None,
+                    Ok(Some(observed)) => {
+                        self.heard.odd = None;
+                        if self.heard.observed.as_ref() != Some(&observed) {
+                            self.told.refused(&observed.refused);
+                            self.waiting.push_back(Event::Announced(observed.announcements.clone()));
+                            self.heard.observed = Some(observed);
+                        }
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        if self.heard.odd.as_ref() != Some(&error) {
+                            tracing::warn!(error, "what the node answers changes nothing; it runs on");
+                            self.heard.odd = Some(error);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Asks for as long as the supervisor lives.
+async fn ask(
+    (every, near): (Duration, Duration),
+    mut asked: watch::Receiver<Option<Asked>>,
+    news: mpsc::UnboundedSender<(u64, News)>,
+) {
+    let (mut launch, mut silence, mut accepted) = (0, Silence::default(), None);
+    let mut connection = Admin::default();
+    loop {
+        let Some(now) = asked.borrow_and_update().clone() else {
+            if asked.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        if now.launch != launch {
+            (launch, silence, accepted) = (now.launch, Silence::default(), None);
+            connection = Admin::default();
+        }
+        let read = |path: &std::path::Path| small::read(path).ok();
+        let endpoint = now.dialect.endpoint(&now.installed, &read);
+        let answer = match &endpoint {
+            Some(endpoint) => connection.ask(endpoint, now.dialect.question(admin::next_id())).await,
+            None => Err("its configuration does not say where it can be asked".to_owned()),
+        };
+        match answer {
+            Ok(bytes) => {
+                silence.answered();
+                if let Ok(Some(observed)) = now.dialect.announced(&bytes, &read) {
+                    accepted = observed.announcements.first().and_then(|it| it.trigger.height());
+                }
+                let _ = news.send((launch, News::Said(bytes)));
+            }
+            Err(why) => {
+                tracing::debug!(why, "the node gives no answer");
+                if silence.failed(&now.dialect.patience(), now.again) {
+                    let _ = news.send((launch, News::Silent(why)));
+                }
+            }
+        }
+        let pause = match (accepted, &endpoint) {
+            (Some(height), Some(endpoint)) if is_near(&*now.dialect, endpoint, height).await => near,
+            _ => every,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = asked.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// Whether the node stands close to this height. One that does not say how high it is may stand anywhere.
+async fn is_near(dialect: &dyn Dialect, endpoint: &Endpoint, height: u64) -> bool {
+    let Some(url) = &endpoint.height else { return true };
+    let said = admin::height(url).await;
+    said.and_then(|said| dialect.height(&said)).is_none_or(|now| now + NEAR >= height)
+}
