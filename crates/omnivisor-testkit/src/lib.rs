@@ -8,9 +8,11 @@
 
 pub mod behaviour;
 mod build_info;
+mod daemon;
 pub mod executable;
 pub mod fake_node;
 pub mod installation;
+pub mod minting;
 pub mod node_log;
 mod options;
 mod process;
@@ -22,10 +24,11 @@ mod tls;
 pub mod upstream;
 pub mod wire;
 
-pub use behaviour::{Behaviour, BuildInfoAnswer, Grandchild, mint};
+pub use behaviour::{Behaviour, BuildInfoAnswer, Grandchild};
 pub use build_info::default_build_info;
 pub use installation::{Installation, Options, upgrade_info};
-pub use node_log::{Event, NodeLog, Running};
+pub use minting::mint;
+pub use node_log::{Event, Kind, NodeLog, Running};
 pub use sandbox::{Sandbox, wait_until};
 pub use supervised::Supervised;
 pub use upstream::{Answer, Request, Upstream};
