@@ -1,5 +1,5 @@
 //! What all fake daemons do: a log, a lock, data that remember who wrote them, signals, an end. What makes each of them
-//! a node of its own kind is elsewhere, such as in `fake_node`.
+//! a node of its own kind is in `fake_node` and `fake_vega`.
 
 pub(crate) mod grandchild;
 mod log;

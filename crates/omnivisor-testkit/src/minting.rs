@@ -1,4 +1,4 @@
-//! How what a fake daemon is gets into its executable. What it then does is in `fake_node`.
+//! How what a fake daemon is gets into its executable. What it then does is in `fake_node` and `fake_vega`.
 //!
 //! It is a trailer behind the executable: `<padding><json><length of json, 8 bytes LE><magic, 8 bytes>`.
 
@@ -98,6 +98,7 @@ fn write_padding(sink: &mut impl Write, behaviour: &impl Minted) -> io::Result<(
 mod tests {
     use super::*;
     use crate::behaviour::Behaviour;
+    use crate::vega_behaviour::VegaBehaviour;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -128,5 +129,15 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             assert!(read_trailer::<Behaviour>(&mut File::open(&path).unwrap()).unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn one_daemon_is_not_taken_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (template, vega) = (folder.path().join("template"), folder.path().join("vega"));
+        std::fs::write(&template, b"program").unwrap();
+        mint(&template, &vega, &VegaBehaviour::new("v0.74.0"));
+        assert!(read_trailer::<Behaviour>(&mut File::open(&vega).unwrap()).unwrap().is_none());
+        assert!(read_trailer::<VegaBehaviour>(&mut File::open(&vega).unwrap()).unwrap().is_some());
     }
 }
