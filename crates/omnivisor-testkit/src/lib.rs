@@ -25,6 +25,9 @@ pub mod supervised;
 mod tls;
 pub mod upstream;
 pub mod vega_behaviour;
+pub mod vega_installation;
+mod vega_options;
+mod visor_check;
 pub mod wire;
 
 pub use behaviour::{Behaviour, BuildInfoAnswer, Grandchild};
@@ -36,4 +39,5 @@ pub use sandbox::{Sandbox, wait_until};
 pub use supervised::Supervised;
 pub use upstream::{Answer, Request, Upstream};
 pub use vega_behaviour::{VegaBehaviour, VersionAnswer};
+pub use vega_installation::{AutoInstall, RunConfig, VegaInstallation, VegaOptions, zip_of};
 pub use wire::sha256_hex;
