@@ -1,22 +1,21 @@
-//! The program of a fake node; its behaviour is in the trailer of its executable. It has no threads and starts fast.
+//! The program of a fake nym-node; its behaviour is in the trailer of its executable. It has no threads, and it starts
+//! fast.
 //!
 //! Commands: `[--no-banner] build-info --output=json`, `run …`, `fail`, anything else (echoed), and its own
 //! `grandchild`. Nothing here checks anything: what happened is in the log at `$FAKE_NODE_LOG`, read by `node_log`.
 
 mod running;
 
-use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::behaviour::{Behaviour, BuildInfoAnswer};
+use crate::daemon::{Log, arguments, echo, grandchild, never_stop_writing, sleep_for_good};
+use crate::minting::Minted;
 use crate::wire;
 
-/// The exit code of a node that finds data newer than itself.
-pub const REFUSED: i32 = 70;
+pub use crate::daemon::REFUSED;
 
 /// Everything the fake node does; to be called from the `main` of an executable that was minted.
 pub fn main() -> ExitCode {
@@ -24,7 +23,7 @@ pub fn main() -> ExitCode {
         eprintln!("this fake node was not minted");
         return ExitCode::from(99);
     };
-    let args: Vec<String> = std::env::args_os().skip(1).map(OsString::into_string).map(Result::unwrap).collect();
+    let args = arguments();
     let words: Vec<&str> = args.iter().map(String::as_str).filter(|word| *word != "--no-banner").collect();
     let code = match words.as_slice() {
         ["build-info", ..] if behaviour.build_info == BuildInfoAnswer::KnowsNoBanner && words.len() < args.len() => {
@@ -33,16 +32,11 @@ pub fn main() -> ExitCode {
         }
         ["build-info", "--output=json"] | ["build-info", "--output", "json"] => answer_build_info(&behaviour),
         ["run", ..] => running::run(&behaviour, &args),
-        ["grandchild", flags @ ..] => running::grandchild(&behaviour, flags),
+        ["grandchild", flags @ ..] => grandchild::stay(&Log::open(&behaviour.version, None), flags),
         ["fail", ..] => echo(&args, behaviour.exit_code),
         _ => echo(&args, 0),
     };
     std::process::exit(code)
-}
-
-fn echo(args: &[String], code: i32) -> i32 {
-    println!("args: {}", args.join(" "));
-    code
 }
 
 fn answer_build_info(behaviour: &Behaviour) -> i32 {
@@ -54,7 +48,7 @@ fn answer_build_info(behaviour: &Behaviour) -> i32 {
             println!("this is no JSON");
             return 0;
         }
-        BuildInfoAnswer::Huge => return never_stop_writing(),
+        BuildInfoAnswer::Huge => return never_stop_writing("{\"binary_name\":\""),
         BuildInfoAnswer::Exit(code) => {
             eprintln!("no build info today");
             return *code;
@@ -68,23 +62,4 @@ fn answer_build_info(behaviour: &Behaviour) -> i32 {
     }
     println!("{}", wire::compact(&details));
     0
-}
-
-/// Until the reader goes away, which Rust programs see as an error and not as SIGPIPE.
-fn never_stop_writing() -> i32 {
-    let mut stdout = std::io::stdout().lock();
-    let mut chunk = b"{\"binary_name\":\"".to_vec();
-    loop {
-        if stdout.write_all(&chunk).and_then(|()| stdout.flush()).is_err() {
-            return 1;
-        }
-        chunk.clear();
-        chunk.resize(64 * 1024, b'a');
-    }
-}
-
-fn sleep_for_good() -> ! {
-    loop {
-        std::thread::sleep(Duration::from_secs(3600));
-    }
 }

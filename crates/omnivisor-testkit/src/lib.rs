@@ -1,4 +1,4 @@
-//! What omnivisor's tests stand on: a fake node, a fake upstream, a fake GitHub, a sandbox and an installation left by the peer.
+//! What omnivisor's tests stand on: fake nodes, a fake upstream, a fake GitHub, a sandbox and installations left by the peers.
 //!
 //! Nothing here is shipped, and nothing here uses omnivisor's own code: a test that reads a file through the code that
 //! wrote it proves little. There are no tests of omnivisor in this crate either, only of what is in it.
@@ -8,12 +8,16 @@
 
 pub mod behaviour;
 mod build_info;
+mod daemon;
 pub mod executable;
 pub mod fake_node;
+pub mod fake_vega;
 pub mod github;
 pub mod installation;
+pub mod minting;
 pub mod node_log;
 mod options;
+mod peer_toml;
 mod process;
 mod response;
 pub mod sandbox;
@@ -21,14 +25,21 @@ mod start_check;
 pub mod supervised;
 mod tls;
 pub mod upstream;
+pub mod vega_behaviour;
+pub mod vega_installation;
+mod vega_options;
+mod visor_check;
 pub mod wire;
 
-pub use behaviour::{Behaviour, BuildInfoAnswer, Grandchild, mint};
+pub use behaviour::{Behaviour, BuildInfoAnswer, Grandchild};
 pub use build_info::default_build_info;
 pub use github::FakeGitHub;
 pub use installation::{Installation, Options, upgrade_info};
-pub use node_log::{Event, NodeLog, Running};
+pub use minting::mint;
+pub use node_log::{Event, Kind, NodeLog, Running};
 pub use sandbox::{Sandbox, wait_until};
 pub use supervised::Supervised;
 pub use upstream::{Answer, Request, Upstream};
+pub use vega_behaviour::{VegaBehaviour, VersionAnswer};
+pub use vega_installation::{AutoInstall, RunConfig, VegaInstallation, VegaOptions, zip_of};
 pub use wire::sha256_hex;

@@ -185,7 +185,7 @@ impl Shared {
     }
 
     fn talk(&self, wire: &mut Wire, busy: bool) -> io::Result<()> {
-        let request = read_request(wire)?;
+        let request = read_request(&mut BufReader::new(&mut *wire))?;
         if busy {
             return send_busy(wire);
         }
@@ -208,9 +208,9 @@ impl Shared {
     }
 }
 
-fn read_request(wire: &mut Wire) -> io::Result<Request> {
+/// The head of a request; its body, if it has one, is left to be read.
+pub(crate) fn read_request(reader: &mut impl BufRead) -> io::Result<Request> {
     let at = Instant::now();
-    let mut reader = BufReader::new(wire);
     let mut line = || {
         let mut text = String::new();
         match reader.read_line(&mut text)? {
