@@ -80,7 +80,7 @@ pub enum Source {
         url: String,
     },
     /// It is a file of a release on GitHub.
-    Asset(Asset),
+    Asset(Box<Asset>),
     /// It cannot be downloaded: an executable must have been placed in the release's folder.
     Placed {
         /// Why there is nothing to download, for the error if nothing was placed either.

@@ -41,7 +41,7 @@ fn every_record() -> Vec<Record> {
         name: "vega-linux-amd64.zip".to_owned(),
         binary: Some("vega".to_owned()),
     };
-    let agreed = Announcement { source: Source::Asset(asset), ..agreed(NEW) };
+    let agreed = Announcement { source: Source::Asset(Box::new(asset)), ..agreed(NEW) };
     records.extend([
         Record::Replaced { installed: from.clone(), at: now },
         Record::Planned(UpgradePlan { number: 7, begun: now, from, to: agreed, snapshot: false }),

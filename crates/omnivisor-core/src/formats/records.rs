@@ -305,7 +305,7 @@ impl From<&Announcement> for AnnouncementDto {
         let (url, placed, asset) = match &announced.source {
             Source::Download { url } => (Some(url.clone()), None, None),
             Source::Placed { why } => (None, Some(why.clone()), None),
-            Source::Asset(asset) => (None, None, Some(asset.into())),
+            Source::Asset(asset) => (None, None, Some((&**asset).into())),
         };
         let origin = match announced.origin {
             Origin::Upstream => "upstream",
@@ -342,7 +342,7 @@ impl AnnouncementDto {
             },
             source: match (self.url, self.asset) {
                 (Some(url), _) => Source::Download { url },
-                (None, Some(asset)) => Source::Asset(asset.read()),
+                (None, Some(asset)) => Source::Asset(Box::new(asset.read())),
                 (None, None) => Source::Placed { why: self.placed.unwrap_or_default() },
             },
             expected: self.expected.into_iter().collect(),

@@ -78,12 +78,12 @@ impl Vega {
                 why: "nothing is downloaded here ([autoInstall] enabled = false in config.toml)".to_owned(),
             };
         }
-        Source::Asset(Asset {
+        Source::Asset(Box::new(Asset {
             owner: auto.owner.clone(),
             repository: auto.repository.clone(),
             tag: tag.to_owned(),
             name: auto.asset.name.clone(),
             binary: auto.asset.binary_name.clone(),
-        })
+        }))
     }
 }
