@@ -7,12 +7,17 @@ mod adopt;
 mod build_info;
 mod demo;
 mod env_file;
+mod log;
 mod nym;
 mod nym_add_upgrade;
 mod nym_init;
 mod nym_run;
 mod output;
 mod own;
+mod supervise;
+mod vega;
+mod vega_init;
+mod vega_run;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -41,6 +46,13 @@ impl Trouble {
     }
 }
 
+impl std::fmt::Display for Trouble {
+    /// All of it in one line, for a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Trouble {
     fn from(error: E) -> Self {
         Self::new(Exit::Failure, error)
@@ -63,6 +75,8 @@ enum Verb {
     Demo,
     /// Everything that `nymvisor` does, under its own commands
     Nym(nym::Nymvisor),
+    /// Everything that `vegavisor` does, under its own commands
+    Vega(vega::VegaVisor),
     #[command(flatten)]
     Own(own::Own),
 }
@@ -77,14 +91,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         demo::node(&sample, &arguments)
     } else if called == "nymvisor" {
         nym::Nymvisor::try_parse_from(&arguments).map_err(usage).and_then(nym::run)
+    } else if called == "vegavisor" || called == "visor" {
+        vega::VegaVisor::try_parse_from(&arguments).map_err(usage).and_then(vega::run)
     } else {
         Omnivisor::try_parse_from(&arguments).map_err(usage).and_then(|parsed| match parsed.verb {
             Verb::Demo => demo::demo(),
             Verb::Nym(nymvisor) => nym::run(nymvisor),
+            Verb::Vega(visor) => vega::run(visor),
             Verb::Own(own) => own::run(&own),
         })
     };
-    nym::end_log();
+    log::end();
     match outcome {
         Ok(exit) => exit,
         Err(trouble) => {

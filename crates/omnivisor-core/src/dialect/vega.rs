@@ -152,6 +152,15 @@ impl Vega {
         said
     }
 
+    /// The file that nobody has filled in yet, and what stands there, if that is what would be run.
+    pub fn unfilled(&self, read: Read<'_>) -> Option<(PathBuf, String)> {
+        let linked = self.run_config(&self.paths.link, read).map(|run| (self.paths.link.clone(), run));
+        let (folder, run) = linked
+            .or_else(|_| self.run_config(&self.genesis_folder(), read).map(|run| (self.genesis_folder(), run)))
+            .ok()?;
+        Some((folder.join(run_config::FILE_NAME), run.unfilled()?))
+    }
+
     /// Why this home cannot be upgraded, if that is so.
     fn held(&self, read: Read<'_>) -> Option<String> {
         let data_node = self.data_node_config(&self.current_run_config(read)?, read)?.ok()?;

@@ -13,13 +13,18 @@ use crate::shell::adopt_installation;
 /// What `nymvisor -V` prints behind the name.
 pub(super) static VERSION: LazyLock<String> = LazyLock::new(|| own().to_text());
 
+/// The commit it was built from.
+pub(super) fn commit() -> &'static str {
+    env!("OMNIVISOR_BUILD_COMMIT_SHA")
+}
+
 /// This program. It says its own name, by whatever name it was called.
 fn own() -> BuildInfo {
     BuildInfo {
         binary_name: env!("CARGO_PKG_NAME").to_owned(),
         build_timestamp: env!("OMNIVISOR_BUILD_TIMESTAMP").to_owned(),
         build_version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit_sha: env!("OMNIVISOR_BUILD_COMMIT_SHA").to_owned(),
+        commit_sha: commit().to_owned(),
         commit_timestamp: env!("OMNIVISOR_BUILD_COMMIT_TIMESTAMP").to_owned(),
         commit_branch: env!("OMNIVISOR_BUILD_COMMIT_BRANCH").to_owned(),
         rustc_version: env!("OMNIVISOR_BUILD_RUSTC_VERSION").to_owned(),

@@ -4,16 +4,14 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
 use omnivisor_core::dialect::nym::config::{self, Config, Fragment, Warning};
 use omnivisor_core::dialect::nym::platform::platform_key;
 use omnivisor_core::dialect::nym::{self, Nym};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
-use super::{Outcome, Trouble, build_info, env_file, nym_add_upgrade, nym_init, nym_run, output};
+use super::{Outcome, Trouble, build_info, env_file, log, nym_add_upgrade, nym_init, nym_run, output};
 use crate::exit::Exit;
 use crate::settings::Settings;
 
@@ -158,7 +156,7 @@ impl Loaded {
 
     /// Begins to log, unless it is configured not to, and says what is odd about the configuration.
     pub(super) fn log(&self, silent: bool) {
-        begin_log(silent || self.config.disable_logs);
+        log::begin(log::Stream::Stderr, silent || self.config.disable_logs);
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }
@@ -234,45 +232,5 @@ fn only_instance(home: &Path) -> Result<PathBuf, Trouble> {
             let error = anyhow!("there is more than one instance in {}: {}", folder.display(), ids.join(", "));
             Err(Trouble::from(error).hint("say which with NYMVISOR_ID or NYMVISOR_CONFIG_PATH"))
         }
-    }
-}
-
-/// Writes what is logged, from a thread of its own.
-static LOG: Mutex<Option<WorkerGuard>> = Mutex::new(None);
-
-/// Writes what is still to be written; a reader that has stalled is waited for a second at most.
-pub(super) fn end_log() {
-    LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-}
-
-/// Logs go where Nymvisor's go: to standard error, coloured on a terminal only. What cannot be written is no error.
-pub(super) fn begin_log(silent: bool) {
-    use std::io::IsTerminal;
-    use tracing_subscriber::filter::{LevelFilter, Targets};
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-
-    let said = env::var("RUST_LOG").ok().map(|text| text.parse::<Targets>().map_err(|error| (text, error)));
-    let usual = || Targets::new().with_default(LevelFilter::INFO);
-    let (level, wrong) = match said {
-        _ if silent => (Targets::new().with_default(LevelFilter::OFF), None),
-        None => (usual(), None),
-        Some(Ok(level)) => (level, None),
-        Some(Err(wrong)) => (usual(), Some(wrong)),
-    };
-    let colours = std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // A reader that stalls (a stopped terminal, a stuck journal) must not stall the supervision: lines are dropped then.
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(1000).finish(std::io::stderr());
-    LOG.lock().unwrap_or_else(std::sync::PoisonError::into_inner).replace(guard);
-    let layer = tracing_subscriber::fmt::layer()
-        .compact()
-        .with_target(false)
-        .with_ansi(colours)
-        .with_writer(writer)
-        .log_internal_errors(false);
-    let _ = tracing_subscriber::registry().with(layer).with(level).try_init();
-    if let Some((text, error)) = wrong {
-        tracing::warn!("RUST_LOG = {text:?} is ignored: {error}; right would be `debug` or `info,omnivisor=debug`");
     }
 }

@@ -15,8 +15,8 @@ use omnivisor_core::dialect::{Contents, Health, Layout, Mirrored};
 use omnivisor_core::journal::{Adoption, Record};
 use omnivisor_core::release::{Algorithm, Installed, Release, ReleaseName, Version};
 
-use super::nym::{Format, Loaded, begin_log, home, own_data_directory};
-use super::{Outcome, Trouble, nym_run};
+use super::nym::{Format, Loaded, home, own_data_directory};
+use super::{Outcome, Trouble, log, nym_run};
 use crate::clock;
 use crate::effects::{activate, digest, preflight};
 use crate::exit::Exit;
@@ -163,7 +163,7 @@ pub(super) fn init(init: Init) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
     let (environment, warnings) = Fragment::from_env(env::vars_os())?;
     let flags = init.fragment().map_err(|error| Trouble::new(Exit::Usage, error))?;
-    begin_log(environment.disable_logs.or(flags.disable_logs).unwrap_or(false));
+    log::begin(log::Stream::Stderr, environment.disable_logs.or(flags.disable_logs).unwrap_or(false));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let details = runtime.block_on(build_info(&init.daemon_binary))?;

@@ -14,23 +14,17 @@ use omnivisor_core::dialect::{Dialect, Launch as _};
 use omnivisor_core::journal::Journal;
 use omnivisor_core::release::Installed;
 use omnivisor_core::supervisor::RestartPolicy;
-use tokio::sync::mpsc;
 
 use super::nym::Loaded;
-use super::{Outcome, Trouble};
-use crate::control;
+use super::{Outcome, Trouble, supervise};
 use crate::effects::process::MARK;
-use crate::exit::Exit;
 use crate::settings::Settings;
-use crate::shell::{JOURNAL, Signals, Start, StartError, adopt_installation};
+use crate::shell::{JOURNAL, Start, adopt_installation};
 use crate::store::journal_file;
 
 /// A release that is wrong three times within the hour is not asked about a fourth time.
 const RECHECK: std::time::Duration = std::time::Duration::from_secs(20 * 60);
 const RECHECKS: u32 = 3;
-
-/// How long what is still at work may take when all is over.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Runs the daemon.
 #[derive(Args)]
@@ -45,13 +39,9 @@ pub(super) fn run(run: Run) -> Outcome {
     let settings = loaded.settings()?;
     let dialect = loaded.dialect(&settings, run.daemon_args);
     loaded.log(!dialect.is_long_running());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        // A thread that has nothing to do is memory and a wake-up.
-        .thread_keep_alive(std::time::Duration::from_secs(1))
-        .build()
-        .context("cannot begin to work")?;
     if !dialect.is_long_running() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot begin to work")?;
         return runtime.block_on(short_command(&dialect));
     }
     let config = &loaded.config;
@@ -71,10 +61,7 @@ pub(super) fn run(run: Run) -> Outcome {
         reload: None,
         dialect: Arc::new(dialect),
     };
-    let outcome = runtime.block_on(supervise(start));
-    // A thread that hangs in the kernel, on a disk or a name server, must not keep us from ending.
-    runtime.shutdown_timeout(LINGER);
-    outcome
+    supervise::run(start)
 }
 
 pub(super) fn policy(settings: &Settings, dialect: &impl Dialect, config: &Config) -> Policy {
@@ -89,43 +76,6 @@ pub(super) fn policy(settings: &Settings, dialect: &impl Dialect, config: &Confi
         recheck: RECHECK.min(settings.retry_most),
         rechecks: RECHECKS,
     }
-}
-
-async fn supervise(start: Start) -> Outcome {
-    let (id, state) = (start.dialect.instance().to_owned(), start.dialect.paths().state.clone());
-    let mut signals = Signals::listen().context("cannot listen to signals")?;
-    let begun = tokio::select! {
-        begun = start.begin() => begun,
-        signal = signals.ended() => {
-            tracing::info!("{signal}: nothing was started yet, the supervisor ends");
-            return Ok(Exit::Success);
-        }
-    };
-    let shell = begun.map_err(|error| match error {
-        StartError::AlreadyRunning(_) => {
-            Trouble::new(Exit::AlreadyRunning, error).hint("`omnivisor status` shows it, `omnivisor stop` ends it")
-        }
-        StartError::Peer { .. } => Trouble::new(Exit::AlreadyRunning, error),
-        StartError::FileSystem { .. } => Trouble::from(error)
-            .hint("`allow-network-file-system = true` in omnivisor.toml, if only this machine ever runs this node"),
-        error => error.into(),
-    })?;
-    let (sender, commands) = mpsc::channel(8);
-    let server = match control::runtime_folder(|name| env::var_os(name)) {
-        None => {
-            tracing::warn!("no control socket: neither OMNIVISOR_RUNTIME_DIR nor XDG_RUNTIME_DIR is set");
-            None
-        }
-        Some(folder) => control::Server::open(&folder, &id, &state, sender.clone())
-            .inspect_err(|error| {
-                tracing::warn!(folder = %folder.display(), %error, "no control socket; OMNIVISOR_RUNTIME_DIR names another folder");
-            })
-            .ok(),
-    };
-    let outcome = shell.run(signals, commands).await;
-    drop((server, sender));
-    // Said by `main`, too: where nothing is logged, it is all that is ever said.
-    outcome.map(|()| Exit::Success).map_err(|(exit, why)| Trouble::new(exit, anyhow::Error::msg(why)))
 }
 
 /// Executes the active release's executable in our place: no lock, no poll, no upgrade, its own exit code.

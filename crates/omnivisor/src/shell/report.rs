@@ -9,7 +9,7 @@ use omnivisor_core::dialect::Refused;
 use omnivisor_core::journal::{Phase, Record};
 use omnivisor_core::plan::FailureKind;
 use omnivisor_core::schedule::{Announcement, Trigger};
-use omnivisor_core::supervisor::{Report, Supervisor};
+use omnivisor_core::supervisor::{Exit, Report, Supervisor};
 use serde_json::{Value, json};
 
 use super::Shell;
@@ -168,14 +168,19 @@ pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
         Report::Up => {}
         Report::Finished => tracing::info!("the node ended by itself with exit code 0"),
         Report::Died(exit) => {
+            let unexpected = if *exit == Exit::Code(0) { ", which is not expected of a node" } else { "" };
             let wait = supervisor.restarts_at().map(|at| at.saturating_sub(clock::now().monotonic));
             let wait = wait.map(|wait| Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)));
             match wait {
                 Some(wait) => tracing::warn!(
-                    "the node ended with {exit}; it is started again in {}",
+                    "the node ended with {exit}{unexpected}; it is started again in {}",
                     humantime::format_duration(wait)
                 ),
-                None => tracing::warn!("the node ended with {exit}; what it left behind is ended first"),
+                None => {
+                    tracing::warn!(
+                        "the node ended with {exit}{unexpected}; what is left of it ends first, then it is started again"
+                    );
+                }
             }
         }
         Report::GaveUp(exit) => tracing::error!("the node ended with {exit} and is not started again"),

@@ -21,5 +21,6 @@ mod peer_defects;
 mod run_to_its_end;
 mod supervise;
 mod upgrade;
+mod vega;
 mod way_in;
 mod world;

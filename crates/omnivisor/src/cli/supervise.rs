@@ -1,0 +1,65 @@
+//! Run a supervisor until it ends: its runtime, its signals, its control socket, and how its end is said.
+
+use std::env;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use super::{Outcome, Trouble};
+use crate::control;
+use crate::exit::Exit;
+use crate::shell::{Signals, Start, StartError};
+
+/// How long what is still at work may take when all is over.
+const LINGER: Duration = Duration::from_secs(1);
+
+pub(super) fn run(start: Start) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // A thread that has nothing to do is memory and a wake-up.
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+        .context("cannot begin to work")?;
+    let outcome = runtime.block_on(supervise(start));
+    // A thread that hangs in the kernel, on a disk or a name server, must not keep us from ending.
+    runtime.shutdown_timeout(LINGER);
+    outcome
+}
+
+async fn supervise(start: Start) -> Outcome {
+    let (id, state) = (start.dialect.instance().to_owned(), start.dialect.paths().state.clone());
+    let mut signals = Signals::listen().context("cannot listen to signals")?;
+    let begun = tokio::select! {
+        begun = start.begin() => begun,
+        signal = signals.ended() => {
+            tracing::info!("{signal}: nothing was started yet, the supervisor ends");
+            return Ok(Exit::Success);
+        }
+    };
+    let shell = begun.map_err(|error| match error {
+        StartError::AlreadyRunning(_) => {
+            Trouble::new(Exit::AlreadyRunning, error).hint("`omnivisor status` shows it, `omnivisor stop` ends it")
+        }
+        StartError::Peer { .. } => Trouble::new(Exit::AlreadyRunning, error),
+        StartError::FileSystem { .. } => Trouble::from(error)
+            .hint("`allow-network-file-system = true` in omnivisor.toml, if only this machine ever runs this node"),
+        error => error.into(),
+    })?;
+    let (sender, commands) = mpsc::channel(8);
+    let server = match control::runtime_folder(|name| env::var_os(name)) {
+        None => {
+            tracing::warn!("no control socket: neither OMNIVISOR_RUNTIME_DIR nor XDG_RUNTIME_DIR is set");
+            None
+        }
+        Some(folder) => control::Server::open(&folder, &id, &state, sender.clone())
+            .inspect_err(|error| {
+                tracing::warn!(folder = %folder.display(), %error, "no control socket; OMNIVISOR_RUNTIME_DIR names another folder");
+            })
+            .ok(),
+    };
+    let outcome = shell.run(signals, commands).await;
+    drop((server, sender));
+    // Said by `main`, too: where nothing is logged, it is all that is ever said.
+    outcome.map(|()| Exit::Success).map_err(|(exit, why)| Trouble::new(exit, anyhow::Error::msg(why)))
+}

@@ -1,0 +1,184 @@
+//! The commands of Vega Visor, and how its home is read.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Parser, Subcommand};
+use omnivisor_core::agent::{Policy, Rollback};
+use omnivisor_core::dialect::Dialect;
+use omnivisor_core::dialect::vega::config::{self, Config};
+use omnivisor_core::dialect::vega::{Extra, Surroundings, Vega};
+use omnivisor_core::health::HealthProbe;
+use omnivisor_core::supervisor::RestartPolicy;
+
+use super::{Outcome, Trouble, build_info, output, vega_init, vega_run};
+use crate::effects::github::Token;
+use crate::exit::Exit;
+use crate::settings::Settings;
+use crate::shell::Reloaded;
+use crate::store::small;
+
+/// How long a new release has to run, and to have answered: its first blocks are behind it then.
+const WINDOW: Duration = Duration::from_secs(60);
+/// A pair that ran for so long is well: what failed before is forgotten. Vega Visor never forgets.
+const HEALTHY: Duration = Duration::from_secs(10 * 60);
+
+/// Runs a core node of Vega, and its data node, and upgrades them: a drop-in for Vega Visor.
+#[derive(Parser)]
+#[command(name = "vegavisor", display_name = "vegavisor", disable_version_flag = true)]
+pub(super) struct VegaVisor {
+    #[command(flatten)]
+    home: Home,
+    #[command(subcommand)]
+    command: VegaCommand,
+}
+
+#[derive(Args)]
+struct Home {
+    /// Path to visor home folder
+    #[arg(long, global = true)]
+    home: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum VegaCommand {
+    /// Initialise the home folder
+    Init(vega_init::Init),
+    /// Run the nodes, and upgrade them
+    Run,
+    /// Show the version
+    Version {
+        /// How to print it
+        #[arg(long, value_enum, default_value = "human")]
+        output: VersionFormat,
+    },
+}
+
+/// How a version is printed.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum VersionFormat {
+    /// For people
+    Human,
+    /// For programs
+    Json,
+}
+
+pub(super) fn run(visor: VegaVisor) -> Outcome {
+    let home = || -> Result<PathBuf, Trouble> {
+        let home = visor.home.home.as_deref().ok_or_else(|| {
+            Trouble::new(Exit::Usage, anyhow!("the home is not known")).hint("say it with --home <path>")
+        })?;
+        Ok(std::path::absolute(home).with_context(|| format!("cannot find the home {}", home.display()))?)
+    };
+    match visor.command {
+        VegaCommand::Init(ref init) => vega_init::init(init, &home()?),
+        VegaCommand::Run => vega_run::run(&home()?),
+        VegaCommand::Version { output } => {
+            let (version, hash) = (env!("CARGO_PKG_VERSION"), build_info::commit());
+            output::result(&match output {
+                VersionFormat::Human => format!("omnivisor (as Vega Visor) v{version} ({hash})"),
+                VersionFormat::Json => {
+                    serde_json::json!({ "version": format!("v{version}"), "hash": hash }).to_string()
+                }
+            });
+            Ok(Exit::Success)
+        }
+    }
+}
+
+/// The file that Vega publishes for this machine.
+pub(super) fn asset_name() -> String {
+    config::asset_name(env::consts::OS, env::consts::ARCH)
+}
+
+/// What the environment says that matters to the nodes' own configurations.
+pub(super) fn surroundings() -> Surroundings {
+    let home = env::home_dir().unwrap_or_default();
+    let config = env::var_os("XDG_CONFIG_HOME").filter(|folder| Path::new(folder).is_absolute());
+    Surroundings {
+        config: config.map_or_else(|| home.join(".config"), PathBuf::from),
+        temporary: env::temp_dir(),
+        variables: env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name != Token::VARIABLE)
+            .collect(),
+    }
+}
+
+/// A home as its files are now.
+pub(super) struct Loaded {
+    pub(super) home: PathBuf,
+    pub(super) config: Config,
+    pub(super) settings: Settings,
+    /// What is odd about the configuration.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Loaded {
+    pub(super) fn config_file(home: &Path) -> PathBuf {
+        home.join(config::FILE_NAME)
+    }
+
+    /// Reads the home.
+    pub(super) fn read(home: &Path) -> Result<Self, Trouble> {
+        let file = Self::config_file(home);
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let trouble = Trouble::from(
+                anyhow::Error::new(error).context(format!("cannot read the configuration {}", file.display())),
+            );
+            if missing { trouble.hint("`vegavisor init --home …` makes a home") } else { trouble }
+        })?;
+        let (config, said) = Config::parse(&text, &asset_name())
+            .with_context(|| format!("cannot use the configuration {}", file.display()))?;
+        let settings = Settings::read(&home.join("omnivisor.toml"), |name| env::var_os(name))?;
+        let warnings = said.iter().map(|warning| format!("{}: {warning}", file.display())).collect();
+        Ok(Self { home: home.to_owned(), config, settings, warnings })
+    }
+
+    pub(super) fn dialect(&self) -> Vega {
+        let settings = &self.settings;
+        let probe = HealthProbe { answers: true, ..settings.probe(WINDOW) };
+        let extra =
+            Extra { probe, restart_silent: settings.restart_silent, postgres_patience: settings.postgres_patience };
+        Vega::new(&self.home, self.config.clone(), extra, surroundings())
+    }
+
+    /// What is decided by a network is done as soon as it can be, tried for as long as it has to be, and never taken back.
+    pub(super) fn policy(&self, dialect: &impl Dialect) -> Policy {
+        Policy {
+            probe: dialect.probe().clone(),
+            rollback: Rollback::Hold,
+            stop_delay: self.config.stop_delay,
+            snapshot: false,
+            end_after_switch: false,
+            retry: self.settings.retry,
+            retry_most: self.settings.retry_most,
+            recheck: self.settings.retry,
+            rechecks: u32::MAX,
+        }
+    }
+
+    pub(super) fn restarts(&self) -> RestartPolicy {
+        RestartPolicy {
+            on_failure: self.config.restarts > 0,
+            delay: self.config.restarts_delay,
+            startup_period: self.settings.healthy.unwrap_or(HEALTHY),
+            max_startup_failures: u32::try_from(self.config.restarts.saturating_add(1)).unwrap_or(u32::MAX),
+            grace: self.config.stop_timeout,
+            zero_is_done: false,
+        }
+    }
+
+    /// Everything that a running supervisor takes over from it.
+    pub(super) fn reloaded(self) -> Reloaded {
+        let (restarts, dialect) = (self.restarts(), self.dialect());
+        let policy = self.policy(&dialect);
+        let mut warnings = self.warnings;
+        warnings.extend(dialect.complaints(&|path| small::read(path).ok()));
+        Reloaded { dialect: Arc::new(dialect), policy, restarts, warnings }
+    }
+}

@@ -1,0 +1,40 @@
+//! `vegavisor run`: supervise core and data node.
+
+use std::env;
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use super::vega::Loaded;
+use super::{Outcome, Trouble, log, supervise};
+use crate::shell::{Reload, Start};
+use crate::store::small;
+
+pub(super) fn run(home: &Path) -> Outcome {
+    let loaded = Loaded::read(home)?;
+    log::begin(log::Stream::Stdout, false);
+    let settings = loaded.settings.clone();
+    if let Some((path, why)) = loaded.dialect().unfilled(&|path| small::read(path).ok()) {
+        return Err(Trouble::from(anyhow!("nothing can be run yet: {}: {why}", path.display())));
+    }
+    let reloaded = loaded.reloaded();
+    reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let again = home.to_owned();
+    let start = Start {
+        policy: reloaded.policy,
+        restarts: reloaded.restarts,
+        shared: false,
+        allow_network_file_system: settings.allow_network_file_system,
+        github: settings.github(|name| env::var_os(name))?,
+        reload: Some(Reload {
+            file: Loaded::config_file(&again),
+            load: Box::new(move || match Loaded::read(&again) {
+                Ok(loaded) => Ok(loaded.reloaded()),
+                Err(trouble) => Err(trouble.to_string()),
+            }),
+        }),
+        dialect: reloaded.dialect,
+    };
+    tracing::info!(home = %home.display(), dialect = start.dialect.instance(), "begins");
+    supervise::run(start)
+}

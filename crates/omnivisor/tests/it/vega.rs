@@ -1,0 +1,5 @@
+//! The dialect of Vega Visor, from outside: core and data node, upgraded from core's own word.
+
+mod pair;
+mod upgrade;
+mod world;

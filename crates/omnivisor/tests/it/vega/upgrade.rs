@@ -1,0 +1,49 @@
+//! Accepted, prefetched and verified, ready, stopped, switched, started.
+
+use omnivisor_testkit::{Kind, VegaBehaviour};
+
+use super::world::{ASSET, HEIGHT, NEW, OLD, World, installing, options};
+
+#[test]
+fn what_the_network_agrees_on_is_installed_before_the_height_and_switched_to_there() {
+    let world = World::with(installing().with_data_node());
+    world.publish(NEW, &VegaBehaviour::new(NEW));
+    let mut supervised = world.run();
+    world.wait_for(OLD);
+    world.accept(NEW);
+    world.wait_for_phase("staged");
+    assert_eq!(world.github.downloads(NEW, ASSET), 1);
+    assert_eq!(world.log().starts().len(), 2, "nothing was stopped for it");
+    assert!(world.installation.folder(NEW).join("vega").is_file());
+    let before = world.github.api_requests();
+
+    world.reach();
+    world.wait_for(NEW);
+    world.wait_for_commit(NEW);
+    assert_eq!(world.github.api_requests(), before, "no network in the outage");
+    assert_eq!(world.installation.assert_visor_would_start(), NEW);
+    let core = world.log().last_start_of(Kind::Core).unwrap();
+    let flag = ["--snapshot.load-from-block-height".to_owned(), HEIGHT.to_string()];
+    assert!(core.args.windows(2).any(|pair| pair == flag), "{:?}", core.args);
+    let story = world.log().story();
+    let stops: Vec<&String> = story.iter().filter(|line| line.contains("signal")).collect();
+    assert_eq!(stops, [&format!("core {OLD} signal 15"), &format!("datanode {OLD} signal 15")], "{story:#?}");
+    world.log().assert_never_double();
+    supervised.signal(15);
+    assert_eq!(supervised.wait(crate::world::SOON).code(), Some(0));
+    assert!(world.log().running().is_empty());
+}
+
+#[test]
+fn a_release_that_is_placed_by_hand_is_checked_and_switched_to() {
+    let world = World::with(options());
+    let _supervised = world.run();
+    world.wait_for(OLD);
+    world.installation.place_release(NEW, &VegaBehaviour::new(NEW));
+    world.accept(NEW);
+    world.wait_for_phase("staged");
+    world.reach();
+    world.wait_for(NEW);
+    world.wait_for_commit(NEW);
+    assert_eq!(world.installation.assert_visor_would_start(), NEW);
+}
