@@ -20,10 +20,10 @@ fmt:
 lint:
     cargo clippy --workspace --all-targets -- -D warnings
 
-# Measure an upgrade and a quiet night on the released binary.
+# Measure upgrades and a quiet night on the released binary.
 bench:
     cargo build --release -p omnivisor --examples
-    cargo bench -p omnivisor --bench main_job
+    cargo bench -p omnivisor --bench main_job --bench vega_upgrade
 
 # Plant bugs in a copy of the core, one at a time, and see that a test fails for each.
 planted *name:

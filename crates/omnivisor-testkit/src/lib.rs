@@ -14,6 +14,7 @@ pub mod fake_node;
 pub mod fake_vega;
 pub mod github;
 pub mod installation;
+pub mod measure;
 pub mod minting;
 pub mod node_log;
 mod options;

@@ -14,17 +14,15 @@
 mod nymvisor_way;
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use omnivisor_testkit::measure::{gone, head, mono_ns, pidfd, row, spread};
 use omnivisor_testkit::{
     Answer, Behaviour, Installation, Options, Sandbox, Supervised, Upstream, mint, sha256_hex, upgrade_info, wait_until,
 };
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::process::Pid;
 
 const ROUNDS: usize = 21;
 const SOON: Duration = Duration::from_secs(60);
@@ -39,21 +37,6 @@ fn template() -> PathBuf {
     let path = exe().with_file_name("examples").join("fake_node");
     assert!(path.exists(), "build the examples first: cargo build --release -p omnivisor --examples");
     path
-}
-
-pub fn mono_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
-}
-
-/// Waits until the process is gone and says when that was.
-pub fn gone(pidfd: &OwnedFd) -> u64 {
-    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None).unwrap();
-    mono_ns()
-}
-
-pub fn pidfd(pid: u32) -> OwnedFd {
-    pidfd_open(Pid::from_raw(pid.cast_signed()).unwrap(), PidfdFlags::empty()).unwrap()
 }
 
 struct Bench {
@@ -136,23 +119,11 @@ impl Bench {
     }
 }
 
-/// Minimum, median, maximum.
-pub fn spread(mut all: Vec<Duration>) -> String {
-    all.sort();
-    let ms = |duration: Duration| format!("{:.2}", duration.as_secs_f64() * 1000.0);
-    format!("{} / {} / {} ms", ms(all[0]), ms(all[all.len() / 2]), ms(all[all.len() - 1]))
-}
-
-fn row(what: &str, limit: &str, found: &str) {
-    println!("| {what:<62} | {limit:>12} | {found:<28} |");
-}
-
 fn main() {
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }
-    println!("| {:<62} | {:>12} | {:<28} |", "what (min / median / max where several)", "limit", "found");
-    println!("|{}|{}|{}|", "-".repeat(64), "-".repeat(14), "-".repeat(30));
+    head();
     let size = fs::metadata(exe()).unwrap().len();
     row("stripped binary", "10 MB", &format!("{:.2} MB", size as f64 / 1e6));
     outage();

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use omnivisor_testkit::measure::{mono_ns, pidfd};
 use omnivisor_testkit::{Behaviour, NodeLog, Sandbox, mint, wait_until};
-
-use super::{mono_ns, pidfd};
 
 pub struct NymvisorWay {
     sandbox: Sandbox,
