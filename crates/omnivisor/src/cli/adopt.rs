@@ -1,24 +1,21 @@
-//! `omnivisor adopt`: take over an installation of Nymvisor without starting anything, or show what that would do.
+//! `omnivisor adopt`: take over an installation of Nymvisor or Vega Visor without starting anything, or show what that would do.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use omnivisor_core::dialect::Dialect;
 use serde_json::Value;
 
-use super::nym::Loaded;
-use super::{Outcome, Trouble, env_file, nym_run, output};
+use super::installation::{Installation, Which};
+use super::{Outcome, Trouble, output};
 use crate::exit::Exit;
 use crate::shell;
 
 /// What is to be taken over.
 #[derive(Args)]
 pub(super) struct Adopt {
-    /// The instance, if there is more than one
-    #[arg(long)]
-    id: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// The env file that the instance is run with, if there is one
     #[arg(short, long)]
     config_env_file: Option<PathBuf>,
@@ -31,41 +28,27 @@ pub(super) struct Adopt {
 }
 
 pub(super) fn run(adopt: &Adopt) -> Outcome {
-    if let Some(file) = &adopt.config_env_file {
-        env_file::apply(file)?;
-    }
-    let loaded = Loaded::find_instance(adopt.id.as_deref())?;
-    let settings = loaded.settings()?;
-    let dialect = Arc::new(loaded.dialect(&settings, Vec::new()));
-    let (shared, allow) = (!dialect.context().siblings.is_empty(), settings.allow_network_file_system);
-    let policy = nym_run::policy(&settings, &*dialect, &loaded.config);
+    let installation = Installation::find(&adopt.which, adopt.config_env_file.as_deref(), false)?;
+    let Installation { dialect, policy, shared, allow_network_file_system: allow, .. } = installation;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
     let mut survey = runtime.block_on(shell::survey(&*dialect, policy, shared, allow));
-    let mut notes: Vec<String> = loaded.warnings().collect();
-    if !loaded.config.restart_on_failure {
-        notes.push(
-            "restart_on_failure is false: a node that fails ends the run with exit code 10 and is not started again; an upgrade \
-             is taken back at its first death"
-                .to_owned(),
-        );
-    }
-    survey["config"] = Value::from(loaded.file.display().to_string());
-    survey["notes"] = Value::from(notes);
+    survey["config"] = Value::from(installation.config.display().to_string());
+    survey["notes"] = Value::from(installation.notes);
     let ready = survey["ready"] == true;
     let done = ready && !adopt.dry_run && survey["takenOver"] == false;
     if done {
-        runtime.block_on(shell::adopt(&(dialect as Arc<dyn Dialect>), shared, allow))?;
+        runtime.block_on(shell::adopt(&dialect, shared, allow))?;
     }
-    output::result(&if adopt.json { survey.to_string() } else { describe(&survey, done) });
+    output::result(&if adopt.json { survey.to_string() } else { describe(&survey, installation.run, done) });
     if ready || (adopt.dry_run && survey["obstacles"].as_array().is_some_and(Vec::is_empty)) {
         return Ok(Exit::Success);
     }
-    Err(Trouble::from(anyhow!("{} cannot be taken over as it is", loaded.config.id))
+    Err(Trouble::from(anyhow!("{} cannot be taken over as it is", dialect.instance()))
         .hint("what stands in the way is listed above; nothing was changed"))
 }
 
 /// The survey for people. Nothing of what it lists was done unless `done`.
-fn describe(survey: &Value, done: bool) -> String {
+fn describe(survey: &Value, run: &str, done: bool) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let list = |key: &str| survey[key].as_array().cloned().unwrap_or_default();
     let mut lines = vec![
@@ -84,9 +67,9 @@ fn describe(survey: &Value, done: bool) -> String {
         ),
     });
     lines.push(match &survey["node"]["pid"] {
-        Value::Null => "node        does not run; `nymvisor run …` starts it".to_owned(),
+        Value::Null => format!("node        does not run; `{run}` starts it"),
         pid if survey["first"].is_string() => format!("node        runs (process {pid})"),
-        pid => format!("node        runs (process {pid}); `nymvisor run …` takes it over, undisturbed"),
+        pid => format!("node        runs (process {pid}); `{run}` takes it over, undisturbed"),
     });
     for pid in list("left") {
         lines.push(format!("left over   process {pid} of an earlier node is ended before a node is started"));
@@ -120,7 +103,7 @@ fn describe(survey: &Value, done: bool) -> String {
         (true, ..) => "This was done: the installation is taken over.".to_owned(),
         (false, true, _) => "It was taken over before; nothing was changed.".to_owned(),
         (false, false, true) => {
-            "Nothing was changed. `omnivisor adopt` or the first `nymvisor run …` does it.".to_owned()
+            format!("Nothing was changed. `omnivisor adopt` or the first `{run}` does it.")
         }
         (false, false, false) => "Nothing was changed.".to_owned(),
     });

@@ -4,10 +4,10 @@ use std::env;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::Value;
 
-use super::nym::Loaded;
+use super::installation::{Installation, Which};
 use super::{Outcome, adopt, env_file, output};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
@@ -16,7 +16,7 @@ use crate::shell::end_orphan;
 /// Verbs of our own.
 #[derive(Subcommand)]
 pub(super) enum Own {
-    /// Take over an installation of Nymvisor, or show what that would do
+    /// Take over an installation of Nymvisor or Vega Visor, or show what that would do
     Adopt(adopt::Adopt),
     /// Show what runs, what will be done, and why
     Status {
@@ -45,14 +45,6 @@ pub(super) enum Own {
         #[command(flatten)]
         which: Which,
     },
-}
-
-/// Which instance is meant.
-#[derive(Args)]
-pub(super) struct Which {
-    /// The instance, if more than one is running
-    #[arg(long)]
-    id: Option<String>,
 }
 
 pub(super) fn run(own: &Own) -> Outcome {
@@ -107,21 +99,21 @@ fn find(which: &Which) -> Result<Instance, Missing> {
         let error = anyhow!("there is no folder for running instances: set XDG_RUNTIME_DIR or OMNIVISOR_RUNTIME_DIR");
         return Err(Missing { error, several: false });
     };
-    find_in(control::running(&folder), which.id.as_deref(), folder)
+    find_in(control::running(&folder), which, folder)
 }
 
 /// No supervisor answers; but its node may be there.
 fn stop_orphan(which: &Which, not_running: anyhow::Error) -> Outcome {
     // What is said of the search for an installation would only hide what was asked for.
-    let Ok(loaded) = Loaded::find_instance(which.id.as_deref()) else { return Err(not_running.into()) };
-    loaded.log(true);
-    let settings = loaded.settings()?;
-    let dialect = loaded.dialect(&settings, Vec::new());
+    let installation = match Installation::find(which, None, true) {
+        Ok(installation) => installation,
+        Err(trouble) if which.home.is_some() => return Err(trouble),
+        Err(_) => return Err(not_running.into()),
+    };
+    let Installation { dialect, shared, grace, allow_network_file_system: allow, .. } = installation;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
-    let shared = !dialect.context().siblings.is_empty();
-    let grace = loaded.config.shutdown_grace_period;
-    let ended = runtime.block_on(end_orphan(&dialect, shared, grace, settings.allow_network_file_system))?;
-    let id = &loaded.config.id;
+    let ended = runtime.block_on(end_orphan(&*dialect, shared, grace, allow))?;
+    let id = dialect.instance();
     let Some(ended) = ended else {
         return Err(not_running.context(format!("no node of {id} runs, and no supervisor")).into());
     };
@@ -135,17 +127,15 @@ fn stop_orphan(which: &Which, not_running: anyhow::Error) -> Outcome {
     Ok(Exit::Success)
 }
 
-fn find_in(mut running: Vec<Instance>, id: Option<&str>, folder: PathBuf) -> Result<Instance, Missing> {
+fn find_in(mut running: Vec<Instance>, which: &Which, folder: PathBuf) -> Result<Instance, Missing> {
     let names = |running: &[Instance]| running.iter().map(|it| it.id.clone()).collect::<Vec<_>>().join(", ");
     let all = names(&running);
-    if let Some(id) = id {
-        running.retain(|instance| instance.id == id);
-    }
+    running.retain(|instance| which.is(instance));
     let error = match running.len() {
         1 => return Ok(running.remove(0)),
         0 if all.is_empty() => anyhow!("no instance is running (none has its socket in {})", folder.display()),
-        0 => anyhow!("no instance {} is running; these are: {all}", id.unwrap_or_default()),
-        _ => anyhow!("more than one instance is running: say which with --id ({all})"),
+        0 => anyhow!("no instance {} is running; these are: {all}", which.described()),
+        _ => anyhow!("more than one instance is running: say which with --id or --home ({all})"),
     };
     Err(Missing { error, several: running.len() > 1 })
 }
