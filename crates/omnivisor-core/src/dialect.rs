@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::github;
 use crate::health::{HealthProbe, Patience};
 use crate::release::{Identity, Installed, Release, Version};
 use crate::schedule::Announcement;
@@ -28,6 +29,19 @@ pub enum Watch {
     Url {
         /// What to ask.
         url: String,
+        /// How often.
+        every: Duration,
+    },
+    /// The releases of a repository on GitHub: ask every so often which there are.
+    Releases {
+        /// The repository's owner.
+        owner: String,
+        /// The repository.
+        repository: String,
+        /// The file of a release that describes it.
+        file: &'static str,
+        /// What the queue calls the place.
+        place: String,
         /// How often.
         every: Duration,
     },
@@ -137,6 +151,10 @@ pub trait ReleaseSource {
     fn height(&self, said: &[u8]) -> Option<u64>;
     /// How long it may give no answer.
     fn patience(&self) -> Patience;
+    /// Which of a repository's releases is followed, if any is.
+    fn follows<'a>(&self, releases: &'a [github::Release]) -> Option<&'a github::Release>;
+    /// What such a release, with the file that describes it, announces: as an upstream would answer.
+    fn announcement_of(&self, release: &github::Release, described: &[u8]) -> Result<Vec<u8>, DialectError>;
     /// What an upstream's answer changes in the queue.
     fn merge(&self, queue: &[u8], answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, DialectError>;
 }

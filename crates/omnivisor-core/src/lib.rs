@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod dialect;
 pub mod formats;
+pub mod github;
 pub mod health;
 pub mod journal;
 pub mod plan;

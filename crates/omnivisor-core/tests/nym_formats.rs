@@ -13,7 +13,7 @@ use omnivisor_core::dialect::nym::files::{
     CurrentVersionFile, FileError, HistoryFile, LARGEST, Lenient, PlanFile, UpgradeInfo,
 };
 use omnivisor_core::dialect::nym::queue::{
-    Context, Merged, Observed, Outcome, add_local, announcements, history_with, merge_upstream, settle,
+    Context, Merged, Observed, Outcome, Upstream, add_local, announcements, history_with, merge_upstream, settle,
 };
 use omnivisor_core::release::{Digest, Release, Version};
 use omnivisor_core::schedule::{Origin, Source, Trigger};
@@ -556,9 +556,13 @@ fn the_same_name_with_another_version_is_another_announcement() {
 
 // ---- the queue, changed
 
+fn from(place: &str) -> Upstream<'_> {
+    Upstream { place, approval: false }
+}
+
 fn merge(plan: &mut PlanFile, answer: &UpgradeInfo, ctx: &Context) -> Merged {
     let before = plan.clone();
-    let merged = merge_upstream(plan, answer, URL, ctx, &Version::new("1.0.0"), &|_| false);
+    let merged = merge_upstream(plan, answer, from(URL), ctx, &Version::new("1.0.0"), &|_| false);
     assert_eq!(merged.changed(), *plan != before, "{merged:?}");
     merged
 }
@@ -607,7 +611,7 @@ fn only_what_is_newer_and_not_denied_is_queued() {
     let digest = Digest::parse(&format!("sha256:{}", "ab".repeat(32))).unwrap();
     let denied = |release: &Release| release.digest.as_ref() == Some(&digest);
     let mut plan = empty();
-    let merged = merge_upstream(&mut plan, &up, URL, &context(), &Version::new("1"), &denied);
+    let merged = merge_upstream(&mut plan, &up, from(URL), &context(), &Version::new("1"), &denied);
     assert_eq!((merged, plan), (outcome(Outcome::Denied), empty()));
 }
 
@@ -653,7 +657,7 @@ fn a_withdrawn_announcement_leaves_the_queue() {
     merge(&mut plan, &answer("up", "2.0.0", "2030-01-01T00:00:00Z"), &context());
     let other = "https://other/";
     let third = answer("third", "2.5.0", "2030-06-01T00:00:00Z");
-    merge_upstream(&mut plan, &third, other, &context(), &Version::new("1.0.0"), &|_| false);
+    merge_upstream(&mut plan, &third, from(other), &context(), &Version::new("1.0.0"), &|_| false);
     plan.queued_up.push(Lenient::Known(answer("by hand", "2.1.0", "2031-01-01T00:00:00Z")));
     let withdrawn =
         |outcome, names: &[&str]| Merged { outcome, withdrawn: names.iter().map(|n| (*n).to_owned()).collect() };

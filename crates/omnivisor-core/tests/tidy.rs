@@ -17,7 +17,8 @@ const CORE: &[(&str, &[&str])] = &[
     ("journal", &["plan", "release", "schedule", "time"]),
     ("supervisor", &["release"]),
     ("agent", &["health", "journal", "plan", "release", "schedule", "supervisor", "time"]),
-    ("dialect", &["health", "release", "schedule", "time"]),
+    ("github", &["release", "time"]),
+    ("dialect", &["github", "health", "release", "schedule", "time"]),
     ("formats", &["journal", "plan", "release", "schedule", "time"]),
 ];
 

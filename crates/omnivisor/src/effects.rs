@@ -12,6 +12,7 @@ pub mod poll;
 pub mod preflight;
 pub mod probe;
 pub mod process;
+pub mod releases;
 pub mod restore;
 pub mod roll_call;
 pub mod run_command;

@@ -2,6 +2,8 @@
 //!
 //! Each key has a variable; the variable counts. A key that is not known is an error: it is one that does nothing.
 
+mod nym;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use omnivisor_core::health::{CommandProbe, HealthProbe};
 use serde::Deserialize;
 use url::Url;
 
+use self::nym::NymTable;
+pub use self::nym::Releases;
 use crate::effects::github::{GitHub, GitHubError, Token};
 
 /// The file as it is written.
@@ -26,6 +30,8 @@ struct File {
     github: GitHubTable,
     #[serde(default)]
     vega: VegaTable,
+    #[serde(default)]
+    nym: NymTable,
     allow_network_file_system: Option<bool>,
 }
 
@@ -126,6 +132,8 @@ pub struct Settings {
     pub restart_silent: bool,
     /// How long a data node's PostgreSQL is waited for before a start.
     pub postgres_patience: Duration,
+    /// Where a node of Nym has its releases from; none: from its configured upstream.
+    pub releases: Option<Releases>,
     /// Whether a file system on which locks are no guarantee may be used.
     pub allow_network_file_system: bool,
 }
@@ -193,6 +201,7 @@ impl Settings {
             github_token_file: token_file.map(|(_, path)| path.into()),
             restart_silent: silent.map(boolean).transpose()?.unwrap_or(false),
             postgres_patience: postgres.map(duration).transpose()?.unwrap_or(60 * second),
+            releases: Releases::resolve(file.nym, said)?,
             allow_network_file_system: allowed.map(boolean).transpose()?.unwrap_or(false),
         })
     }

@@ -7,6 +7,7 @@ mod act;
 mod adopt;
 mod answer;
 mod claim;
+mod gone;
 mod launch;
 mod node_watch;
 mod orphan;
@@ -44,6 +45,7 @@ use crate::store::small;
 
 pub use adopt::{JOURNAL, adopt, adopt_installation, initialise};
 pub use claim::StartError;
+pub use gone::upstream_gone;
 pub use orphan::{Ended, end_orphan};
 pub use reload::{Reload, Reloaded};
 pub use signals::Signals;
@@ -156,7 +158,7 @@ impl Shell {
     fn queue(&self) -> Option<PathBuf> {
         self.dialect.watches().into_iter().find_map(|watch| match watch {
             Watch::File(path) => Some(path),
-            Watch::Url { .. } | Watch::Node { .. } => None,
+            Watch::Url { .. } | Watch::Releases { .. } | Watch::Node { .. } => None,
         })
     }
 

@@ -5,9 +5,11 @@
 pub mod build_info;
 pub mod config;
 pub mod files;
+pub mod hashes;
 mod launch;
 pub mod platform;
 pub mod queue;
+mod source;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,19 +17,14 @@ use std::path::{Path, PathBuf};
 use self::build_info::BuildInfo;
 use self::config::Config;
 use self::files::{CurrentVersionFile, HistoryFile, Lenient, PlanFile, UpgradeInfo};
+use self::hashes::GitHubSource;
 use self::queue::Context;
-use super::{
-    CommandSpec, Contents, Dialect, DialectError, Endpoint, Found, Layout, Limits, Link, Merge, MirrorFile, Mirrored,
-    Observed, Paths, Read, ReleaseSource, Watch,
-};
-use crate::health::{HealthProbe, Patience};
+use super::{CommandSpec, Contents, Dialect, DialectError, Found, Layout, Link, MirrorFile, Mirrored, Paths, Read};
+use crate::health::HealthProbe;
 use crate::release::{Installed, Release, ReleaseName};
 use crate::time::Timestamp;
 
 pub use self::launch::identify_arguments;
-
-/// How much of a name from outside is said to people.
-const LONGEST_NAME: usize = 200;
 
 /// What a key store, a ticket store or a share is called in the homes of Nym's daemons. A key is never older than what was
 /// signed with it, a ticket is spent once.
@@ -42,6 +39,7 @@ pub struct Nym {
     paths: Paths,
     probe: HealthProbe,
     arguments: Vec<OsString>,
+    github: Option<GitHubSource>,
 }
 
 /// The folder of everything Nymvisor has below a home: `<home>/.nym/nymvisors`.
@@ -97,7 +95,12 @@ impl Nym {
             allow_download: config.allow_binaries_download,
             enforce_checksum: config.enforce_download_checksum,
         };
-        Self { config, context, paths, probe, arguments }
+        Self { config, context, paths, probe, arguments, github: None }
+    }
+
+    /// The same, with releases from a repository on GitHub in place of what the configured upstream announces.
+    pub fn following(self, github: Option<GitHubSource>) -> Self {
+        Self { github, ..self }
     }
 
     /// The configuration.
@@ -154,61 +157,6 @@ impl Nym {
 
 fn wrong(what: &str, error: impl std::fmt::Display) -> DialectError {
     DialectError { what: what.to_owned(), reason: error.to_string() }
-}
-
-impl ReleaseSource for Nym {
-    fn watches(&self) -> Vec<Watch> {
-        let url = Watch::Url { url: self.upstream(), every: self.config.upstream_polling_rate };
-        vec![Watch::File(self.paths.queue.clone()), url]
-    }
-
-    fn announced(&self, said: &[u8], _: Read<'_>) -> Result<Option<Observed>, DialectError> {
-        let plan = PlanFile::parse(said).map_err(|error| wrong("the upgrade plan", error))?;
-        Ok(Some(queue::announcements(&plan, &self.context)))
-    }
-
-    fn endpoint(&self, _: &Installed, _: Read<'_>) -> Option<Endpoint> {
-        None // a node of Nym says nothing of releases
-    }
-
-    fn question(&self, _: u64) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn height(&self, _: &[u8]) -> Option<u64> {
-        None
-    }
-
-    fn patience(&self) -> Patience {
-        Patience { first: u64::MAX, again: u64::MAX, restart: false }
-    }
-
-    fn merge(&self, queue: &[u8], answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, DialectError> {
-        let answer = UpgradeInfo::parse(answer).map_err(|error| wrong("the upstream's answer", error))?;
-        let mut plan = PlanFile::parse(queue).map_err(|error| wrong("the upgrade plan", error))?;
-        let merged = queue::merge_upstream(&mut plan, &answer, url, &self.context, limits.floor, limits.denied);
-        let what = format!("{} ({})", answer.version, answer.name);
-        let mut news: Vec<_> =
-            merged.withdrawn.iter().map(|name| (true, format!("upstream withdrew the upgrade {name}"))).collect();
-        match &merged.outcome {
-            queue::Outcome::Added => {
-                news.push((false, format!("upstream announces {what} for {}", answer.upgrade_time)));
-            }
-            queue::Outcome::Updated => news.push((false, format!("upstream corrected its announcement of {what}"))),
-            queue::Outcome::Denied => news.push((true, format!("upstream announces {what}, which has failed here"))),
-            queue::Outcome::Refused(why) => {
-                // A name that is none may be of any length.
-                let name: String = answer.name.chars().take(LONGEST_NAME).collect();
-                news.push((true, format!("upstream announces {name:?}, which cannot be followed: {why}")));
-            }
-            queue::Outcome::NotNewer if answer.version != limits.floor.as_str() => {
-                let floor = limits.floor;
-                news.push((true, format!("upstream announces {what}, which is not newer than {floor}: not followed")));
-            }
-            queue::Outcome::KeptLocal | queue::Outcome::Unchanged | queue::Outcome::NotNewer => {}
-        }
-        Ok(Merge { queue: merged.changed().then(|| plan.to_bytes()), news })
-    }
 }
 
 impl Layout for Nym {

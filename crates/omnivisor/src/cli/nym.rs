@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
+use omnivisor_core::dialect::Layout as _;
 use omnivisor_core::dialect::nym::config::{self, Config, Fragment, Warning};
 use omnivisor_core::dialect::nym::platform::platform_key;
 use omnivisor_core::dialect::nym::{self, Nym};
@@ -14,6 +15,7 @@ use omnivisor_core::dialect::nym::{self, Nym};
 use super::{Outcome, Trouble, build_info, env_file, log, nym_add_upgrade, nym_init, nym_run, output};
 use crate::exit::Exit;
 use crate::settings::Settings;
+use crate::shell::upstream_gone;
 
 /// Runs a Nym daemon and upgrades it: a drop-in for Nymvisor.
 #[derive(Parser)]
@@ -85,6 +87,9 @@ pub(super) fn run(nymvisor: Nymvisor) -> Outcome {
         NymCommand::Config { output } => {
             let loaded = Loaded::find()?;
             loaded.log(false);
+            if let Some(gone) = upstream_gone(&loaded.state()) {
+                tracing::warn!("{gone}");
+            }
             output.print_config(&loaded.config);
             Ok(Exit::Success)
         }
@@ -185,6 +190,10 @@ impl Loaded {
         ids.map(|id| nym::instance_folder(&self.home, &id).join("data/omnivisor")).collect()
     }
 
+    fn state(&self) -> PathBuf {
+        nym::instance_folder(&self.home, &self.config.id).join("data/omnivisor")
+    }
+
     /// Our own settings, which are beside the configuration.
     pub(super) fn settings(&self) -> anyhow::Result<Settings> {
         Ok(Settings::read(&self.file.with_file_name("omnivisor.toml"), |name| env::var_os(name))?)
@@ -194,7 +203,9 @@ impl Loaded {
     pub(super) fn dialect(&self, settings: &Settings, arguments: Vec<OsString>) -> Nym {
         let platform = platform_key(env::consts::OS, env::consts::ARCH);
         let probe = settings.probe(self.config.startup_period_duration);
-        Nym::new(&self.home, self.config.clone(), &platform, self.siblings(), probe, arguments)
+        let nym = Nym::new(&self.home, self.config.clone(), &platform, self.siblings(), probe, arguments);
+        let source = settings.releases.as_ref().map(|releases| releases.source(&nym.paths().state));
+        nym.following(source)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use omnivisor_core::github::Release;
 use omnivisor_core::plan::Failure;
 use omnivisor_core::release::Digest;
 use omnivisor_core::time::Timestamp;
@@ -17,11 +18,9 @@ use url::Url;
 use super::http::{Answer, HeaderMap, HeaderName, HeaderValue, Http, HttpError, StatusCode, header, shown};
 
 mod limit;
-mod release;
 mod token;
 
 use self::limit::Limit;
-pub use self::release::{Asset, Release};
 pub use self::token::{Token, TokenError};
 
 /// The largest answer: a release with notes and a thousand assets has one megabyte, and thirty of them without have less.
@@ -273,12 +272,26 @@ impl GitHub {
             }
             Err(error) => return Err(error),
         };
+        self.asset_of(owner, repository, &release, asset)
+    }
+
+    /// Where an asset of this release is, and its digest.
+    pub fn asset_of(
+        &self,
+        owner: &str,
+        repository: &str,
+        release: &Release,
+        asset: &str,
+    ) -> Result<Located, GitHubError> {
+        let tag = &release.tag;
+        let path = [owner, repository, "releases", "download", part(tag, "tag")?, part(asset, "asset")?];
+        let generated = below(&self.web, &path)?;
         let Some(found) = release.assets.iter().find(|it| it.name == asset) else {
             return Err(GitHubError::NoAsset {
                 repository: format!("{owner}/{repository}"),
                 tag: tag.to_owned(),
                 asset: asset.to_owned(),
-                there: release.assets.into_iter().take(NAMED).map(|it| it.name).collect(),
+                there: release.assets.iter().take(NAMED).map(|it| it.name.clone()).collect(),
             });
         };
         let (digest, size) = (found.digest.clone(), found.size);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use omnivisor_core::dialect::{Dialect, Limits, Merge};
 
+use super::github::GitHubError;
 use super::http::{Http, HttpError};
 use crate::checkpoint;
 use crate::store::atomic;
@@ -11,9 +12,9 @@ use crate::store::lock::{Lock, LockError};
 use crate::store::small;
 
 /// The largest announcement: build information and notes are kilobytes.
-const LARGEST: u64 = 1 << 20;
+pub(super) const LARGEST: u64 = 1 << 20;
 /// All of it within this.
-const ANSWER: Duration = Duration::from_secs(60);
+pub(super) const ANSWER: Duration = Duration::from_secs(60);
 /// How long somebody else may take to change the queue.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often somebody who takes no lock may be faster.
@@ -25,6 +26,9 @@ pub enum PollError {
     /// There was none.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// GitHub has none.
+    #[error(transparent)]
+    GitHub(#[from] GitHubError),
     /// It is not what it should be, or the queue is not.
     #[error(transparent)]
     Dialect(#[from] omnivisor_core::dialect::DialectError),

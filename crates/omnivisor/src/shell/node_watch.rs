@@ -53,7 +53,7 @@ impl Shell {
     pub(super) fn ask_node(&mut self) {
         let pace = self.dialect.watches().into_iter().find_map(|watch| match watch {
             Watch::Node { every, near } => Some((every, near)),
-            Watch::File(_) | Watch::Url { .. } => None,
+            Watch::File(_) | Watch::Url { .. } | Watch::Releases { .. } => None,
         });
         if let Some(pace) = pace {
             tokio::spawn(ask(pace, self.asked.subscribe(), self.news.0.clone()));

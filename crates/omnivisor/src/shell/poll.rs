@@ -10,6 +10,9 @@ use omnivisor_core::release::{Release, Version};
 use tokio::sync::watch;
 
 use super::Shell;
+use super::gone::Gone;
+use crate::effects::poll::PollError;
+use crate::effects::releases::Releases;
 use crate::effects::{http, poll};
 
 /// However often it is configured: nobody's upstream is asked faster.
@@ -28,21 +31,57 @@ pub(super) struct Known {
 impl Shell {
     /// Begins to ask.
     pub(super) fn poll(&self) -> Vec<tokio::task::JoinHandle<()>> {
-        let urls = self.dialect.watches().into_iter().filter_map(|watch| match watch {
-            Watch::Url { url, every } => Some((url, every)),
+        let places = self.dialect.watches().into_iter().filter_map(|watch| match watch {
+            Watch::Url { url, every } => Some((Upstream::Address(url), every)),
+            Watch::Releases { owner, repository, file, place, every } => {
+                let releases = Releases::new(self.github.clone(), owner, repository, file);
+                Some((Upstream::GitHub { releases, place }, every))
+            }
             Watch::File(_) | Watch::Node { .. } => None,
         });
-        urls.map(|(url, every)| {
-            let (dialect, known) = (self.dialect.clone(), self.known.subscribe());
-            tokio::spawn(async move {
-                let mut said = Said::default();
-                loop {
-                    said.round(ask_upstream(&dialect, &url, &known).await);
-                    tokio::time::sleep(every.max(LEAST)).await;
-                }
+        places
+            .map(|(mut upstream, every)| {
+                let (dialect, known) = (self.dialect.clone(), self.known.subscribe());
+                tokio::spawn(async move {
+                    let mut said = Said::default();
+                    let mut gone = Gone::of(&dialect.paths().state);
+                    loop {
+                        let answer = upstream.ask(&*dialect).await;
+                        match upstream {
+                            Upstream::Address(_) => gone.look(&answer),
+                            Upstream::GitHub { .. } => gone.does_not_matter(),
+                        }
+                        said.round(take_in(&dialect, answer, upstream.place(), &known).await, gone.advice());
+                        tokio::time::sleep(every.max(LEAST)).await;
+                    }
+                })
             })
-        })
-        .collect()
+            .collect()
+    }
+}
+
+/// Somewhere that announcements are made.
+enum Upstream {
+    /// An address that answers with one.
+    Address(String),
+    /// A repository of releases.
+    GitHub { releases: Releases, place: String },
+}
+
+impl Upstream {
+    async fn ask(&mut self, dialect: &dyn Dialect) -> Result<Vec<u8>, PollError> {
+        match self {
+            Self::Address(url) => poll::ask(url).await,
+            Self::GitHub { releases, .. } => releases.ask(dialect).await,
+        }
+    }
+
+    /// What the queue calls it, which everybody can read: what may be secret in an address is not written there.
+    fn place(&self) -> String {
+        match self {
+            Self::Address(url) => http::shown(url),
+            Self::GitHub { place, .. } => place.clone(),
+        }
     }
 }
 
@@ -52,7 +91,8 @@ struct Said(BTreeMap<String, Instant>);
 
 impl Said {
     /// Says what is new of this round, and once a day what is not.
-    fn round(&mut self, news: Vec<(bool, String)>) {
+    fn round(&mut self, mut news: Vec<(bool, String)>, advice: Option<String>) {
+        news.extend(advice.map(|advice| (true, advice)));
         self.0.retain(|text, _| news.iter().any(|(_, new)| new == text));
         for (warning, text) in news {
             let again = self.0.get(&text).is_some_and(|said| said.elapsed() < AGAIN);
@@ -68,25 +108,28 @@ impl Said {
     }
 }
 
-/// Asks, and brings the answer into the queue; what an operator should read of it, and whether it is a warning.
-async fn ask_upstream(dialect: &Arc<dyn Dialect>, url: &str, known: &watch::Receiver<Known>) -> Vec<(bool, String)> {
+/// Brings an answer into the queue; what an operator should read of it, and whether it is a warning.
+async fn take_in(
+    dialect: &Arc<dyn Dialect>,
+    answer: Result<Vec<u8>, PollError>,
+    place: String,
+    known: &watch::Receiver<Known>,
+) -> Vec<(bool, String)> {
     let warning = |text: String| vec![(true, text)];
-    let answer = match poll::ask(url).await {
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return warning(format!("upstream cannot be asked; the node runs on: {error}")),
     };
-    // The plan can be read by everybody: what may be secret in the address is not written there.
-    let (dialect, place, known) = (dialect.clone(), http::shown(url), known.borrow().clone());
+    let (dialect, from, known) = (dialect.clone(), place.clone(), known.borrow().clone());
     let merged = tokio::task::spawn_blocking(move || {
         let denied = |release: &Release| known.denied.contains(release);
         let limits = omnivisor_core::dialect::Limits { floor: &known.floor, denied: &denied };
-        poll::merge(&*dialect, &answer, &place, &limits)
+        poll::merge(&*dialect, &answer, &from, &limits)
     });
     match merged.await {
         Ok(Ok(merge)) => merge.news,
         Ok(Err(error)) => {
-            let url = http::shown(url);
-            warning(format!("what upstream ({url}) answers changes nothing; the node runs on: {error}"))
+            warning(format!("what upstream ({place}) answers changes nothing; the node runs on: {error}"))
         }
         Err(error) => warning(format!("upstream's answer could not be looked at: {error}")),
     }

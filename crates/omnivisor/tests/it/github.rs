@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use omnivisor::effects::fetch::{Download, download};
-use omnivisor::effects::github::{Fetched, GitHub, GitHubError, How, Located, Release, Token};
+use omnivisor::effects::github::{Fetched, GitHub, GitHubError, How, Located, Token};
+use omnivisor_core::github::Release;
 use omnivisor_core::plan::{Failure, FailureKind};
 use omnivisor_core::release::{Algorithm, Digest};
 use omnivisor_core::time::Timestamp;

@@ -18,6 +18,7 @@ mod guide;
 mod never_lost;
 mod nymvisor_fixtures;
 mod peer_defects;
+mod releases;
 mod run_to_its_end;
 mod supervise;
 mod upgrade;

@@ -132,12 +132,21 @@ impl Merged {
     }
 }
 
-/// Takes over what `url` announces now: queues it or corrects what is queued, and withdraws from this instance whatever
+/// Where an announcement comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream<'a> {
+    /// The place, as the queue names it.
+    pub place: &'a str,
+    /// Whether what is announced there waits for a person.
+    pub approval: bool,
+}
+
+/// Takes over what is announced there now: queues it or corrects what is queued, and withdraws from this instance whatever
 /// else was taken from there before. `floor` is the highest version that was ever here; `denied` knows what failed.
 pub fn merge_upstream(
     plan: &mut PlanFile,
     answer: &UpgradeInfo,
-    url: &str,
+    from: Upstream<'_>,
     ctx: &Context,
     floor: &Version,
     denied: &dyn Fn(&Release) -> bool,
@@ -150,13 +159,13 @@ pub fn merge_upstream(
         Ok(release) => release,
         Err(reason) => return Merged { outcome: Outcome::Refused(reason), withdrawn: Vec::new() },
     };
-    let withdrawn = leave_all(plan, ctx, |info| upstream(info) == Some(url) && !is_release(info, answer));
+    let withdrawn = leave_all(plan, ctx, |info| upstream(info) == Some(from.place) && !is_release(info, answer));
     let outcome = if release.version.precedence(floor) != Some(Ordering::Greater) {
         Outcome::NotNewer
     } else if denied(&release) {
         Outcome::Denied
     } else {
-        queue_answer(plan, answer, url, ctx)
+        queue_answer(plan, answer, from, ctx)
     };
     let merged = Merged { outcome, withdrawn };
     if merged.changed() {
@@ -169,14 +178,18 @@ fn is_release(info: &UpgradeInfo, other: &UpgradeInfo) -> bool {
     info.name == other.name && info.version == other.version
 }
 
-fn queue_answer(plan: &mut PlanFile, answer: &UpgradeInfo, url: &str, ctx: &Context) -> Outcome {
+fn queue_answer(plan: &mut PlanFile, answer: &UpgradeInfo, from: Upstream<'_>, ctx: &Context) -> Outcome {
     let queued = plan.queued_up.iter_mut().find_map(|entry| match entry {
         Lenient::Known(info) if is_release(info, answer) => Some(info),
         _ => None,
     });
     let Some(queued) = queued else {
         let mut info = answer.clone();
-        let own = info.omnivisor.insert(Own { upstream: Some(url.to_owned()), ..Own::default() });
+        let own = info.omnivisor.insert(Own {
+            upstream: Some(from.place.to_owned()),
+            approval: from.approval,
+            ..Own::default()
+        });
         if !ctx.siblings.is_empty() {
             own.instances = Some([(ctx.instance.clone(), answer.upgrade_time)].into());
         }
@@ -189,10 +202,11 @@ fn queue_answer(plan: &mut PlanFile, answer: &UpgradeInfo, url: &str, ctx: &Cont
     let followed = time_for(queued, &ctx.instance).is_some();
     let mut next =
         UpgradeInfo { omnivisor: queued.omnivisor.clone(), upgrade_time: queued.upgrade_time, ..answer.clone() };
-    let source = &mut next.omnivisor.get_or_insert_default().upstream;
+    let own = next.omnivisor.get_or_insert_default();
+    own.approval = from.approval;
     // What Nymvisor queued has no address yet. With siblings, whoever took it first keeps the right to withdraw it.
-    if source.is_none() || ctx.siblings.is_empty() {
-        *source = Some(url.to_owned());
+    if own.upstream.is_none() || ctx.siblings.is_empty() {
+        own.upstream = Some(from.place.to_owned());
     }
     set_time(&mut next, answer.upgrade_time, ctx);
     if *queued == next {

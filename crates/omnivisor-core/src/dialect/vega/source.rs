@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::admin::{self, Accepted};
 use super::{Vega, node_config};
 use crate::dialect::{DialectError, Endpoint, Limits, Merge, Observed, Read, Refused, ReleaseSource, Watch};
+use crate::github;
 use crate::health::Patience;
 use crate::release::{Identity, Installed, Release, Version};
 use crate::schedule::{Announcement, Asset, Origin, Source, Trigger};
@@ -40,6 +41,17 @@ impl ReleaseSource for Vega {
             expected: Identity::default(),
         };
         Ok(Some(Observed { announcements: vec![announcement], refused: Vec::new() }))
+    }
+
+    fn follows<'a>(&self, _: &'a [github::Release]) -> Option<&'a github::Release> {
+        None
+    }
+
+    fn announcement_of(&self, _: &github::Release, _: &[u8]) -> Result<Vec<u8>, DialectError> {
+        Err(DialectError {
+            what: "a list of releases".to_owned(),
+            reason: "core says which release is next".to_owned(),
+        })
     }
 
     fn merge(&self, _: &[u8], _: &[u8], _: &str, _: &Limits<'_>) -> Result<Merge, DialectError> {

@@ -48,7 +48,11 @@ fn announcement(info: &UpgradeInfo, time: Timestamp, ctx: &Context) -> Result<An
     };
     Ok(Announcement {
         release: release(info, ctx)?,
-        trigger: if info.manual { Trigger::OnCommand { ends: true } } else { Trigger::At(time) },
+        trigger: match own.is_some_and(|own| own.approval) {
+            true => Trigger::OnCommand { ends: false },
+            false if info.manual => Trigger::OnCommand { ends: true },
+            false => Trigger::At(time),
+        },
         published: info.publish_date.map(|stamp| stamp.0),
         origin,
         source: source(info, ctx),

@@ -1,9 +1,12 @@
 //! A release as GitHub's API tells of it. What is not needed is not looked at, and what is odd is left out.
+//!
+//! Source of the format: <https://docs.github.com/en/rest/releases/releases>, version 2022-11-28 of the API.
 
-use omnivisor_core::release::Digest;
-use omnivisor_core::time::Timestamp;
 use serde_json::{Map, Value};
 use url::Url;
+
+use crate::release::Digest;
+use crate::time::Timestamp;
 
 /// A release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,13 +40,13 @@ pub struct Asset {
 
 impl Release {
     /// Reads an answer that is one release; the error says what is wrong with it.
-    pub(super) fn parse(answer: &[u8]) -> Result<Self, String> {
+    pub fn parse(answer: &[u8]) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
         Self::of(&value).ok_or_else(|| "it is no release with a tag_name".to_owned())
     }
 
     /// Reads an answer that is a list of releases. What is no release in it is left out.
-    pub(super) fn parse_list(answer: &[u8]) -> Result<Vec<Self>, String> {
+    pub fn parse_list(answer: &[u8]) -> Result<Vec<Self>, String> {
         let value: Value = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
         let list = value.as_array().ok_or("it is no list of releases")?;
         Ok(list.iter().filter_map(Self::of).collect())
