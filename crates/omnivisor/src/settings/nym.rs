@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn an_instance_is_as_late_as_it_was_and_not_as_late_as_another_one() {
         let releases = resolve("github = 'a/b'\ncool-down = '10h'\nspread = '5h'").unwrap().unwrap();
-        let hours = |count| Duration::from_secs(count * 3600);
+        let hours = |count: u64| Duration::from_secs(count * 3600);
         let waits: Vec<_> = (0..20).map(|it| releases.source(Path::new(&format!("/{it}"))).wait).collect();
         assert!(waits.iter().all(|wait| *wait >= hours(10) && *wait <= hours(15)), "{waits:?}");
         let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
