@@ -2,5 +2,6 @@
 
 mod own;
 mod pair;
+mod postgres;
 mod upgrade;
 mod world;
