@@ -109,6 +109,12 @@ pub(super) fn describe(standing: &Standing, announced: &Announcement) -> String 
     }
 }
 
+/// What is shown of something that is announced and cannot be followed.
+pub(super) fn refused(refused: &Refused) -> Value {
+    let standing = format!("cannot be followed: {}", refused.reason);
+    json!({ "name": refused.name, "version": null, "due": null, "standing": standing })
+}
+
 /// Logs what was found at the start.
 pub(super) fn tell_one(record: &Record) {
     if let Record::TakenOver { installed, .. } = record {
@@ -192,7 +198,7 @@ impl Shell {
     pub(super) fn status(&self) -> Value {
         let now = clock::now();
         let journal = self.agent.journal();
-        let announced: Vec<Value> = self
+        let mut announced: Vec<Value> = self
             .agent
             .announced()
             .iter()
@@ -209,6 +215,7 @@ impl Shell {
                 })
             })
             .collect();
+        announced.extend(self.told.refused.iter().map(refused));
         let running = self.node.as_ref().filter(|_| self.supervisor.is_running());
         json!({
             "instance": self.dialect.instance(),
