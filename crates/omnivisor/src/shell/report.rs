@@ -216,12 +216,18 @@ impl Shell {
             })
             .collect();
         announced.extend(self.told.refused.iter().map(refused));
+        let state = match &self.supervisor {
+            supervisor if supervisor.is_running() => "running",
+            supervisor if supervisor.is_down() => "down",
+            _ if self.preparing.is_some() => "starting",
+            _ => "ending",
+        };
         let running = self.node.as_ref().filter(|_| self.supervisor.is_running());
         json!({
             "instance": self.dialect.instance(),
             "supervisor": std::process::id(),
             "node": {
-                "state": if running.is_some() { "running" } else if self.supervisor.is_down() { "down" } else { "ending" },
+                "state": state,
                 "pid": running.and_then(|node| node.mains().first()).map(|main| main.id().pid),
                 "processes": running.map_or_else(Vec::new, |node| {
                     node.mains().iter().map(|main| json!({ "name": main.name(), "pid": main.id().pid })).collect()
