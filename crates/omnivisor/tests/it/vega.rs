@@ -5,5 +5,6 @@ mod held;
 mod own;
 mod pair;
 mod postgres;
+mod supervision;
 mod upgrade;
 mod world;
