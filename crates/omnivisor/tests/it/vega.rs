@@ -1,5 +1,6 @@
 //! The dialect of Vega Visor, from outside: core and data node, upgraded from core's own word.
 
+mod doubles;
 mod height;
 mod held;
 mod own;
