@@ -78,6 +78,8 @@ pub struct Shell {
     node: Option<Node>,
     group: Option<process::Group>,
     node_lock: Option<Lock>,
+    /// Those in the node's homes, which are inherited with it.
+    home_locks: Vec<(PathBuf, Lock)>,
     mark: String,
     /// Whether a node that fails is restarted at all.
     restarts: bool,

@@ -18,8 +18,8 @@ pub struct Gate {
     pub go: OwnedFd,
     /// The other end of `go`. The child has a copy and must close it, or it would wait for itself for ever.
     pub go_sender: RawFd,
-    /// A descriptor that the program is to inherit: the node's lock.
-    pub inherit: Option<OwnedFd>,
+    /// Descriptors that the program is to inherit: the node's locks.
+    pub inherit: Vec<OwnedFd>,
 }
 
 /// Puts `gate` in front of what `command` executes.
@@ -28,7 +28,7 @@ pub fn hold_at_gate(command: &mut Command, gate: Gate) {
     let wait = move || {
         // SAFETY: the descriptor is this process's own copy of the parent's end, made by fork; nothing else uses it here.
         unsafe { rustix::io::close(go_sender) };
-        if let Some(lock) = &inherit {
+        for lock in &inherit {
             fcntl_setfd(lock, FdFlags::empty())?;
         }
         let pid = rustix::process::getpid().as_raw_nonzero().get();

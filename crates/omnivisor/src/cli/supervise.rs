@@ -41,7 +41,7 @@ async fn supervise(start: Start) -> Outcome {
         StartError::AlreadyRunning(_) => {
             Trouble::new(Exit::AlreadyRunning, error).hint("`omnivisor status` shows it, `omnivisor stop` ends it")
         }
-        StartError::Peer { .. } => Trouble::new(Exit::AlreadyRunning, error),
+        StartError::Peer { .. } | StartError::HomeInUse { .. } => Trouble::new(Exit::AlreadyRunning, error),
         StartError::FileSystem { .. } => Trouble::from(error)
             .hint("`allow-network-file-system = true` in omnivisor.toml, if only this machine ever runs this node"),
         error => error.into(),

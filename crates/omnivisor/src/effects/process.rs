@@ -113,17 +113,17 @@ impl Launcher {
     }
 
     /// Starts one process of a node. `record` is called when its process exists and before it executes anything; if this process
-    /// dies meanwhile, nothing is executed. `lock` is inherited by it and by whatever it starts.
+    /// dies meanwhile, nothing is executed. `locks` are inherited by it and by whatever it starts.
     pub fn start(
         &self,
         spec: &CommandSpec,
         mark: &str,
-        lock: Option<&Lock>,
+        locks: &[&Lock],
         record: impl FnOnce(ProcessId),
     ) -> io::Result<Main> {
         let (ready, ready_sender) = pipe_with(PipeFlags::CLOEXEC)?;
         let (go, go_sender) = pipe_with(PipeFlags::CLOEXEC)?;
-        let inherit = lock.map(|lock| lock.file().as_fd().try_clone_to_owned()).transpose()?;
+        let inherit = locks.iter().map(|lock| lock.file().as_fd().try_clone_to_owned()).collect::<Result<_, _>>()?;
         let mut command = Command::new(&spec.program);
         command.args(&spec.arguments).env(MARK, mark).stdin(Stdio::null()).process_group(0);
         command.env_remove(Token::VARIABLE); // that is ours, and no node's business

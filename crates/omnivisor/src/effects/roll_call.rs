@@ -249,6 +249,13 @@ pub fn holders(lock: &Path, mark: &str) -> Vec<ProcessId> {
     all_pids().filter(|pid| *pid != own).filter(is_one).filter_map(ProcessId::of).collect()
 }
 
+/// The processes that hold this lock file and carry this mark.
+pub fn marked_holders(lock: &Path, mark: &str) -> Vec<ProcessId> {
+    let is_ours =
+        |process: &ProcessId| mark_of(process.pid).as_deref() == Some(mark.as_bytes()) && holds(process.pid, lock);
+    holders(lock, mark).into_iter().filter(is_ours).collect()
+}
+
 /// Whether a process has this file open.
 fn holds(pid: i32, file: &Path) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();

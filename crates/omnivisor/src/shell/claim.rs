@@ -1,4 +1,4 @@
-//! Take an instance for oneself: two locks, so that nobody else supervises it, or its home.
+//! Take an instance for oneself: its lock, and those of its homes, so that nobody else supervises it, or runs a node on them.
 
 use std::fs;
 use std::io;
@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use omnivisor_core::dialect::Dialect;
 
+use super::present;
 use crate::clock;
 use crate::effects::process::ProcessId;
+use crate::effects::roll_call;
 use crate::store::lock::{self, Lock, LockError};
 use crate::store::small;
 
@@ -17,6 +19,8 @@ use crate::store::small;
 pub(super) const SUPERVISOR_LOCK: &str = "supervisor.lock";
 /// Held by the supervisor, too, in the node's home: instances may share a home by mistake.
 const HOME_LOCK: &str = "omnivisor.lock";
+/// Held by the node, beside that: a node outlives its supervisor, and another instance must not run one beside it.
+const HOME_NODE_LOCK: &str = "omnivisor-node.lock";
 
 /// How long a lock whose holder is dead may still be held.
 const ORPHANED_LOCK: Duration = Duration::from_secs(5);
@@ -36,6 +40,14 @@ pub enum StartError {
         peer: i32,
         /// What that is called.
         name: String,
+    },
+    /// Another instance's node is on a home of this one's.
+    #[error("the home {home} is used by a node of {holder}: stop that first", home = .home.display())]
+    HomeInUse {
+        /// The home.
+        home: PathBuf,
+        /// Whose node.
+        holder: String,
     },
     /// The locks would be no guarantee.
     #[error("{path} is on {kind}, where locks are no guarantee that the node runs once", path = .path.display())]
@@ -81,15 +93,54 @@ pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool
     }
     fs::create_dir_all(&paths.beside).map_err(state(format!("{} cannot be made", paths.beside.display())))?;
     let mut locks = vec![supervisor_lock];
-    let mut homes = dialect.homes(&|path| small::read(path).ok());
-    // In one order, whatever the order of the arguments that name them; and a home that two nodes share is locked once.
-    homes = homes.iter().filter_map(|home| fs::canonicalize(home).ok()).collect();
-    homes.sort();
-    homes.dedup();
-    for home in homes {
+    for home in homes(dialect) {
         locks.push(lock_home(&home, dialect.instance()).await?);
+        match lock_for_node(dialect, &home) {
+            // Given back: nobody else starts a node here as long as the home is ours.
+            Ok(_) | Err(NodeThere::Ours(_)) => {}
+            Err(NodeThere::Another(error)) => return Err(error),
+        }
     }
     Ok(locks)
+}
+
+/// The homes that are there, in one order, whatever the order of the arguments that name them; one that two nodes share is
+/// locked once.
+pub(super) fn homes(dialect: &dyn Dialect) -> Vec<PathBuf> {
+    let homes = dialect.homes(&|path| small::read(path).ok());
+    let mut homes: Vec<PathBuf> = homes.iter().filter_map(|home| fs::canonicalize(home).ok()).collect();
+    homes.sort();
+    homes.dedup();
+    homes
+}
+
+/// Why a home is not free for a node to be started.
+pub(super) enum NodeThere {
+    /// These processes of this instance's node are on it.
+    Ours(Vec<ProcessId>),
+    /// Another instance's is, or nobody can tell.
+    Another(StartError),
+}
+
+/// Takes the lock in a home that a node which is started on it inherits.
+pub(super) fn lock_for_node(dialect: &dyn Dialect, home: &Path) -> Result<Lock, NodeThere> {
+    let path = home.join(HOME_NODE_LOCK);
+    match Lock::try_take(&path) {
+        Ok(mut lock) => {
+            let whose =
+                format!("instance {}, whose state is in {}\n", dialect.instance(), dialect.paths().state.display());
+            let _ = lock.sign(&whose); // for people
+            Ok(lock)
+        }
+        Err(LockError::Held { holder, .. }) => {
+            let ours = roll_call::marked_holders(&path, &present::mark(dialect));
+            match ours.is_empty() {
+                true => Err(NodeThere::Another(StartError::HomeInUse { home: home.to_owned(), holder })),
+                false => Err(NodeThere::Ours(ours)),
+            }
+        }
+        Err(error) => Err(NodeThere::Another(error.into())),
+    }
 }
 
 /// Takes the supervisor's lock. A holder that is dead has left it to a child that had not executed yet, and which ends as

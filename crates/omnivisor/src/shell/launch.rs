@@ -12,6 +12,7 @@ use omnivisor_core::release::{Installed, Release, Version};
 use omnivisor_core::supervisor::{Exit, LaunchKey, Seen, Wanted};
 use tokio::task::JoinHandle;
 
+use super::claim::{self, NodeThere};
 use super::{Shell, adopt, present};
 use crate::effects::process::{self, Group, Main, Node, ProcessId};
 use crate::effects::roll_call::{self, LaunchRecord};
@@ -158,6 +159,7 @@ impl Shell {
         let commands = self.dialect.commands(&key.installed, why, answered, &read);
         let start = commands.map_err(|error| NoStart::Failed(error.to_string())).and_then(|commands| {
             self.take_node_lock()?;
+            self.take_home_locks()?;
             Ok(commands)
         });
         let commands = match start {
@@ -228,9 +230,10 @@ impl Shell {
                 tracing::warn!(path = %file.display(), %error, "the node's start cannot be noted");
             }
         };
+        let locks: Vec<&Lock> = self.node_lock.iter().chain(self.home_locks.iter().map(|(_, lock)| lock)).collect();
         let mut tries = 0;
         loop {
-            match self.launcher.start(spec, &self.mark, self.node_lock.as_ref(), record) {
+            match self.launcher.start(spec, &self.mark, &locks, record) {
                 // It was written a moment ago, and a child that has not executed yet still has it open.
                 Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 40 => {
                     tries += 1;
@@ -259,10 +262,33 @@ impl Shell {
         if left.is_empty() {
             return Err(NoStart::Failed(error));
         }
+        Err(self.end_first(left))
+    }
+
+    /// Those in the node's homes, to be inherited, too: no other instance starts a node on one of them as long as this one's
+    /// lives, with or without its supervisor.
+    fn take_home_locks(&mut self) -> Result<(), NoStart> {
+        let homes = claim::homes(&*self.dialect);
+        self.home_locks.retain(|(home, _)| homes.contains(home));
+        for home in homes {
+            if self.home_locks.iter().any(|(locked, _)| *locked == home) {
+                continue;
+            }
+            match claim::lock_for_node(&*self.dialect, &home) {
+                Ok(lock) => self.home_locks.push((home, lock)),
+                Err(NodeThere::Ours(left)) => return Err(self.end_first(left)),
+                Err(NodeThere::Another(error)) => return Err(NoStart::Failed(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in the way is the node from now on, until it is gone.
+    fn end_first(&mut self, left: Vec<ProcessId>) -> NoStart {
         let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
         tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
         self.group = Some(Group::only(left));
-        Err(NoStart::InTheWay)
+        NoStart::InTheWay
     }
 }
 

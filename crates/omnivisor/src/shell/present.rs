@@ -65,7 +65,7 @@ impl Present {
 }
 
 /// The mark of the processes of this instance's node.
-fn mark(dialect: &dyn Dialect) -> String {
+pub(super) fn mark(dialect: &dyn Dialect) -> String {
     format!("{}:{}", dialect.instance(), dialect.paths().state.display())
 }
 

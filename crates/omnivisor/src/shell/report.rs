@@ -109,6 +109,12 @@ pub(super) fn describe(standing: &Standing, announced: &Announcement) -> String 
     }
 }
 
+/// What is shown of something that is announced and cannot be followed.
+pub(super) fn refused(refused: &Refused) -> Value {
+    let standing = format!("cannot be followed: {}", refused.reason);
+    json!({ "name": refused.name, "version": null, "due": null, "standing": standing })
+}
+
 /// Logs what was found at the start.
 pub(super) fn tell_one(record: &Record) {
     if let Record::TakenOver { installed, .. } = record {
@@ -192,7 +198,7 @@ impl Shell {
     pub(super) fn status(&self) -> Value {
         let now = clock::now();
         let journal = self.agent.journal();
-        let announced: Vec<Value> = self
+        let mut announced: Vec<Value> = self
             .agent
             .announced()
             .iter()
@@ -209,12 +215,19 @@ impl Shell {
                 })
             })
             .collect();
+        announced.extend(self.told.refused.iter().map(refused));
+        let state = match &self.supervisor {
+            supervisor if supervisor.is_running() => "running",
+            supervisor if supervisor.is_down() => "down",
+            _ if self.preparing.is_some() => "starting",
+            _ => "ending",
+        };
         let running = self.node.as_ref().filter(|_| self.supervisor.is_running());
         json!({
             "instance": self.dialect.instance(),
             "supervisor": std::process::id(),
             "node": {
-                "state": if running.is_some() { "running" } else if self.supervisor.is_down() { "down" } else { "ending" },
+                "state": state,
                 "pid": running.and_then(|node| node.mains().first()).map(|main| main.id().pid),
                 "processes": running.map_or_else(Vec::new, |node| {
                     node.mains().iter().map(|main| json!({ "name": main.name(), "pid": main.id().pid })).collect()

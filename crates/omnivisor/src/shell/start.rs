@@ -86,6 +86,7 @@ impl Start {
             node: None,
             group: None,
             node_lock,
+            home_locks: Vec::new(),
             mark,
             restarts: self.restarts.on_failure,
             ends_after_switch,

@@ -112,10 +112,7 @@ fn announced(dialect: &dyn Dialect, records: &[Record], policy: Policy, queue: &
             "standing": report::describe(&agent.standing(now, announced), announced),
         })
     });
-    let refused = observed.refused.iter().map(|refused| {
-        json!({ "name": refused.name, "version": null, "due": null, "standing": format!("cannot be followed: {}", refused.reason) })
-    });
-    announced.chain(refused).collect()
+    announced.chain(observed.refused.iter().map(report::refused)).collect()
 }
 
 /// The files for other tools that say something else than what is there.

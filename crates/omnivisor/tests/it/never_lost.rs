@@ -83,7 +83,7 @@ fn a_start_that_cannot_be_noted_is_made_all_the_same() {
 #[test]
 fn two_instances_of_one_home_run_one_node() {
     let world = World::new();
-    let _first = world.run();
+    let mut first = world.run();
     let pid = world.wait_for("1.0.0");
     let genesis = world.minted(&Behaviour::new("1.0.0"));
     let directory = Some(world.sandbox.path().join("other-data"));
@@ -94,6 +94,15 @@ fn two_instances_of_one_home_run_one_node() {
     let mut second = world.sandbox.spawn(command);
     assert_eq!(second.wait(SOON).code(), Some(12), "{}", second.stderr());
     assert!(second.stderr().contains("nym-node-default"), "{}", second.stderr());
+    assert_eq!(world.wait_for("1.0.0"), pid);
+
+    // Nor beside a node whose supervisor is gone.
+    first.kill9();
+    let mut command = world.run_command();
+    command.env("NYMVISOR_ID", "other");
+    let mut second = world.sandbox.spawn(command);
+    assert_eq!(second.wait(SOON).code(), Some(12), "{}", second.stderr());
+    assert!(second.stderr().contains("a node of instance nym-node-default"), "{}", second.stderr());
     assert_eq!(world.wait_for("1.0.0"), pid);
     world.log().assert_never_double();
 }

@@ -1,6 +1,11 @@
 //! The dialect of Vega Visor, from outside: core and data node, upgraded from core's own word.
 
+mod doubles;
+mod height;
+mod held;
 mod own;
 mod pair;
+mod postgres;
+mod supervision;
 mod upgrade;
 mod world;

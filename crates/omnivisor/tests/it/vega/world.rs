@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use omnivisor_testkit::{
-    AutoInstall, FakeGitHub, Kind, NodeLog, Sandbox, Supervised, VegaBehaviour, VegaInstallation, VegaOptions,
-    wait_until,
+    AutoInstall, FakeGitHub, Kind, NodeLog, RunConfig, Sandbox, Supervised, VegaBehaviour, VegaInstallation,
+    VegaOptions, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -57,6 +57,13 @@ impl World {
     /// A home whose releases are placed by hand.
     pub fn new() -> Self {
         Self::with(options())
+    }
+
+    /// The first release, with another run-config.toml. Not while it runs.
+    pub fn change_run_config(&self, change: impl FnOnce(&mut RunConfig)) {
+        let mut run = self.installation.run_config("genesis");
+        change(&mut run);
+        self.installation.place("genesis", &run, &VegaBehaviour::new(OLD));
     }
 
     /// `vegavisor <arguments>`, not started yet.
