@@ -105,7 +105,9 @@ impl Agent {
             if attempts.permanent >= self.policy.rechecks {
                 return Standing::Unfit(attempts.reason.clone());
             }
-            let doubled = 2_u32.saturating_pow(attempts.transient.saturating_sub(1).min(20));
+            // Whatever failed: where it is tried for ever, a server is not to be asked for 100 MB every ten seconds.
+            let failures = attempts.transient.saturating_add(attempts.permanent);
+            let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(20));
             let backoff = self.policy.retry.saturating_mul(doubled).min(self.policy.retry_most);
             let delay = if attempts.permanent > 0 { backoff.max(self.policy.recheck) } else { backoff };
             // The node stands still: whoever mends what is wrong is not kept waiting.

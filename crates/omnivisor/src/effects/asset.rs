@@ -69,10 +69,16 @@ pub async fn fetch(
     checkpoint::reach("asset-before-side-files");
     let side_files = dialect.side_files(&plan.from, &plan.to.release, &|path| small::read(path).ok());
     for (path, bytes) in side_files.map_err(|error| Failure::transient(error.to_string()))? {
-        let path = part.join(path);
-        if path == binary {
-            return Err(Failure::permanent(format!("{name} holds an executable called {}", path.display())));
+        let own = path.display();
+        if part.join(&path) == binary {
+            return Err(Failure::permanent(format!("{name} holds an executable called {own}")));
         }
+        if part.join(&path).is_dir() {
+            return Err(Failure::permanent(format!(
+                "{name} holds a folder called {own}, where a file of ours has to be"
+            )));
+        }
+        let path = part.join(&path);
         atomic::replace(&path, &bytes, 0o600).map_err(cannot)?;
     }
     checkpoint::reach("asset-before-rename");

@@ -248,7 +248,8 @@ impl GitHub {
         }
     }
 
-    /// Where an asset of a release is, and its digest, as the API says. If the API cannot be asked: where it has to be.
+    /// Where an asset of a release is, and its digest, as the API says. If the API cannot be asked, or does not want to be:
+    /// where it has to be.
     ///
     /// That there is no such release, or no such asset in it, is an answer, and no reason to try elsewhere.
     pub async fn asset_source(
@@ -263,8 +264,10 @@ impl GitHub {
         let release = match self.release_by_tag(owner, repository, tag).await {
             Ok(release) => release,
             Err(
-                error
-                @ (GitHubError::Unreachable(_) | GitHubError::Unreadable { .. } | GitHubError::RateLimited { .. }),
+                error @ (GitHubError::Unreachable(_)
+                | GitHubError::Unreadable { .. }
+                | GitHubError::Refused { .. }
+                | GitHubError::RateLimited { .. }),
             ) => {
                 tracing::warn!(%error, url = generated.as_str(), "the asset is looked for where it has to be");
                 let how = How::Generated;

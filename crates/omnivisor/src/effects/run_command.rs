@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use super::github::Token;
 use super::process::MARK;
 
 /// What a command may print: build information is half a kilobyte, a probe's answer a few.
@@ -52,6 +53,7 @@ pub async fn run(
 ) -> Result<Vec<u8>, CommandError> {
     let mut command = Command::new(program);
     command.args(arguments).envs(environment.iter().copied()).env_remove(MARK);
+    command.env_remove(Token::VARIABLE); // nothing that is run here has any business with it
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = spawn(&mut command).await.map_err(CommandError::Start)?;
     let _group = KillGroup(child.id());
