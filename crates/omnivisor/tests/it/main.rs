@@ -15,6 +15,7 @@ mod crash;
 mod demo;
 mod github;
 mod guide;
+mod guides;
 mod never_lost;
 mod nymvisor_fixtures;
 mod peer_defects;

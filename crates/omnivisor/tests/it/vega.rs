@@ -5,6 +5,7 @@ mod asset;
 mod asset_source;
 mod calm;
 mod doubles;
+mod guide;
 mod height;
 mod held;
 mod own;

@@ -1,6 +1,6 @@
 //! A sandbox with an installation as Vega Visor leaves it, fake nodes, a fake GitHub, and the real binary.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use omnivisor_testkit::{
@@ -68,8 +68,14 @@ impl World {
 
     /// `vegavisor <arguments>`, not started yet.
     pub fn visor(&self, arguments: &[&str]) -> Command {
-        let mut command = self.sandbox.omnivisor(omnivisor_exe(), "vegavisor");
-        command.args(arguments).env("TMPDIR", self.sandbox.path());
+        let mut command = self.surrounded(omnivisor_exe(), "vegavisor");
+        command.args(arguments);
+        command
+    }
+
+    /// A program with the surroundings of a supervisor of this world.
+    pub fn surrounded(&self, program: &Path, argv0: &str) -> Command {
+        let mut command = self.sandbox.omnivisor(program, argv0);
         command.env("OMNIVISOR_GITHUB_API", self.github.api_url()).env("OMNIVISOR_GITHUB_WEB", self.github.web_url());
         command.env("OMNIVISOR_RETRY_DELAY", "200ms").env("OMNIVISOR_RETRY_MOST", "1s");
         command.env("OMNIVISOR_PROBE_WINDOW", "1s").env("OMNIVISOR_VEGA_POSTGRES_PATIENCE", "0s");
