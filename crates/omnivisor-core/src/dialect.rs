@@ -348,13 +348,32 @@ pub trait Dialect: ReleaseSource + Layout + Launch + Health + Send + Sync {
     fn instance(&self) -> &str;
     /// What the executables of the tools are called that this dialect is taken over from.
     fn peers(&self) -> &[&str];
-    /// The folder of the release that another tool, or a person, has installed since `since`, in place of `shown`.
-    fn moved(&self, read: Read<'_>, link: Option<&Link>, shown: &Installed, since: Timestamp) -> Option<PathBuf>;
+    /// The folder of the release that another tool, or a person, has installed meanwhile, in place of what was shown.
+    fn moved(&self, read: Read<'_>, link: Option<&Link>, ours: &Ours) -> Option<PathBuf>;
     /// What another tool left: the release that is installed, as far as its files tell. `folders` are there, below the shelves.
     fn found(&self, read: Read<'_>, link: Option<&Path>, folders: &[PathBuf]) -> Found;
     /// The queue with those upgrades put back that another tool took off it and did not finish, and their names; none if
-    /// there are none. `adopted` is what was found to run.
-    fn unfinished(&self, read: Read<'_>, adopted: &Installed) -> Option<(Vec<u8>, Vec<String>)>;
+    /// there are none.
+    fn unfinished(&self, read: Read<'_>, ours: &Ours) -> Option<(Vec<u8>, Vec<String>)>;
+}
+
+/// What is known of an instance without the files that other tools write, too; to tell their doings from ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ours {
+    /// The release that the files name if nobody but us has changed them.
+    pub shown: Installed,
+    /// When we changed that last; the beginning of time on the first day, when nothing is ours yet.
+    pub since: Timestamp,
+    /// Every release that we have run here, well or not: the files may name one of these because we ended before they were
+    /// brought up to date.
+    pub ran: Vec<Release>,
+}
+
+impl Ours {
+    /// Whether we have run this release.
+    pub fn has_run(&self, name: &str, version: &str) -> bool {
+        self.ran.iter().any(|release| release.name.as_str() == name && release.version.as_str() == version)
+    }
 }
 
 /// What the files of an installation say of the release that is active.

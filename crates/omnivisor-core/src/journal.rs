@@ -430,6 +430,18 @@ impl Journal {
         self.committed.iter()
     }
 
+    /// Every release that was run here, well or not.
+    pub fn ran(&self) -> impl Iterator<Item = &Release> {
+        let under_way = match &self.phase {
+            Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } => None,
+            Phase::Switching { plan, .. }
+            | Phase::Probing { plan, .. }
+            | Phase::Undoing { plan, .. }
+            | Phase::NeedsHuman { plan, .. } => Some(&plan.to.release),
+        };
+        self.committed.iter().chain(self.denied.keys()).chain(under_way)
+    }
+
     /// The release that is to run, if one is to run at all: where the upgrade stands decides, not what runs now.
     pub fn runs(&self) -> Option<&Installed> {
         match &self.phase {

@@ -5,6 +5,7 @@
 pub mod build_info;
 pub mod config;
 pub mod files;
+mod found;
 pub mod hashes;
 mod launch;
 pub mod platform;
@@ -19,10 +20,11 @@ use self::config::Config;
 use self::files::{CurrentVersionFile, HistoryFile, Lenient, PlanFile, UpgradeInfo};
 use self::hashes::GitHubSource;
 use self::queue::Context;
-use super::{CommandSpec, Contents, Dialect, DialectError, Found, Layout, Link, MirrorFile, Mirrored, Paths, Read};
+use super::{
+    CommandSpec, Contents, Dialect, DialectError, Found, Layout, Link, MirrorFile, Mirrored, Ours, Paths, Read,
+};
 use crate::health::HealthProbe;
 use crate::release::{Installed, Release, ReleaseName};
-use crate::time::Timestamp;
 
 pub use self::launch::identify_arguments;
 
@@ -320,96 +322,16 @@ impl Dialect for Nym {
         &["nymvisor"]
     }
 
-    /// The file in the daemon's home is this instance's alone, so it is the one that counts; but a crash of ours may have
-    /// left it behind, so the peer's own entry in the history has to say the same, of a time that we know nothing of.
-    fn moved(&self, read: Read<'_>, _: Option<&Link>, shown: &Installed, since: Timestamp) -> Option<PathBuf> {
-        let version = read(&self.config.home.join("nymvisor").join(CurrentVersionFile::FILE_NAME))?;
-        let version = CurrentVersionFile::parse(&version).ok()?;
-        if version.name == shown.release.name.as_str() && version.version == shown.release.version.as_str() {
-            return None;
-        }
-        let history = HistoryFile::parse(&read(&self.paths.releases.join(HistoryFile::FILE_NAME))?).ok()?;
-        let theirs = history.history.iter().filter_map(Lenient::known).any(|entry| {
-            entry.omnivisor_instance.is_none()
-                && entry.performed_at.0 > since
-                && entry.info.name == version.name
-                && entry.info.version == version.version
-        });
-        let name = ReleaseName::parse(&version.name).ok().filter(|_| theirs)?;
-        Some(self.paths.releases.join("upgrades").join(name.as_str()))
+    fn moved(&self, read: Read<'_>, link: Option<&Link>, ours: &Ours) -> Option<PathBuf> {
+        self.taken_over_meanwhile(read, link, ours)
     }
 
     fn found(&self, read: Read<'_>, link: Option<&Path>, _: &[PathBuf]) -> Found {
-        let folder_of = |name: &str| match ReleaseName::parse_installed(name) {
-            Ok(name) if name == ReleaseName::genesis() => Some(self.genesis_folder()),
-            Ok(name) => Some(self.paths.releases.join("upgrades").join(name.as_str())),
-            Err(_) => None,
-        };
-        let version = read(&self.config.home.join("nymvisor").join(CurrentVersionFile::FILE_NAME));
-        let version = version.and_then(|bytes| CurrentVersionFile::parse(&bytes).ok());
-        let plan = read(&self.paths.queue).and_then(|bytes| PlanFile::parse(&bytes).ok());
-        let history = read(&self.paths.releases.join(HistoryFile::FILE_NAME));
-        let history = history.and_then(|bytes| HistoryFile::parse(&bytes).ok()).unwrap_or_default();
-        let last = history.history.iter().filter_map(Lenient::known).next_back();
-
-        // Nymvisor writes current-version, plan and history before it changes the link, and starts only what the link says.
-        // Where instances share the link it may be another one's; what this one was last used with it has said itself, and
-        // the history knows whether that was finished.
-        let finished = version.as_ref().filter(|version| {
-            let mut done = history.history.iter().filter_map(Lenient::known);
-            version.name == ReleaseName::genesis().as_str()
-                || done.any(|entry| entry.info.name == version.name && entry.info.version == version.version)
-        });
-        let own = finished.filter(|_| !self.context.siblings.is_empty()).and_then(|version| folder_of(&version.name));
-        let mut folders: Vec<PathBuf> = own.into_iter().collect();
-        folders.extend(link.map(Path::to_owned).filter(|link| !folders.contains(link)));
-        let names = [
-            version.as_ref().map(|version| version.name.as_str()),
-            plan.as_ref().map(|plan| plan.current.name.as_str()),
-            last.map(|entry| entry.info.name.as_str()),
-        ];
-        for folder in names.into_iter().flatten().filter_map(folder_of) {
-            if !folders.contains(&folder) {
-                folders.push(folder);
-            }
-        }
-        let named_upgrade = folders.iter().any(|folder| *folder != self.genesis_folder());
-        let upgraded = named_upgrade || !history.history.is_empty();
-        if folders.is_empty() && !upgraded {
-            folders.push(self.genesis_folder());
-        }
-        Found { folders, upgraded, advice: None }
+        self.installed_by_nymvisor(read, link)
     }
 
-    /// Nymvisor writes current-version and plan, in this order, before it changes the link: a name in either that is not
-    /// what runs is an upgrade that it was committing when it ended.
-    fn unfinished(&self, read: Read<'_>, adopted: &Installed) -> Option<(Vec<u8>, Vec<String>)> {
-        if !self.context.siblings.is_empty() {
-            return None; // the names may be another instance's
-        }
-        let info_of = |folder: &Path| UpgradeInfo::parse(&read(&Self::info_file(folder))?).ok();
-        let mut plan = match read(&self.paths.queue) {
-            Some(bytes) => PlanFile::parse(&bytes).ok()?,
-            None => PlanFile::new(info_of(&adopted.folder)?),
-        };
-        let version = read(&self.config.home.join("nymvisor").join(CurrentVersionFile::FILE_NAME));
-        let version = version.and_then(|bytes| CurrentVersionFile::parse(&bytes).ok());
-        let current = plan.current.clone();
-        let mut names = Vec::new();
-        for name in [Some(current.name.clone()), version.map(|version| version.name)].into_iter().flatten() {
-            let Ok(parsed) = ReleaseName::parse(&name) else { continue };
-            let queued = plan.queued_up.iter().filter_map(Lenient::known).any(|info| info.name == name);
-            if name == adopted.release.name.as_str() || queued || names.contains(&name) {
-                continue;
-            }
-            let folder = self.paths.releases.join("upgrades").join(parsed.as_str());
-            let info = if current.name == name { Some(current.clone()) } else { info_of(&folder) };
-            if let Some(info) = info.filter(|info| info.name == name) {
-                plan.queued_up.insert(0, Lenient::Known(info));
-                names.push(name);
-            }
-        }
-        (!names.is_empty()).then(|| (plan.to_bytes(), names))
+    fn unfinished(&self, read: Read<'_>, ours: &Ours) -> Option<(Vec<u8>, Vec<String>)> {
+        self.left_unfinished(read, ours)
     }
 }
 

@@ -19,10 +19,9 @@ use std::time::Duration;
 use self::config::Config;
 use self::node_config::{CoreConfig, DataNodeConfig};
 use self::run_config::RunConfig;
-use super::{Contents, Dialect, DialectError, Found, Layout, Link, MirrorFile, Mirrored, Paths, Read};
+use super::{Contents, Dialect, DialectError, Found, Layout, Link, MirrorFile, Mirrored, Ours, Paths, Read};
 use crate::health::HealthProbe;
 use crate::release::{Installed, Release, ReleaseName};
-use crate::time::Timestamp;
 
 /// The folder of our own state in Vega Visor's home.
 pub const STATE_FOLDER: &str = ".omnivisor";
@@ -304,8 +303,8 @@ impl Dialect for Vega {
     }
 
     /// The link is all that Vega Visor, or a person, changes. An older one came with an old image of the disk: that is no act.
-    fn moved(&self, read: Read<'_>, link: Option<&Link>, shown: &Installed, since: Timestamp) -> Option<PathBuf> {
-        let link = link.filter(|link| link.target != shown.folder && link.made > since)?;
+    fn moved(&self, read: Read<'_>, link: Option<&Link>, ours: &Ours) -> Option<PathBuf> {
+        let link = link.filter(|link| link.target != ours.shown.folder && link.made > ours.since)?;
         self.run_config(&link.target, read).is_ok().then(|| link.target.clone())
     }
 
@@ -332,7 +331,7 @@ impl Dialect for Vega {
         Found { folders: Vec::new(), upgraded: true, advice: Some(advice) }
     }
 
-    fn unfinished(&self, _: Read<'_>, _: &Installed) -> Option<(Vec<u8>, Vec<String>)> {
+    fn unfinished(&self, _: Read<'_>, _: &Ours) -> Option<(Vec<u8>, Vec<String>)> {
         None // nothing is queued here: core says again what it has said
     }
 }

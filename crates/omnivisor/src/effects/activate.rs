@@ -8,8 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use omnivisor_core::dialect::{Contents, Dialect, Link, Mirrored};
-use omnivisor_core::release::Installed;
+use omnivisor_core::dialect::{Contents, Dialect, Link, Mirrored, Ours};
 use omnivisor_core::time::Timestamp;
 
 use crate::checkpoint;
@@ -64,13 +63,13 @@ pub fn link(link: &Path, folder: &Path) -> Result<(), ActivateError> {
 }
 
 /// Puts the upgrades back into the queue that another tool did not finish; their names. Durable when it returns.
-pub fn requeue(dialect: &dyn Dialect, adopted: &Installed) -> Result<Vec<String>, ActivateError> {
+pub fn requeue(dialect: &dyn Dialect, ours: &Ours) -> Result<Vec<String>, ActivateError> {
     let path = &dialect.paths().queue;
     let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
     for _ in 0..TRIES {
         let before = small::read(path).ok();
         let read = |file: &Path| if file == path { before.clone() } else { small::read(file).ok() };
-        let Some((queue, names)) = dialect.unfinished(&read, adopted) else { return Ok(Vec::new()) };
+        let Some((queue, names)) = dialect.unfinished(&read, ours) else { return Ok(Vec::new()) };
         let written = atomic::replace_if(path, before.as_deref(), &queue, 0o644);
         if written.map_err(|source| ActivateError::Write { path: path.clone(), source })? {
             return Ok(names);

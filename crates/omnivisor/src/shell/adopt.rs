@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use omnivisor_core::dialect::{Dialect, Mirrored};
+use omnivisor_core::dialect::{Dialect, Mirrored, Ours, Read};
 use omnivisor_core::journal::{Adoption, Journal, Phase, Record};
 use omnivisor_core::release::{Identity, Installed, Release, ReleaseName, Version};
+use omnivisor_core::time::Timestamp;
 
 use super::claim::{StartError, claim, state};
 use super::present::Present;
@@ -69,8 +70,8 @@ pub(super) async fn open_journal(
         Known::Nothing => {
             let record = find_installed(&**dialect, running).await?;
             set_aside_unreadable(&**dialect);
-            if let Record::Adopted { installed, .. } = &record {
-                requeue_unfinished(dialect, installed.clone()).await;
+            if let Some(ours) = ours(std::slice::from_ref(&record)) {
+                requeue_unfinished(dialect, Ours { since: Timestamp::EPOCH, ..ours }).await;
             }
             let journal = JournalFile::create(&path, std::slice::from_ref(&record))
                 .map_err(state(format!("the journal {} cannot be made", path.display())))?;
@@ -82,12 +83,18 @@ pub(super) async fn open_journal(
             Ok((mut journal, mut records)) => {
                 mark_adopted(&marker)?;
                 set_aside_unreadable(&**dialect);
-                if let Some(record) = taken_over(&**dialect, &records).await? {
+                let before = ours(&records);
+                let record = taken_over(&**dialect, &records, &|path| small::read(path).ok()).await?;
+                records.extend(record.clone());
+                // First, so that a crash does not lose it; whether it then waits for a person matters less.
+                if let (Some(before), Some(now)) = (before, ours(&records)) {
+                    requeue_unfinished(dialect, Ours { since: before.since, ..now }).await;
+                }
+                if let Some(record) = record {
                     report::tell_one(&record);
                     journal
                         .append(std::slice::from_ref(&record))
                         .map_err(state("the journal cannot be written".to_owned()))?;
-                    records.push(record);
                 }
                 return Ok((Some(journal), records, None));
             }
@@ -143,22 +150,38 @@ pub fn initialise(dialect: &dyn Dialect, adopted: &Record, found: bool) -> io::R
 }
 
 /// Whether another tool ran this instance meanwhile, and upgraded it: then its release, proven, is the one to run. An older
-/// one must not be started on what that has left.
-pub(super) async fn taken_over(dialect: &dyn Dialect, records: &[Record]) -> Result<Option<Record>, StartError> {
-    let Ok(journal) = Journal::replay(records) else { return Ok(None) };
-    let (Some(shown), Some((adopted, _))) = (journal.shown(), journal.adopted()) else { return Ok(None) };
-    let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
+/// one must not be started on what that has left. If it was only about to, what runs stays, and is adopted anew: what was due
+/// by now waits for a person, as on the first day.
+pub(super) async fn taken_over(
+    dialect: &dyn Dialect,
+    records: &[Record],
+    read: Read<'_>,
+) -> Result<Option<Record>, StartError> {
+    let Some(ours) = ours(records) else { return Ok(None) };
     let link = activate::read_link(dialect);
-    let Some(folder) = dialect.moved(&|path| small::read(path).ok(), link.as_ref(), shown, since) else {
-        return Ok(None);
+    let at = clock::now().wall;
+    let Some(folder) = dialect.moved(read, link.as_ref(), &ours) else {
+        let journal = Journal::replay(records).unwrap_or_default();
+        let rests = matches!(journal.phase(), Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. });
+        let installed = ours.shown.clone();
+        return Ok((rests && dialect.unfinished(read, &ours).is_some()).then_some(Record::TakenOver { installed, at }));
     };
     let installed = prove(dialect, &folder).await?.map_err(|why| {
         StartError::NothingToRun(format!(
-            "another tool has installed {} meanwhile, which cannot run: {why}",
+            "another tool has installed {} meanwhile, which cannot run: {why}; put its executable back and start again",
             folder.display()
         ))
     })?;
-    Ok(Some(Record::TakenOver { installed, at: clock::now().wall }))
+    Ok(Some(Record::TakenOver { installed, at }))
+}
+
+/// What the records say, for whoever compares it with what another tool has written.
+pub(super) fn ours(records: &[Record]) -> Option<Ours> {
+    let journal = Journal::replay(records).ok()?;
+    let (shown, (adopted, _)) = (journal.shown()?.clone(), journal.adopted()?);
+    let ran = journal.ran().cloned().collect();
+    let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
+    Some(Ours { shown, since, ran })
 }
 
 /// How often an executable may be replaced while it is being proven.
@@ -219,8 +242,8 @@ fn set_aside_unreadable(dialect: &dyn Dialect) {
 
 /// An upgrade that another tool was committing when it was killed has left its queue and was not done: it would be lost. Where
 /// it cannot be put back now it is tried again beside everything else, for as long as this process lives.
-async fn requeue_unfinished(dialect: &Arc<dyn Dialect>, adopted: Installed) {
-    if requeued(dialect, &adopted).await {
+async fn requeue_unfinished(dialect: &Arc<dyn Dialect>, ours: Ours) {
+    if requeued(dialect, &ours).await {
         return;
     }
     let dialect = dialect.clone();
@@ -228,7 +251,7 @@ async fn requeue_unfinished(dialect: &Arc<dyn Dialect>, adopted: Installed) {
         let mut pause = REQUEUE;
         loop {
             tokio::time::sleep(pause).await;
-            if requeued(&dialect, &adopted).await {
+            if requeued(&dialect, &ours).await {
                 return;
             }
             pause = (pause * 2).min(REQUEUE_SELDOM);
@@ -237,9 +260,9 @@ async fn requeue_unfinished(dialect: &Arc<dyn Dialect>, adopted: Installed) {
 }
 
 /// Whether it is done, or there is nothing to be done.
-async fn requeued(dialect: &Arc<dyn Dialect>, adopted: &Installed) -> bool {
-    let (dialect, adopted) = (dialect.clone(), adopted.clone());
-    let result = tokio::task::spawn_blocking(move || activate::requeue(&*dialect, &adopted)).await;
+async fn requeued(dialect: &Arc<dyn Dialect>, ours: &Ours) -> bool {
+    let (dialect, ours) = (dialect.clone(), ours.clone());
+    let result = tokio::task::spawn_blocking(move || activate::requeue(&*dialect, &ours)).await;
     match result {
         Ok(Ok(names)) => {
             names.iter().for_each(|name| {

@@ -118,7 +118,7 @@ pub(super) fn refused(refused: &Refused) -> Value {
 /// Logs what was found at the start.
 pub(super) fn tell_one(record: &Record) {
     if let Record::TakenOver { installed, .. } = record {
-        tracing::warn!(release = %installed.release, "another tool has installed this meanwhile: it is the active release now");
+        tracing::warn!(release = %installed.release, "another tool was at work here meanwhile: this is the active release now");
     }
 }
 

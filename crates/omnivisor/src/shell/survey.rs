@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use omnivisor_core::agent::{Agent, Event, Policy};
-use omnivisor_core::dialect::{Contents, Dialect, Mirrored};
+use omnivisor_core::dialect::{Contents, Dialect, Mirrored, Ours};
 use omnivisor_core::journal::{Adoption, Journal, Record};
+use omnivisor_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::adopt::{self, Known};
@@ -29,6 +30,8 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
     if let Some(holder) = &supervisor {
         obstacles.push(format!("this instance is supervised already, by {holder}"));
     }
+    let unreadable: Vec<PathBuf> = dialect.unreadable(&read);
+    let readable = |path: &std::path::Path| read(path).filter(|_| !unreadable.iter().any(|it| it == path));
     let roll = Present::look(dialect, shared);
     let first = roll.peer.as_ref().map(|peer| {
         format!("stop {} (process {}), which runs the node (process {})", peer.name, peer.process, peer.node)
@@ -40,9 +43,11 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
     if let Known::Degraded(why) = &known {
         obstacles.push(adopt::with_hint(why, &paths.state));
     }
+    let mut since = Timestamp::EPOCH; // nothing is ours on the first day
     let records = match known {
         Known::Believed(mut records) => {
-            match adopt::taken_over(dialect, &records).await {
+            since = adopt::ours(&records).map_or(since, |ours| ours.since);
+            match adopt::taken_over(dialect, &records, &readable).await {
                 Ok(record) => records.extend(record),
                 Err(error) => obstacles.push(error.to_string()),
             }
@@ -59,9 +64,8 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
         },
     };
     let journal = Journal::replay(&records).unwrap_or_default();
-    let unreadable: Vec<PathBuf> = dialect.unreadable(&read);
-    let readable = |path: &std::path::Path| read(path).filter(|_| !unreadable.iter().any(|it| it == path));
-    let unfinished = journal.active().filter(|_| !taken_over).and_then(|active| dialect.unfinished(&readable, active));
+    let ours = adopt::ours(&records).map(|ours| Ours { since, ..ours });
+    let unfinished = ours.and_then(|ours| dialect.unfinished(&readable, &ours));
     let queue = unfinished.as_ref().map(|(queue, _)| queue.clone()).or_else(|| readable(&paths.queue));
     json!({
         "instance": dialect.instance(),

@@ -3,6 +3,7 @@
 mod add_upgrade;
 mod announcements;
 mod backups;
+mod coming_back;
 mod commit;
 mod configuration;
 mod home;

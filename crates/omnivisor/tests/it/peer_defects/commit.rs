@@ -11,14 +11,20 @@ use super::{assert_done, queued};
 use crate::world::{ANNOUNCEMENT, SOON, World, options, timestamp};
 
 /// An installation on which Nymvisor was about to commit the upgrade `up1` to 2.0.0: fetched, proven, due.
-struct Broken {
-    world: World,
+pub(super) struct Broken {
+    pub(super) world: World,
     entry: Value,
 }
 
 impl Broken {
     fn new() -> Self {
+        Self::after(|_| {})
+    }
+
+    /// The same, after something else was done with the installation.
+    pub(super) fn after(before: impl FnOnce(&World)) -> Self {
         let world = World::with(Behaviour::new("1.0.0"), options());
+        before(&world);
         let behaviour = Behaviour::new("2.0.0");
         let executable = world.minted(&behaviour);
         let digest = omnivisor_testkit::sha256_hex(&executable);
@@ -30,12 +36,12 @@ impl Broken {
         Self { world, entry }
     }
 
-    fn write(&self, path: std::path::PathBuf, value: &Value) {
+    pub(super) fn write(&self, path: std::path::PathBuf, value: &Value) {
         fs::write(path, serde_json::to_vec_pretty(value).unwrap()).unwrap();
     }
 
     /// The steps of Nymvisor's commit, in its order.
-    fn current_version(&self) -> &Self {
+    pub(super) fn current_version(&self) -> &Self {
         let details = Behaviour::new("2.0.0").details();
         let time = &self.entry["upgradeTime"];
         let version = json!({"name": "up1", "version": "2.0.0", "upgradeTime": time, "binaryDetails": details});
@@ -43,19 +49,34 @@ impl Broken {
         self
     }
 
-    fn plan(&self) -> &Self {
+    pub(super) fn plan(&self) -> &Self {
         self.write(self.world.installation.plan(), &json!({"current": self.entry, "queuedUp": []}));
         self
     }
 
-    fn history(&self) -> &Self {
-        let performed = json!({"performedAt": "2024-01-01T00:00:01Z", "info": self.entry});
+    pub(super) fn history(&self) -> &Self {
+        self.history_at("2024-01-01T00:00:01Z")
+    }
+
+    pub(super) fn history_now(&self) -> &Self {
+        self.history_at(&timestamp(Duration::ZERO))
+    }
+
+    fn history_at(&self, time: &str) -> &Self {
+        let performed = json!({"performedAt": time, "info": self.entry});
         self.write(self.world.installation.history(), &json!({"history": [performed]}));
         self
     }
 
-    fn unlink(&self) -> &Self {
+    pub(super) fn unlink(&self) -> &Self {
         fs::remove_file(self.world.installation.current()).unwrap();
+        self
+    }
+
+    /// All of it.
+    pub(super) fn link(&self) -> &Self {
+        self.unlink();
+        symlink(self.world.installation.upgrade_dir("up1"), self.world.installation.current()).unwrap();
         self
     }
 
@@ -91,7 +112,7 @@ impl Broken {
     }
 }
 
-fn cut(path: &std::path::Path, to: usize) {
+pub(super) fn cut(path: &std::path::Path, to: usize) {
     let bytes = fs::read(path).unwrap_or_default();
     fs::write(path, &bytes[..to.min(bytes.len())]).unwrap();
 }
