@@ -109,6 +109,15 @@ impl Vega {
         Ok(config)
     }
 
+    /// The same, if somebody has written there what it is to be.
+    fn filled(&self, folder: &Path, read: Read<'_>) -> Result<RunConfig, DialectError> {
+        let run = self.run_config(folder, read)?;
+        match run.unfilled() {
+            None => Ok(run),
+            Some(reason) => Err(wrong(&folder.join(run_config::FILE_NAME), reason)),
+        }
+    }
+
     /// What the linked release runs; where there is no link, the first one.
     fn current_run_config(&self, read: Read<'_>) -> Option<RunConfig> {
         let linked = self.run_config(&self.paths.link, read);
@@ -195,9 +204,10 @@ impl Layout for Vega {
         self.paths.releases.join(self.config.upgrade_folder(&release.name))
     }
 
-    /// Core's, and the data node's where that is another file.
+    /// Core's, and the data node's where that is another file. A template does not say: what is in its folder is no release
+    /// that a node could be stopped for.
     fn executables(&self, folder: &Path, read: Read<'_>) -> Result<Vec<PathBuf>, DialectError> {
-        let run = self.run_config(folder, read)?;
+        let run = self.filled(folder, read)?;
         let mut executables = vec![run.vega.executable(folder)];
         if let Some(data_node) = &run.data_node {
             executables.push(data_node.executable(folder));

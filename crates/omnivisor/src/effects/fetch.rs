@@ -112,16 +112,7 @@ pub async fn fetch(dialect: &dyn Dialect, plan: &UpgradePlan, github: &GitHub) -
             }
             return result;
         }
-        Source::Placed { why } => {
-            let folder = dialect.release_folder(release);
-            let executable = executables_of(dialect, &folder).map_or(folder, |all| all[0].clone());
-            return Err(if executable.is_file() {
-                let expected = release.digest.as_ref().map_or_else(String::new, ToString::to_string);
-                Failure::permanent(format!("{} is not the announced executable ({expected})", executable.display()))
-            } else {
-                Failure::transient(format!("there is no executable at {}, and {why}", executable.display()))
-            });
-        }
+        Source::Placed { why } => return Err(not_placed(dialect, release, why)),
     };
     let folder = staging(dialect, release);
     let executables = dialect.executables(&folder, &|path| small::read(path).ok());
@@ -134,6 +125,24 @@ pub async fn fetch(dialect: &dyn Dialect, plan: &UpgradePlan, github: &GitHub) -
         discard(dialect);
     }
     result
+}
+
+/// Why what a person was to place is not there. Whoever is at it may not be done yet.
+fn not_placed(dialect: &dyn Dialect, release: &Release, why: &str) -> Failure {
+    let folder = dialect.release_folder(release);
+    let executables = match dialect.executables(&folder, &|path| small::read(path).ok()) {
+        Ok(executables) => executables,
+        Err(error) if folder.is_dir() => return Failure::transient(error.to_string()),
+        Err(_) => vec![folder],
+    };
+    match executables.iter().find(|executable| !executable.is_file()) {
+        Some(missing) => Failure::transient(format!("there is no executable at {}, and {why}", missing.display())),
+        None => {
+            let expected = release.digest.as_ref().map_or_else(String::new, ToString::to_string);
+            let there = executables.first().map_or_else(String::new, |it| it.display().to_string());
+            Failure::permanent(format!("{there} is not the announced executable ({expected})"))
+        }
+    }
 }
 
 /// What is to be downloaded, and what it has to be.

@@ -10,6 +10,7 @@ mod height;
 mod held;
 mod own;
 mod pair;
+mod placed;
 mod postgres;
 mod supervision;
 mod upgrade;

@@ -5,7 +5,6 @@
 //! for too long when it is not.
 
 use super::node_config::Database;
-use super::run_config::RunConfig;
 use super::{Vega, arguments};
 use crate::dialect::{
     Answered, CommandSpec, DialectError, Health, Launch, Needed, Place, Preparation, Read, StartReason,
@@ -34,19 +33,6 @@ pub(super) fn role(arguments: &[String]) -> Option<usize> {
     }
 }
 
-impl Vega {
-    fn filled(&self, active: &Installed, read: Read<'_>) -> Result<RunConfig, DialectError> {
-        let run = self.run_config(&active.folder, read)?;
-        match run.unfilled() {
-            None => Ok(run),
-            Some(reason) => {
-                let what = active.folder.join(super::run_config::FILE_NAME).display().to_string();
-                Err(DialectError { what, reason })
-            }
-        }
-    }
-}
-
 /// Whether the data node has to say where its history ends.
 fn asks(why: StartReason) -> bool {
     matches!(why, StartReason::Failed | StartReason::Switched { again: true, .. })
@@ -54,7 +40,7 @@ fn asks(why: StartReason) -> bool {
 
 impl Launch for Vega {
     fn prepare(&self, active: &Installed, why: StartReason, read: Read<'_>) -> Result<Preparation, DialectError> {
-        let run = self.filled(active, read)?;
+        let run = self.filled(&active.folder, read)?;
         let Some(data_node) = &run.data_node else { return Ok(Preparation::default()) };
         let config = self.data_node_config(&run, read).and_then(Result::ok).filter(|config| !config.embedded);
         let needed = config.map(|config| Needed {
@@ -80,7 +66,7 @@ impl Launch for Vega {
         answered: Option<&Answered>,
         read: Read<'_>,
     ) -> Result<Vec<CommandSpec>, DialectError> {
-        let run = self.filled(active, read)?;
+        let run = self.filled(&active.folder, read)?;
         let segment = match answered {
             None => None,
             Some(answered) => arguments::parse_latest_segment(&answered.stdout, answered.success).map_err(|error| {
