@@ -21,6 +21,7 @@ mod nymvisor_fixtures;
 mod peer_defects;
 mod releases;
 mod run_to_its_end;
+mod scripts;
 mod supervise;
 mod upgrade;
 mod vega;
