@@ -139,6 +139,10 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
         }
     }
 
+    // What a node has forked looks like it, until it executes something else.
+    let parents: Vec<i32> = orphans.iter().map(|orphan| orphan.process.pid).collect();
+    orphans.retain(|it| Stat::of(it.process.pid).is_none_or(|stat| !parents.contains(&stat.parent)));
+
     let mut roll = RollCall::default();
     // What was recorded is in the order in which it was started.
     let of_launch = |process: &ProcessId| {

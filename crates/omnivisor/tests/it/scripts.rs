@@ -3,16 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use omnivisor_testkit::{Behaviour, executable, wait_until};
+use omnivisor_testkit::{Behaviour, Options, executable, wait_until};
 
-use crate::world::{SOON, World};
+use crate::world::{SOON, World, options};
 
 /// A script that says who it is, and else notes its process and stays.
 fn script(world: &World, interpreter: &str, to: &Path) {
     let pids = world.sandbox.path().join("pids");
     let text = format!(
         "#!{interpreter}\nfor it in \"$@\"; do if [ \"$it\" = build-info ]; then echo '{}'; exit 0; fi; done\n\
-         trap 'exit 0' INT TERM\necho $$ >> '{}'\nwhile :; do sleep 0.05; done\n",
+         trap 'exit 0' INT TERM\n(while :; do sleep 0.05; done) &\necho $$ >> '{}'\nwhile :; do sleep 0.05; done\n",
         Behaviour::new("1.0.0").details(),
         pids.display(),
     );
@@ -32,7 +32,9 @@ fn is_alive(pid: u32) -> bool {
 
 /// A world whose node is such a script, which Nymvisor has started and left behind; and the node.
 fn left_behind(interpreter: &str) -> (World, u32) {
-    let world = World::new();
+    // What a shell starts in the background ignores SIGINT.
+    let options = Options { shutdown_grace_period: "300ms".to_owned(), ..options() };
+    let world = World::with(Behaviour::new("1.0.0"), options);
     script(&world, interpreter, &world.sandbox.path().join("script"));
     let binary = world.installation.binary("genesis");
     fs::rename(world.sandbox.path().join("script"), binary).unwrap();
