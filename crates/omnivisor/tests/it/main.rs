@@ -8,6 +8,7 @@
     reason = "a panic is a failed test"
 )]
 
+mod advice;
 mod bad_input;
 mod build_info;
 mod command_line;
