@@ -16,6 +16,7 @@ pub mod releases;
 pub mod restore;
 pub mod roll_call;
 pub mod run_command;
+pub mod script;
 pub mod snapshot;
 pub mod space;
 pub mod unpack;

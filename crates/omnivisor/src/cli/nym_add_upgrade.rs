@@ -85,6 +85,9 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let release = Release { name: name.clone(), version: Version::new(&details.build_version), digest: None };
     let folder = dialect.release_folder(&release);
     check_program(&dialect, &details)?;
+    if !add.add_binary {
+        check_release(&dialect, Release { digest: Some(digest.clone()), ..release.clone() })?;
+    }
     if !add.force {
         check_version(&dialect, &release.version)?;
     }
@@ -199,10 +202,14 @@ fn for_everybody(mut info: UpgradeInfo, loaded: &Loaded) -> UpgradeInfo {
     info
 }
 
-fn read_plan(path: &Path) -> anyhow::Result<(Vec<u8>, PlanFile)> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read the upgrade plan {}", path.display()))?;
-    let plan = PlanFile::parse(&bytes)?;
-    Ok((bytes, plan))
+fn read_plan(path: &Path) -> Result<(Vec<u8>, PlanFile), Trouble> {
+    let cannot = || format!("cannot read the upgrade plan {}", path.display());
+    let bytes = fs::read(path).with_context(cannot);
+    let parsed = bytes.and_then(|bytes| Ok((PlanFile::parse(&bytes).with_context(cannot)?, bytes)));
+    match parsed {
+        Ok((plan, bytes)) => Ok((bytes, plan)),
+        Err(error) => Err(Trouble::from(error).hint("mend it, or move it away: `nymvisor run` makes a new one")),
+    }
 }
 
 /// Puts the upgrade, or the executable's digest, into the plan; returns the entry.
@@ -247,6 +254,25 @@ fn check_program(dialect: &Nym, details: &BuildInfo) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// What failed here, and what ran here before, is taken off the queue again: the operator would wait for it in vain. Where
+/// instances share the queue it may be meant for another one.
+fn check_release(dialect: &Nym, release: Release) -> Result<(), Trouble> {
+    let Some(journal) = nym_run::journal_in(&dialect.paths().state) else { return Ok(()) };
+    if !dialect.context().siblings.is_empty() {
+        return Ok(());
+    }
+    if let Some(why) = journal.denies(&release) {
+        let error = anyhow!("{release} failed here and is not installed again: {why}");
+        return Err(Trouble::from(error).hint("choose another name to try the same executable once more"));
+    }
+    let runs = journal.active().is_some_and(|active| active.release.name == release.name);
+    if !runs && journal.committed().any(|committed| *committed == release) {
+        let error = anyhow!("{release} ran here before, and would not be installed again");
+        return Err(Trouble::from(error).hint("choose another name to go back to it, with --force if it is older"));
+    }
+    Ok(())
 }
 
 /// An older version would be queued and never followed.

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::installation::{Installation, Which};
-use super::{Outcome, adopt, env_file, output};
+use super::{Outcome, Trouble, adopt, env_file, output};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
 use crate::shell::end_orphan;
@@ -63,6 +63,12 @@ pub(super) fn run(own: &Own) -> Outcome {
     };
     let instance = match find(which) {
         Err(Missing { error, several: false }) if matches!(own, Own::Stop { .. }) => return stop_orphan(which, error),
+        Err(Missing { error, several: false }) => {
+            return Err(Trouble::from(error).hint(
+                "`nymvisor run …` or `vegavisor run …` starts one; one that another user runs, or with another \
+                 OMNIVISOR_RUNTIME_DIR, is not seen from here",
+            ));
+        }
         found => found.map_err(|missing| missing.error)?,
     };
     let answer = control::ask(&instance.socket, command).with_context(|| {
@@ -104,11 +110,14 @@ fn find(which: &Which) -> Result<Instance, Missing> {
 
 /// No supervisor answers; but its node may be there.
 fn stop_orphan(which: &Which, not_running: anyhow::Error) -> Outcome {
-    // What is said of the search for an installation would only hide what was asked for.
+    // What is said of the search for an installation must not hide what was asked for.
     let installation = match Installation::find(which, None, true) {
         Ok(installation) => installation,
         Err(trouble) if which.home.is_some() => return Err(trouble),
-        Err(_) => return Err(not_running.into()),
+        Err(trouble) => {
+            let hint = format!("whether it has left a node behind cannot be found out: {trouble}");
+            return Err(Trouble::from(not_running).hint(hint));
+        }
     };
     let Installation { dialect, shared, grace, allow_network_file_system: allow, .. } = installation;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
@@ -167,6 +176,10 @@ fn describe(status: &Value) -> String {
     }
     if status["degraded"].is_string() {
         lines.push(format!("DEGRADED    {}", text("/degraded")));
+    }
+    for failed in status["failed"].as_array().into_iter().flatten() {
+        let get = |key: &str| failed[key].as_str().unwrap_or("-");
+        lines.push(format!("failed      {} ({}): is not installed again: {}", get("version"), get("name"), get("why")));
     }
     for announced in status["announced"].as_array().into_iter().flatten() {
         let get = |key: &str| announced[key].as_str().unwrap_or("-");

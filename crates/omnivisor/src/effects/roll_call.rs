@@ -2,7 +2,7 @@
 //!
 //! A node counts as alive if any one of these holds: the process that was recorded at its start is there; a process of its
 //! group is; a process carries its mark; somebody holds its lock; a process runs an executable of this instance's release
-//! folders on this home, as a peer's orphan does.
+//! folders, or a script there, on this home, as a peer's orphan does.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,6 +14,7 @@ use omnivisor_core::dialect::Dialect;
 use serde::{Deserialize, Serialize};
 
 use super::process::{Group, MARK, ProcessId, Stat, all_pids, boot_id};
+use super::script;
 use crate::store::{atomic, small};
 
 /// What was started last; for the next supervisor, so it outlives this process but need not outlive the machine.
@@ -138,6 +139,10 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
         }
     }
 
+    // What a node has forked looks like it, until it executes something else.
+    let parents: Vec<i32> = orphans.iter().map(|orphan| orphan.process.pid).collect();
+    orphans.retain(|it| Stat::of(it.process.pid).is_none_or(|stat| !parents.contains(&stat.parent)));
+
     let mut roll = RollCall::default();
     // What was recorded is in the order in which it was started.
     let of_launch = |process: &ProcessId| {
@@ -211,12 +216,22 @@ fn recognise(process: ProcessId, sought: &Sought<'_>, resolved: &Path) -> Option
     let (pid, dialect) = (process.pid, sought.dialect);
     let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let exe = exe.to_str().map_or(exe.clone(), |text| PathBuf::from(text.trim_end_matches(" (deleted)")));
-    let named = match exe.strip_prefix(resolved) {
-        Ok(below) => dialect.paths().releases.join(below),
-        Err(_) => exe,
-    };
     let read = |path: &Path| small::read(path).ok();
-    let (folder, role) = dialect.recognise(&named, &arguments_of(pid), sought.link, &read)?;
+    let is_one = |executable: PathBuf, arguments: &[OsString]| {
+        let named = match executable.strip_prefix(resolved) {
+            Ok(below) => dialect.paths().releases.join(below),
+            Err(_) => executable,
+        };
+        // A peer starts a script by the link, and that is all that is known of it.
+        let named = match (named.strip_prefix(&dialect.paths().link), sought.link) {
+            (Ok(below), Some(link)) => link.join(below),
+            _ => named,
+        };
+        dialect.recognise(&named, arguments, sought.link, &read)
+    };
+    let arguments = arguments_of(pid);
+    let as_script = || script::of(pid, &arguments).and_then(|(path, arguments)| is_one(path, &arguments));
+    let (folder, role) = is_one(exe, &arguments).or_else(as_script)?;
     Some(Runner { process, folder, role })
 }
 

@@ -62,7 +62,13 @@ impl Shell {
                 Ok(answer)
             }
             (Some(_), Some(_)) => Err(format!("more than one upgrade is announced as {name:?}")),
-            (None, _) => Err(format!("no upgrade {name:?} is announced")),
+            (None, _) => {
+                let mut denied = self.agent.journal().denied();
+                Err(match denied.find(|(release, _)| release.name.as_str() == name) {
+                    Some((release, why)) => format!("{release} failed here and is not installed again: {why}"),
+                    None => format!("no upgrade {name:?} is announced; `omnivisor status` lists those that are"),
+                })
+            }
         }
     }
 }

@@ -78,7 +78,10 @@ impl Shell {
         let folder = &key.installed.folder;
         let read = |path: &std::path::Path| small::read(path).ok();
         let executables = self.dialect.executables(folder, &read).map_err(|error| error.to_string())?;
-        let found = digest::of_executables_if_changed(&executables).map_err(|error| error.to_string())?;
+        let found = digest::of_executables_if_changed(&executables).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => format!("{error}; put the executable of {} back", key.installed.release),
+            _ => error.to_string(),
+        })?;
         let accepted = self.accepted.as_ref().is_some_and(|it| it.folder == *folder && it.digest == found);
         if found == key.installed.digest || accepted {
             return Ok(true);

@@ -1,13 +1,15 @@
 //! Say what is, what will be, and why: in the log, once for each change, and to whoever asks.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use omnivisor_core::agent::{Agent, Standing};
 use omnivisor_core::dialect::Refused;
-use omnivisor_core::journal::{Phase, Record};
+use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::FailureKind;
+use omnivisor_core::release::Version;
 use omnivisor_core::schedule::{Announcement, Trigger};
 use omnivisor_core::supervisor::{Exit, Report, Supervisor};
 use serde_json::{Value, json};
@@ -249,9 +251,23 @@ impl Shell {
             "endsAfterSwitch": self.ends_after_switch,
             "clock": clock_doubt(&self.agent),
             "degraded": self.degraded,
+            "failed": failed(journal),
             "announced": announced,
         })
     }
+}
+
+/// What was taken back, unless it is older than what runs: nobody wonders about that any more.
+fn failed(journal: &Journal) -> Vec<Value> {
+    let is_older = |version: &Version| {
+        let active = journal.active().map(|active| &active.release.version);
+        active.is_some_and(|active| version.precedence(active) == Some(Ordering::Less))
+    };
+    let denied = journal.denied().filter(|(release, _)| !is_older(&release.version));
+    let said = denied.map(
+        |(release, why)| json!({ "name": release.name.as_str(), "version": release.version.as_str(), "why": why }),
+    );
+    said.collect()
 }
 
 fn phase(phase: &Phase) -> Value {

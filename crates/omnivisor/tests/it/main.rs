@@ -8,6 +8,7 @@
     reason = "a panic is a failed test"
 )]
 
+mod advice;
 mod bad_input;
 mod build_info;
 mod command_line;
@@ -21,6 +22,7 @@ mod nymvisor_fixtures;
 mod peer_defects;
 mod releases;
 mod run_to_its_end;
+mod scripts;
 mod supervise;
 mod upgrade;
 mod vega;

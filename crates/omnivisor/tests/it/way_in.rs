@@ -96,7 +96,7 @@ fn a_dry_run_says_what_a_take_over_would_do_and_changes_nothing() {
     let again = world.omnivisor(&["adopt"]);
     assert_says(&text(&again), &["It was taken over before; nothing was changed.", "(due): was already due"]);
     let _supervised = world.run();
-    let status = world.wait_for_status("both are known", |status| status["announced"].as_array().unwrap().len() == 2);
+    let status = world.wait_for_status("all are known", |status| status["announced"].as_array().unwrap().len() == 3);
     assert!(status["announced"][0]["standing"].as_str().unwrap().contains("omnivisor upgrade due"), "{status}");
 }
 
