@@ -1,5 +1,6 @@
 //! The dialect of Vega Visor, from outside: core and data node, upgraded from core's own word.
 
+mod announcements;
 mod archive;
 mod asset;
 mod asset_source;
@@ -12,6 +13,7 @@ mod own;
 mod pair;
 mod placed;
 mod postgres;
+mod silence;
 mod supervision;
 mod upgrade;
 mod world;
