@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use omnivisor_testkit::{Kind, VegaOptions, wait_until};
 
 use super::calm::Calm;
-use super::world::{OLD, World, options, said, wait_for_line};
+use super::world::{OLD, World, kill, options, said, wait_for_line};
 use crate::world::SOON;
 
 /// What is said once it was silent for too long.
@@ -111,9 +111,4 @@ fn the_patience_of_a_first_start_ends_as_well() {
     calm.undisturbed("a socket that never came");
     rpc(&calm.world, "ok");
     calm.wait_for_line("it came", 0, &["the node answers again"]);
-}
-
-fn kill(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
