@@ -25,6 +25,10 @@ fn check(what: &str, words: &[&str], hangs: impl FnOnce(&World)) {
     calm.undisturbed(what);
     calm.world.github.mend_api();
     calm.world.publish(NEW, &VegaBehaviour::new(NEW));
+    // The next try may have begun already, and hangs for as long.
+    wait_until("it is prepared", AT_LAST, || {
+        calm.world.status().filter(|status| status["upgrade"]["phase"] == "staged").map(drop)
+    });
     calm.wait_until_staged(NEW);
     calm.switches_to(NEW);
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use omnivisor_testkit::{Kind, VegaBehaviour, VegaOptions, executable};
+use omnivisor_testkit::{Kind, VegaBehaviour, VegaOptions, executable, wait_until};
 
 use super::calm::Calm;
 use super::world::{HEIGHT, NEW, OLD, World, installing};
+use crate::world::SOON;
 
 /// Words that a shell, a template or a flag parser would have made something else of.
 const ODD: [&str; 14] = [
@@ -60,6 +61,27 @@ fn every_word_reaches_the_nodes_as_it_is_written() {
     let old = fs::read_to_string(path).unwrap();
     let new = fs::read_to_string(calm.world.installation.folder(NEW).join("run-config.toml")).unwrap();
     assert_eq!(new, old.replace("name = \"genesis\"", &format!("name = \"{NEW}\"")));
+}
+
+/// What an operator writes is for the next start, and for what is installed from then on.
+#[test]
+fn words_that_are_changed_while_the_nodes_run_are_those_of_the_next_start() {
+    let mut calm = Calm::begin(World::with(installing().with_data_node()));
+    let mut config = calm.world.installation.run_config("genesis");
+    config.core_args.push("--added".to_owned());
+    let path = calm.world.installation.genesis().join("run-config.toml");
+    fs::write(path, config.to_toml()).unwrap();
+    calm.undisturbed("a change of the words");
+    super::world::kill(calm.world.log().last_start_of(Kind::Datanode).unwrap().pid);
+    wait_until("both start again", SOON, || (calm.world.log().starts().len() == 4).then_some(()));
+    calm.world.wait_for(OLD);
+    assert_eq!(calm.world.log().last_start_of(Kind::Core).unwrap().args, config.core_args);
+    let Calm { world, supervised, .. } = calm;
+    world.publish(NEW, &VegaBehaviour::new(NEW));
+    world.accept(NEW);
+    let calm = Calm::with(world, supervised).switches_to(NEW);
+    let core = calm.world.log().last_start_of(Kind::Core).unwrap();
+    assert!(core.args.starts_with(&config.core_args), "{:?}", core.args);
 }
 
 // V25
