@@ -50,16 +50,23 @@ pub struct Observed {
 /// How long a node has left us without an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Silence {
-    /// Whether it has ever answered.
+    /// Whether it has ever answered, or taken a question.
     heard: bool,
     /// Questions in a row that failed.
     failures: u64,
+    /// Whether that was too much already.
+    told: bool,
 }
 
 impl Silence {
     /// It answered.
     pub fn answered(&mut self) {
-        *self = Self { heard: true, failures: 0 };
+        *self = Self { heard: true, failures: 0, told: false };
+    }
+
+    /// It takes questions: what it replays at its start is behind it, or it hangs.
+    pub fn listens(&mut self) {
+        self.heard = true;
     }
 
     /// It did not; true when that has become too much, once. `again` says whether it was started after a failure.
@@ -69,7 +76,9 @@ impl Silence {
             true => patience.again.min(patience.first),
             false => patience.first,
         };
-        self.failures == limit.max(1)
+        let is_news = !self.told && self.failures >= limit.max(1);
+        self.told |= is_news;
+        is_news
     }
 }
 
@@ -188,6 +197,10 @@ mod tests {
         silence.answered();
         assert_eq!((told(&mut silence, false, 1), told(&mut silence, false, 10)), (0, 1));
         assert_eq!(told(&mut Silence::default(), true, 2), 1, "after a failure it has to be there sooner");
+        let mut silence = Silence::default();
+        assert_eq!(told(&mut silence, false, 4), 0);
+        silence.listens();
+        assert_eq!(told(&mut silence, false, 9), 1, "somebody is there and says nothing");
         let none = Patience { first: 0, again: 0, restart: false };
         assert!(Silence::default().failed(&none, false));
     }

@@ -80,8 +80,10 @@ pub(super) fn run(visor: VegaVisor) -> Outcome {
             let (version, hash) = (env!("CARGO_PKG_VERSION"), build_info::commit());
             output::result(&match output {
                 VersionFormat::Human => format!("omnivisor (as Vega Visor) v{version} ({hash})"),
+                // In Vega Visor's order: some read it with other tools than a JSON reader.
                 VersionFormat::Json => {
-                    serde_json::json!({ "version": format!("v{version}"), "hash": hash }).to_string()
+                    let [version, hash] = [format!("v{version}"), hash.to_owned()].map(serde_json::Value::from);
+                    format!(r#"{{"version":{version},"hash":{hash}}}"#)
                 }
             });
             Ok(Exit::Success)

@@ -1,14 +1,15 @@
 //! `vegavisor init`: make a home to be filled in. Can be repeated after it was interrupted.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use omnivisor_core::dialect::vega::config::Config;
-use omnivisor_core::dialect::vega::embedded;
+use omnivisor_core::dialect::vega::config::{self, Config};
 use omnivisor_core::dialect::vega::node_config::{self, DataNodeConfig};
 use omnivisor_core::dialect::vega::run_config::{self, RunConfig};
+use omnivisor_core::dialect::vega::{STATE_FOLDER, embedded};
 
 use super::vega::{Loaded, asset_name, surroundings};
 use super::{Outcome, Trouble, output};
@@ -28,9 +29,8 @@ pub(super) struct Init {
 
 pub(super) fn init(init: &Init, home: &Path) -> Outcome {
     let config = Loaded::config_file(home);
-    if config.exists() {
-        let error = anyhow!("there is a home already: {}", config.display());
-        return Err(Trouble::from(error).hint("change its files, or choose another --home"));
+    if let Some(what) = in_the_way(home)? {
+        return Err(Trouble::from(anyhow!(what)).hint("change its files, or choose another --home"));
     }
     if init.with_data_node {
         refuse_embedded()?;
@@ -56,6 +56,33 @@ pub(super) fn init(init: &Init, home: &Path) -> Outcome {
         home.display()
     ));
     Ok(Exit::Success)
+}
+
+/// What is there already and was not left by an `init` that was interrupted: nobody's files are written over.
+fn in_the_way(home: &Path) -> Result<Option<String>, Trouble> {
+    let entries = match fs::read_dir(home) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.with_context(|| format!("cannot read the folder {}", home.display()))?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read the folder {}", home.display()))?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if FOLDERS.contains(&name.as_str()) {
+            let filled_in = path.join(run_config::FILE_NAME);
+            let templates = [false, true].map(|with_data_node| RunConfig::template(&name, with_data_node));
+            let is_ours = |bytes: &[u8]| templates.iter().any(|template| template.as_bytes() == bytes);
+            match small::read(&filled_in) {
+                Ok(bytes) if is_ours(&bytes) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => return Ok(Some(format!("there is a home already: {}", filled_in.display()))),
+            }
+        } else if [config::FILE_NAME, "current", STATE_FOLDER].contains(&name.as_str()) {
+            return Ok(Some(format!("there is a home already: {}", path.display())));
+        } else if name != "lost+found" && !name.ends_with(atomic::UNFINISHED) {
+            return Ok(Some(format!("{} is not empty: there is {name} in it", home.display())));
+        }
+    }
+    Ok(None)
 }
 
 /// A data node that has its database below itself cannot be upgraded: not even begun with, where its usual home says so.

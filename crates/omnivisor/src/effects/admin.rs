@@ -15,15 +15,24 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// An answer has some hundred bytes.
 const LARGEST: usize = 64 * 1024;
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct NoAnswer {
+    /// In words.
+    pub why: String,
+    /// Whether the question was taken: somebody listens there, and hangs.
+    pub hangs: bool,
+}
+
 /// A connection to a node's socket, kept from one question to the next.
 #[derive(Default)]
 pub struct Admin(Option<(PathBuf, Client)>);
 
 impl Admin {
-    /// Asks, and gives whatever was answered. The error says why there is no answer.
-    pub async fn ask(&mut self, endpoint: &Endpoint, question: Vec<u8>) -> Result<Vec<u8>, String> {
+    /// Asks, and gives whatever was answered.
+    pub async fn ask(&mut self, endpoint: &Endpoint, question: Vec<u8>) -> Result<Vec<u8>, NoAnswer> {
         let url = format!("http://unix/{}", endpoint.path.trim_start_matches('/'));
-        let at = |why: String| format!("{}: {why}", endpoint.socket.display());
+        let at = |why: String| NoAnswer { why: format!("{}: {why}", endpoint.socket.display()), hangs: false };
         let client = self.client(&endpoint.socket).map_err(at)?;
         let request = client.post(&url).header(CONTENT_TYPE, "application/json").body(question);
         let answer = async {
@@ -45,7 +54,8 @@ impl Admin {
             }
             Err(_) => {
                 self.0 = None;
-                Err(at(format!("no answer within {}", humantime::format_duration(ANSWER))))
+                let why = at(format!("no answer within {}", humantime::format_duration(ANSWER)));
+                Err(NoAnswer { hangs: true, ..why })
             }
         }
     }

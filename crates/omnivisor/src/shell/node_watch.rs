@@ -13,7 +13,7 @@ use omnivisor_core::supervisor::Seen;
 use tokio::sync::{mpsc, watch};
 
 use super::Shell;
-use crate::effects::admin::{self, Admin};
+use crate::effects::admin::{self, Admin, NoAnswer};
 use crate::store::small;
 
 /// So many blocks before the height it is near: about a minute, which a slow disk or a busy core may take for a round.
@@ -146,7 +146,9 @@ async fn ask(
         let endpoint = now.dialect.endpoint(&now.installed, &read);
         let answer = match &endpoint {
             Some(endpoint) => connection.ask(endpoint, now.dialect.question(admin::next_id())).await,
-            None => Err("its configuration does not say where it can be asked".to_owned()),
+            None => {
+                Err(NoAnswer { why: "its configuration does not say where it can be asked".to_owned(), hangs: false })
+            }
         };
         match answer {
             Ok(bytes) => {
@@ -156,8 +158,11 @@ async fn ask(
                 }
                 let _ = news.send((launch, News::Said(bytes)));
             }
-            Err(why) => {
+            Err(NoAnswer { why, hangs }) => {
                 tracing::debug!(why, "the node gives no answer");
+                if hangs {
+                    silence.listens();
+                }
                 if silence.failed(&now.dialect.patience(), now.again) {
                     let _ = news.send((launch, News::Silent(why)));
                 }

@@ -1,9 +1,14 @@
 //! The dialect of Vega Visor, from outside: core and data node, upgraded from core's own word.
 
+mod all_that_hangs;
+mod announcements;
 mod archive;
+mod arguments;
 mod asset;
 mod asset_source;
 mod calm;
+mod commands;
+mod configuration;
 mod doubles;
 mod guide;
 mod height;
@@ -12,6 +17,8 @@ mod own;
 mod pair;
 mod placed;
 mod postgres;
+mod reload;
+mod silence;
 mod supervision;
 mod upgrade;
 mod world;

@@ -1,10 +1,11 @@
 //! Releases that GitHub has, and that cannot be had, or are not what they should be: the node runs on, somebody is told why,
 //! and once it is mended the upgrade goes through.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use omnivisor_testkit::{Answer, FakeGitHub, VegaBehaviour, VersionAnswer, wait_until};
+use omnivisor_testkit::{Answer, AutoInstall, FakeGitHub, VegaBehaviour, VegaOptions, VersionAnswer, wait_until};
 
 use super::archive::{Entry, archive, claiming};
 use super::calm::Calm;
@@ -295,5 +296,37 @@ fn what_failed_is_tried_again_with_longer_and_longer_pauses() {
             );
         }
         calm.undisturbed(what);
+    }
+}
+
+// V9
+/// What a file is, it says itself: no name and no content type is believed.
+#[test]
+fn an_asset_may_be_an_archive_of_folders_or_the_executable_itself() {
+    let cases = [
+        ("vega-linux-amd64.zip", Some("bin/vega"), "bin/vega", true),
+        ("vega-linux-amd64.zip", None, "vega", true),
+        ("vega-linux-amd64", None, "vega-linux-amd64", false),
+        ("vega-linux-amd64", Some("vega"), "vega", false),
+        ("vega.bin", Some("vega"), "vega", true),
+    ];
+    for (name, binary, expected, zipped) in cases {
+        let install =
+            AutoInstall { asset: name.to_owned(), binary: binary.map(str::to_owned), ..AutoInstall::default() };
+        let world = World::with(VegaOptions { auto_install: Some(install), ..installing().with_data_node() });
+        let executable = fs::read(world.installation.minted(&VegaBehaviour::new(NEW))).unwrap();
+        let asset = match zipped {
+            true => archive(&[Entry::file("LICENSE", b"text"), Entry::file(expected, &executable)]),
+            false => executable.clone(),
+        };
+        world.github.publish_changed(NEW, &[("other.zip", b"x", true), (name, &asset, true)], |release| {
+            release["assets"][1]["content_type"] = "application/x-zip-compressed".into();
+        });
+        let mut calm = Calm::begin(world);
+        calm.world.accept(NEW);
+        calm.wait_until_staged(NEW);
+        assert!(fs::read(calm.world.installation.folder(NEW).join(expected)).unwrap() == executable, "{name}");
+        let calm = calm.switches_to(NEW);
+        assert_eq!(calm.world.installation.assert_visor_would_start(), NEW, "{name} {binary:?}");
     }
 }

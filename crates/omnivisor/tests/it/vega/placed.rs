@@ -8,6 +8,7 @@ use omnivisor_testkit::{RunConfig, VegaBehaviour, executable, mint};
 
 use super::calm::Calm;
 use super::world::{HEIGHT, NEW, OLD, World, installing, options, template};
+use crate::world::SOON;
 
 /// Something that is wrong with the folder of a release.
 struct Case {
@@ -285,4 +286,38 @@ fn executables_elsewhere_and_two_of_them_are_run_as_they_are_named() {
     assert_eq!(running, [elsewhere.join("data-node"), calm.world.installation.folder(NEW).join("vega")]);
     let core = calm.world.log().last_start_of(omnivisor_testkit::Kind::Core).unwrap();
     assert!(core.args.contains(&HEIGHT.to_string()), "{:?}", core.args);
+}
+
+/// What a release runs is said in its own folder: one may add a data node, and one leave it out.
+#[test]
+fn a_release_may_bring_a_data_node_or_do_without_one() {
+    let last = "v0.76.0";
+    let world = World::with(options().with_data_node());
+    let both = world.installation.run_config("x");
+    let alone = RunConfig { data_node: None, ..both.clone() };
+    fs::write(world.installation.genesis().join("run-config.toml"), alone.to_toml()).unwrap();
+    world.installation.place(NEW, &both, &VegaBehaviour::new(NEW));
+    world.installation.place(last, &alone, &VegaBehaviour::new(last));
+    let running = |world: &World| {
+        let mut versions: Vec<String> = world.log().running().into_iter().map(|node| node.version).collect();
+        versions.sort();
+        versions
+    };
+    let mut supervised = world.run();
+    for (tag, expected) in [(NEW, vec![NEW, NEW]), (last, vec![last])] {
+        world.installation.control_core(|control| control["ready"] = false.into());
+        world.accept(tag);
+        world.wait_for_phase("staged");
+        world.reach();
+        omnivisor_testkit::wait_until(&format!("{expected:?} run"), SOON, || {
+            (running(&world) == expected).then_some(())
+        });
+        world.wait_for_commit(tag);
+        let processes = world.status().unwrap()["node"]["processes"].as_array().unwrap().len();
+        assert_eq!(processes, expected.len());
+    }
+    world.log().assert_never_double();
+    supervised.signal(15);
+    assert_eq!(supervised.wait(SOON).code(), Some(0));
+    assert!(world.log().running().is_empty());
 }

@@ -172,3 +172,9 @@ pub fn wait_for_line(supervised: &Supervised, words: &[&str]) {
         said(supervised).lines().find(|line| words.iter().all(|word| line.contains(word))).map(|_| ())
     });
 }
+
+/// Ends a process as the kernel does when memory is short.
+pub fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
