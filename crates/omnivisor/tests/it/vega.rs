@@ -8,6 +8,7 @@ mod doubles;
 mod guide;
 mod height;
 mod held;
+mod link;
 mod own;
 mod pair;
 mod placed;
