@@ -8,6 +8,7 @@ mod doubles;
 mod guide;
 mod height;
 mod held;
+mod hung;
 mod link;
 mod own;
 mod pair;
