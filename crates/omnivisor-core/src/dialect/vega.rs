@@ -313,9 +313,14 @@ impl Dialect for Vega {
     }
 
     /// The link is all that Vega Visor, or a person, changes. An older one came with an old image of the disk: that is no act.
+    /// And the whole home may be somewhere else now, with its releases: Vega Visor would begin with the first one.
     fn moved(&self, read: Read<'_>, link: Option<&Link>, ours: &Ours) -> Option<PathBuf> {
-        let link = link.filter(|link| link.target != ours.shown.folder && link.made > ours.since)?;
-        self.run_config(&link.target, read).is_ok().then(|| link.target.clone())
+        let (shown, is_release) = (&ours.shown.folder, |folder: &Path| self.run_config(folder, read).is_ok());
+        let linked = link.filter(|link| link.target != *shown && link.made > ours.since && is_release(&link.target));
+        let linked = linked.map(|link| link.target.clone());
+        let gone = !shown.starts_with(&self.paths.releases) && !is_release(shown);
+        let here = shown.file_name().filter(|_| gone).map(|name| self.paths.releases.join(name));
+        linked.or(here.filter(|folder| is_release(folder)))
     }
 
     /// A link that is missing or leads nowhere means the first release to Vega Visor, whatever ran here last. Here it does so

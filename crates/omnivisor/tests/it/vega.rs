@@ -13,6 +13,8 @@ mod doubles;
 mod guide;
 mod height;
 mod held;
+mod hung;
+mod link;
 mod own;
 mod pair;
 mod placed;
