@@ -299,9 +299,12 @@ pub async fn adopt_installation(dialect: &dyn Dialect, running: Option<PathBuf>)
             Err(why) => reasons.push(why),
         }
     }
-    reasons.extend(found.advice);
-    if found.upgraded {
-        reasons.push("upgrades were done here, so the first release is not started instead".to_owned());
+    match found.advice {
+        Some(advice) => reasons.push(advice),
+        None if found.upgraded => {
+            reasons.push("upgrades were done here, so the first release is not started instead".to_owned());
+        }
+        None => {}
     }
     Err(StartError::NothingToRun(reasons.join("; ")))
 }
