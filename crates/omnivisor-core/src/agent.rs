@@ -15,12 +15,14 @@ mod standing;
 mod wanted;
 mod words;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::health::{Observed, Verdict};
 use crate::journal::{CancelReason, Journal, JournalError, Phase, Record};
 use crate::plan::{Failure, FailureKind, Step, Undo, UpgradePlan};
+use crate::release::Release;
 use crate::schedule::{Announcement, Trigger};
 use crate::supervisor::Report;
 use crate::time::Now;
@@ -37,6 +39,9 @@ pub struct Agent {
     announced: Vec<Announcement>,
     /// Until something was announced, nobody has withdrawn anything.
     heard: bool,
+    /// What is announced and was not placed yet; and what has been placed since, and not been tried.
+    missing: BTreeMap<Release, String>,
+    appeared: BTreeSet<Release>,
     in_flight: Option<Action>,
     cancelling: bool,
     seen: Observed,
@@ -65,6 +70,8 @@ impl Agent {
             policy,
             announced: Vec::new(),
             heard: false,
+            missing: BTreeMap::new(),
+            appeared: BTreeSet::new(),
             in_flight: None,
             cancelling: false,
             seen: Observed::default(),
@@ -83,6 +90,13 @@ impl Agent {
     /// How upgrades are done from now on.
     pub fn follow(&mut self, policy: Policy) {
         self.policy = policy;
+    }
+
+    /// Of what is announced, or will be in the next event, these lack the executable that somebody is to place; and why.
+    pub fn miss(&mut self, missing: BTreeMap<Release, String>) {
+        let found = self.missing.keys().filter(|release| !missing.contains_key(*release));
+        self.appeared.extend(found.cloned());
+        self.missing = missing;
     }
 
     /// Answers an event.
@@ -225,6 +239,7 @@ impl Agent {
             _ => return,
         };
         let Failure { kind, reason } = failure;
+        self.appeared.remove(&action.plan().to.release);
         // From the stop on, each try costs an outage: such a failure is never tried again and again.
         let kind = if step > Step::Arm { FailureKind::Permanent } else { kind };
         self.write(records, Record::Failed { step, kind, reason, at: now.wall });
@@ -422,6 +437,11 @@ impl Agent {
     /// What is announced, in the order of the queue.
     pub fn announced(&self) -> &[Announcement] {
         &self.announced
+    }
+
+    /// What is announced and was not placed yet, and why that is needed.
+    pub fn missing(&self) -> &BTreeMap<Release, String> {
+        &self.missing
     }
 
     /// Whether an action is being carried out.

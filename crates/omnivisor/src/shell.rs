@@ -20,7 +20,7 @@ mod start;
 mod survey;
 mod sweep;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +28,15 @@ use std::time::Duration;
 use omnivisor_core::agent::{Action, Agent, Ending, Event};
 use omnivisor_core::dialect::{Dialect, Mirrored, Watch};
 use omnivisor_core::journal::Record;
-use omnivisor_core::release::Installed;
+use omnivisor_core::release::{Installed, Release};
+use omnivisor_core::schedule::Announcement;
 use omnivisor_core::supervisor::{Order, Seen, Supervisor};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{self, Timer};
 use crate::control::Asked;
+use crate::effects::fetch;
 use crate::effects::github::GitHub;
 use crate::effects::process::{self, Launcher, Node};
 use crate::effects::watch::FileWatch;
@@ -58,6 +60,9 @@ const UNWRITABLE: Duration = Duration::from_secs(1);
 
 /// How long the last mirror files may take when a run ends.
 const LAST_MIRROR: Duration = Duration::from_secs(10);
+
+/// Between two looks for executables that a person is to place.
+const PLACED: Duration = Duration::from_secs(1);
 
 /// Both ends of what tasks report through.
 type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
@@ -128,6 +133,8 @@ impl Shell {
             self.look_at_queue();
         }
         let mut configuration = self.reload.as_ref().map(|reload| FileWatch::new(&reload.file));
+        let mut looks = tokio::time::interval(PLACED);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let _poll = self.poll();
         self.ask_node();
         loop {
@@ -150,6 +157,7 @@ impl Shell {
                 Some((launch, news)) = self.news.1.recv() => self.hear(launch, news),
                 () = changed(&mut queue) => self.look_at_queue(),
                 () = changed(&mut configuration) => self.reload().await,
+                _ = looks.tick(), if !self.agent.announced().is_empty() => self.look_for_placed(),
                 () = monotonic.fired() => self.waiting.push_back(Event::Timeout),
                 () = wall.fired() => self.waiting.push_back(Event::Timeout),
             }
@@ -303,6 +311,21 @@ impl Shell {
         self.waiting.push_front(Event::StopRequested);
     }
 
+    /// What of this a person still has to place.
+    fn missing(&self, announced: &[Announcement]) -> BTreeMap<Release, String> {
+        let missing = |it: &Announcement| Some((it.release.clone(), fetch::missing(&*self.dialect, it)?));
+        announced.iter().filter_map(missing).collect()
+    }
+
+    /// Looks whether somebody has placed what was missing.
+    fn look_for_placed(&mut self) {
+        let missing = self.missing(self.agent.announced());
+        if missing != *self.agent.missing() {
+            self.agent.miss(missing);
+            self.waiting.push_back(Event::Timeout); // to be looked at again
+        }
+    }
+
     /// Reads the queue, and tells the agent if it says something.
     fn look_at_queue(&mut self) {
         let path = &self.dialect.paths().queue;
@@ -322,6 +345,7 @@ impl Shell {
             Ok(Some(observed)) => {
                 self.told.queue_is_fine();
                 self.told.refused(&observed.refused);
+                self.agent.miss(self.missing(&observed.announcements));
                 self.waiting.push_back(Event::Announced(observed.announcements));
             }
             // Half written, perhaps: what it said before stays true until it says something else.

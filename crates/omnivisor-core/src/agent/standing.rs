@@ -20,6 +20,8 @@ pub enum Standing {
     NotNewer(String),
     /// It failed its checks as often as is tried.
     Unfit(String),
+    /// Nobody has placed its executable yet, and why somebody has to.
+    Missing(String),
     /// It could not be prepared; the next try is then.
     RetryAt(Timestamp, String),
     /// It will be switched to when its trigger fires.
@@ -101,10 +103,15 @@ impl Agent {
         if let Some(floor) = self.above(announced) {
             return Standing::NotNewer(floor);
         }
-        if let Some(attempts) = self.journal.attempts(announced) {
-            if attempts.permanent >= self.policy.rechecks {
-                return Standing::Unfit(attempts.reason.clone());
-            }
+        let attempts = self.journal.attempts(announced);
+        if let Some(attempts) = attempts.filter(|attempts| attempts.permanent >= self.policy.rechecks) {
+            return Standing::Unfit(attempts.reason.clone());
+        }
+        // Trying would tell nothing that is not known, and be written down each time.
+        if let Some(why) = self.missing.get(release) {
+            return Standing::Missing(why.clone());
+        }
+        if let Some(attempts) = attempts.filter(|_| !self.appeared.contains(release)) {
             // Whatever failed: where it is tried for ever, a server is not to be asked for 100 MB every ten seconds.
             let failures = attempts.transient.saturating_add(attempts.permanent);
             let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(20));

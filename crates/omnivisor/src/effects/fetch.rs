@@ -12,7 +12,7 @@ use std::time::Duration;
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::plan::{Failure, UpgradePlan};
 use omnivisor_core::release::{Algorithm, Digest, Release};
-use omnivisor_core::schedule::Source;
+use omnivisor_core::schedule::{Announcement, Source};
 
 use super::digest::{self, Hasher};
 use super::github::GitHub;
@@ -125,6 +125,19 @@ pub async fn fetch(dialect: &dyn Dialect, plan: &UpgradePlan, github: &GitHub) -
         discard(dialect);
     }
     result
+}
+
+/// Why nothing can come of this announcement before a person has placed its executable, if that is so. Only looks whether files
+/// are there; where a release is a folder that has to be whole, that says too little.
+pub fn missing(dialect: &dyn Dialect, announced: &Announcement) -> Option<String> {
+    let Source::Placed { why } = &announced.source else { return None };
+    let is_there = |folder: PathBuf| {
+        executables_of(dialect, &folder).is_some_and(|all| all.iter().all(|executable| executable.is_file()))
+    };
+    if !dialect.fills_folders() || folders(dialect, &announced.release).into_iter().any(is_there) {
+        return None;
+    }
+    Some(not_placed(dialect, &announced.release, why).reason)
 }
 
 /// Why what a person was to place is not there. Whoever is at it may not be done yet.

@@ -65,7 +65,10 @@ impl Told {
             let text = describe(&agent.standing(now, announced), announced);
             let release = announced.release.to_string();
             if self.standings.get(&release) != Some(&text) {
-                tracing::info!(release, "{text}");
+                match agent.standing(now, announced) {
+                    Standing::Missing(_) => tracing::warn!(release, "{text}"),
+                    _ => tracing::info!(release, "{text}"),
+                }
             }
             standings.insert(release, text);
         }
@@ -99,6 +102,7 @@ pub(super) fn describe(standing: &Standing, announced: &Announcement) -> String 
             let name = &announced.release.name;
             format!("given up until it is announced differently, or `omnivisor upgrade {name}`: {why}")
         }
+        Standing::Missing(why) => format!("waits for its executable to be placed: {why}"),
         Standing::RetryAt(at, why) => format!("tried again at {at}: {why}"),
         Standing::Waiting => format!("will be switched to {}", announced.trigger),
         Standing::WaitsForApproval if matches!(announced.trigger, Trigger::OnCommand { .. }) => {

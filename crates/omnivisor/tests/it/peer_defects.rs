@@ -104,6 +104,13 @@ fn queued(world: &World) -> Vec<String> {
     queue.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// An entry of the queue.
+fn queued_entry(world: &World, name: &str) -> Value {
+    let plan = world.plan();
+    let entry = plan["queuedUp"].as_array().unwrap().iter().find(|entry| entry["name"] == name).cloned();
+    entry.unwrap_or_else(|| panic!("{name} is not queued: {plan:#}"))
+}
+
 /// Takes every entry off the queue, as an editor does.
 fn empty_the_queue(world: &World) {
     let mut plan = world.plan();

@@ -235,3 +235,36 @@ fn the_executable_of_an_announced_upgrade_can_be_brought_by_hand() {
     world.wait_for_commit("2.0.0");
     assert_eq!(world.upstream.requests("/download/up1"), 0);
 }
+
+/// What a person has to place is looked for and not tried: nothing is written down for that, nothing else is dropped for it,
+/// and once it is there nobody waits.
+#[test]
+fn an_executable_that_is_to_be_placed_is_waited_for_without_a_record() {
+    let world = World::new();
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_RETRY_DELAY", "1h").env("OMNIVISOR_RETRY_MOST", "1h");
+    let _supervised = world.sandbox.spawn(command);
+    world.wait_for("1.0.0");
+    let later = super::placed(&world, "later", "3.0.0", &timestamp(super::WEEK));
+    world.installation.queue(later);
+    world.wait_for_status("that is ready", |status| status["upgrade"]["phase"] == "staged");
+    let behaviour = Behaviour::new("2.0.0");
+    let due = upgrade_info("due", "2.0.0", &timestamp(Duration::ZERO), None, Some(behaviour.details()));
+    world.installation.place_upgrade(&due, None);
+    world.installation.queue(due);
+    let said = wait_for_standing(&world, "due", "waits for its executable");
+    assert!(said.contains(world.installation.binary("due").to_str().unwrap()), "{said}");
+
+    let journal = world.installation.instance_dir().join("data/omnivisor/journal");
+    let before = fs::read(&journal).unwrap();
+    for _ in 0..2 {
+        super::wait_for_polls(&world);
+    }
+    assert!(fs::read(&journal).unwrap() == before, "something was written down");
+    assert_eq!(world.status().unwrap()["upgrade"]["phase"], "staged", "the other one stays ready");
+
+    let executable = world.minted(&behaviour);
+    world.installation.place_upgrade(&super::queued_entry(&world, "due"), Some(&executable));
+    world.wait_for_commit("2.0.0");
+    world.log().assert_never_double();
+}
