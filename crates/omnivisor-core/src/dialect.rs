@@ -367,6 +367,8 @@ pub struct Ours {
     /// Every release that we have run here, well or not: the files may name one of these because we ended before they were
     /// brought up to date.
     pub ran: Vec<Release>,
+    /// What an upgrade that was not finished has switched to already, perhaps: what names it may be our own work.
+    pub under_way: Option<Release>,
 }
 
 impl Ours {

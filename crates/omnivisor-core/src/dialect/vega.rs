@@ -317,7 +317,8 @@ impl Dialect for Vega {
     fn moved(&self, read: Read<'_>, link: Option<&Link>, ours: &Ours) -> Option<PathBuf> {
         let (shown, is_release) = (&ours.shown.folder, |folder: &Path| self.run_config(folder, read).is_ok());
         let linked = link.filter(|link| link.target != *shown && link.made > ours.since && is_release(&link.target));
-        let linked = linked.map(|link| link.target.clone());
+        let by_us = ours.under_way.as_ref().map(|release| self.release_folder(release));
+        let linked = linked.map(|link| link.target.clone()).filter(|folder| Some(folder) != by_us.as_ref());
         let gone = !shown.starts_with(&self.paths.releases) && !is_release(shown);
         let here = shown.file_name().filter(|_| gone).map(|name| self.paths.releases.join(name));
         linked.or(here.filter(|folder| is_release(folder)))

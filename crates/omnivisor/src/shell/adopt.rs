@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use omnivisor_core::dialect::{Dialect, Mirrored, Ours, Read};
 use omnivisor_core::journal::{Adoption, Journal, Phase, Record};
+use omnivisor_core::plan::Step;
 use omnivisor_core::release::{Identity, Installed, Release, ReleaseName, Version};
 use omnivisor_core::time::Timestamp;
 
@@ -181,7 +182,13 @@ pub(super) fn ours(records: &[Record]) -> Option<Ours> {
     let (shown, (adopted, _)) = (journal.shown()?.clone(), journal.adopted()?);
     let ran = journal.ran().cloned().collect();
     let since = journal.last_commit().map_or(adopted, |committed| committed.max(adopted));
-    Some(Ours { shown, since, ran })
+    let under_way = match journal.phase() {
+        Phase::Switching { plan, step: Step::Activate, .. }
+        | Phase::Undoing { plan, .. }
+        | Phase::NeedsHuman { plan, .. } => Some(plan.to.release.clone()),
+        _ => None,
+    };
+    Some(Ours { shown, since, ran, under_way })
 }
 
 /// How often an executable may be replaced while it is being proven.

@@ -9,6 +9,7 @@ mod asset_source;
 mod calm;
 mod commands;
 mod configuration;
+mod crash;
 mod doubles;
 mod guide;
 mod height;
