@@ -92,13 +92,6 @@ impl Agent {
         self.policy = policy;
     }
 
-    /// Of what is announced, or will be in the next event, these lack the executable that somebody is to place; and why.
-    pub fn miss(&mut self, missing: BTreeMap<Release, String>) {
-        let found = self.missing.keys().filter(|release| !missing.contains_key(*release));
-        self.appeared.extend(found.cloned());
-        self.missing = missing;
-    }
-
     /// Answers an event.
     pub fn step(&mut self, now: Now, event: Event) -> Effects {
         let mut effects = Effects::default();
@@ -120,6 +113,11 @@ impl Agent {
                     }
                 }
                 self.heard = true;
+            }
+            Event::Missing(missing) => {
+                let found = self.missing.keys().filter(|release| !missing.contains_key(*release));
+                self.appeared.extend(found.cloned());
+                self.missing = missing;
             }
             Event::Done(outcome) => {
                 if let Some(action) = self.landed() {

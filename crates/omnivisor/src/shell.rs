@@ -157,7 +157,7 @@ impl Shell {
                 Some((launch, news)) = self.news.1.recv() => self.hear(launch, news),
                 () = changed(&mut queue) => self.look_at_queue(),
                 () = changed(&mut configuration) => self.reload().await,
-                _ = looks.tick(), if !self.agent.announced().is_empty() => self.look_for_placed(),
+                _ = looks.tick(), if !self.agent.missing().is_empty() => self.look_for_placed(),
                 () = monotonic.fired() => self.waiting.push_back(Event::Timeout),
                 () = wall.fired() => self.waiting.push_back(Event::Timeout),
             }
@@ -319,10 +319,13 @@ impl Shell {
 
     /// Looks whether somebody has placed what was missing.
     fn look_for_placed(&mut self) {
-        let missing = self.missing(self.agent.announced());
+        self.tell_missing(self.missing(self.agent.announced()));
+    }
+
+    /// Only if it is news: at a start the first event that says what is announced decides which release is started.
+    fn tell_missing(&mut self, missing: BTreeMap<Release, String>) {
         if missing != *self.agent.missing() {
-            self.agent.miss(missing);
-            self.waiting.push_back(Event::Timeout); // to be looked at again
+            self.waiting.push_back(Event::Missing(missing));
         }
     }
 
@@ -345,7 +348,7 @@ impl Shell {
             Ok(Some(observed)) => {
                 self.told.queue_is_fine();
                 self.told.refused(&observed.refused);
-                self.agent.miss(self.missing(&observed.announcements));
+                self.tell_missing(self.missing(&observed.announcements));
                 self.waiting.push_back(Event::Announced(observed.announcements));
             }
             // Half written, perhaps: what it said before stays true until it says something else.

@@ -1,5 +1,6 @@
 //! What the agent is told, and what it answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::health::HealthProbe;
@@ -48,6 +49,8 @@ pub enum Rollback {
 pub enum Event {
     /// These, and no others, are announced now, in the order of the queue.
     Announced(Vec<Announcement>),
+    /// Of what is announced now, or will be next, these and no others lack an executable that a person is to place; and why.
+    Missing(BTreeMap<Release, String>),
     /// The action in flight succeeded.
     Done(Outcome),
     /// The action in flight failed.

@@ -171,6 +171,13 @@ fn describe(status: &Value) -> String {
     if status["held"] == true {
         lines.push("held        no automatic upgrades until `omnivisor resume`".to_owned());
     }
+    if status["silent"].is_string() {
+        lines.push(format!("SILENT      {}", text("/silent")));
+    }
+    if status["refusedConfiguration"].is_string() {
+        let why = text("/refusedConfiguration");
+        lines.push(format!("REFUSED     the configuration as it is now; the last good one is in force: {why}"));
+    }
     if status["clock"].is_string() {
         lines.push(format!("clock       {}", text("/clock")));
     }

@@ -67,6 +67,8 @@ fn a_core_that_does_not_answer_is_said_to_be_silent_and_runs_on() {
     wait_for_line(&supervised, &["ERROR", "gives no answer", "no answer within 5s"]);
     let status = world.wait_for_status("it is shown", |status| status["silent"].is_string());
     assert_eq!(status["node"]["state"], "running", "{status:#}");
+    let shown = world.omnivisor(&["status"]).stdout;
+    assert!(String::from_utf8_lossy(&shown).contains("SILENT "), "for people, too");
     answers(&world, "ok");
     wait_for_line(&supervised, &["answers again"]);
     world.wait_for_status("it is shown", |status| status["silent"].is_null());

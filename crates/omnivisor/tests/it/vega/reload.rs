@@ -109,6 +109,8 @@ fn an_edit_that_cannot_be_used_is_refused_and_said_and_the_last_good_one_stays()
         calm.check(what, &[REFUSED, words], |world| renamed_over(&world.installation.config(), &text));
         let status = calm.world.status().unwrap();
         assert!(status["refusedConfiguration"].as_str().unwrap().contains(words), "{what}: {status:#}");
+        let shown = calm.world.omnivisor(&["status"]).stdout;
+        assert!(String::from_utf8_lossy(&shown).contains("REFUSED "), "for people, too");
         calm.wait_for_standing(what, NEW, &["/good"]);
     }
     calm.check("none at all", &[REFUSED, "cannot read the configuration"], |world| {
