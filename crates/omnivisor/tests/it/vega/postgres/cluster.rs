@@ -53,7 +53,9 @@ impl Cluster {
     /// One that does not run yet; none, and that is said, where PostgreSQL is not installed.
     pub fn made_in(sandbox: &Sandbox) -> Option<Self> {
         let Some(programs) = programs() else {
-            println!("skipped: PostgreSQL is not installed (Debian's package `postgresql`)");
+            // Not by a macro: what those print is only shown of a test that fails.
+            let mut out = std::io::stderr();
+            writeln!(out, "skipped: PostgreSQL is not installed (Debian's package `postgresql`)").unwrap();
             return None;
         };
         let folder = sandbox.path().join("pg");
