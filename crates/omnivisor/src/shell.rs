@@ -348,7 +348,10 @@ impl Shell {
             Ok(Some(observed)) => {
                 self.told.queue_is_fine();
                 self.told.refused(&observed.refused);
-                self.tell_missing(self.missing(&observed.announcements));
+                // Of what was announced before, too: until the next event it still is.
+                let mut missing = self.missing(self.agent.announced());
+                missing.extend(self.missing(&observed.announcements));
+                self.tell_missing(missing);
                 self.waiting.push_back(Event::Announced(observed.announcements));
             }
             // Half written, perhaps: what it said before stays true until it says something else.

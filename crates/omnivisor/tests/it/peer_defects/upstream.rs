@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use omnivisor_testkit::installation::platform;
-use omnivisor_testkit::{Answer, Behaviour, Options, Upstream, wait_until};
+use omnivisor_testkit::{Answer, Behaviour, Options, Upstream, sha256_hex, upgrade_info, wait_until};
 use serde_json::json;
 
 use super::{assert_still, publish_changed, queued, running_pid, wait_for_polls, wait_for_request};
-use crate::world::{ANNOUNCEMENT, SOON, World, options};
+use crate::world::{ANNOUNCEMENT, SOON, World, options, timestamp};
 
 /// N44
 #[test]
@@ -46,10 +46,14 @@ fn odd_builds_for_other_machines_keep_nobody_from_the_one_for_this() {
 fn a_download_of_some_seconds_is_a_handful_of_lines() {
     let world = World::new();
     let supervised = world.run();
-    let info = publish_changed(&world, "2024.2", "2.0.0", |_| ());
-    let executable = std::fs::read(world.minted(&Behaviour::new("2.0.0"))).unwrap();
-    let per_second = executable.len() as u64 / 2;
-    world.upstream.serve("/download/2024.2", Answer::Slow { bytes: executable, per_second });
+    let behaviour = Behaviour::new("2.0.0");
+    let executable = world.minted(&behaviour);
+    let (url, digest) = (world.upstream.url("/download/2024.2"), sha256_hex(&executable));
+    let bytes = std::fs::read(executable).unwrap();
+    let per_second = bytes.len() as u64 / 2;
+    world.upstream.serve("/download/2024.2", Answer::Slow { bytes, per_second });
+    let (now, build) = (timestamp(Duration::ZERO), Some((url.as_str(), digest.as_str())));
+    let info = upgrade_info("2024.2", "2.0.0", &now, build, Some(behaviour.details()));
     world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
     wait_for_request(&world, "/download/2024.2");
     let begin = world.upstream.last_request("/download/2024.2").unwrap().at;

@@ -174,7 +174,7 @@ fn a_download_that_nobody_wants_any_more_ends_at_once() {
 #[test]
 fn an_upgrade_folder_appears_whole_or_not_at_all() {
     const CHECKPOINTS: [(&str, bool); 9] = [
-        ("fetch-chunk:20", false),
+        ("fetch-chunk:3", false),
         ("fetch-before-rename", false),
         ("asset-before-unpack", false),
         ("asset-before-side-files", false),
