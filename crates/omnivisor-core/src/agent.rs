@@ -2,7 +2,7 @@
 //!
 //! The shell's whole contract is one order, after every [`Agent::step`]:
 //!
-//! 1. append [`Effects::records`] to the journal and flush it;
+//! 1. append [`Effects::records`] to the journal and flush it; a node that is committed is forgiven what failed before;
 //! 2. make the processes match [`Agent::wanted`];
 //! 3. if [`Effects::cancel`], ask the action in flight to end early; carry out [`Effects::action`]; report how it ended.
 //!

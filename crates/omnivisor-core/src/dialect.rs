@@ -153,6 +153,9 @@ pub trait ReleaseSource {
     fn patience(&self) -> Patience;
     /// Which of a repository's releases is followed, if any is.
     fn follows<'a>(&self, releases: &'a [github::Release]) -> Option<&'a github::Release>;
+    /// What it changes in the queue that these, and no others, are the newest releases of a repository: what was announced
+    /// of one that is not among them, or is not one that is followed, is withdrawn.
+    fn prune(&self, queue: &[u8], place: &str, releases: &[github::Release]) -> Result<Merge, DialectError>;
     /// What such a release, with the file that describes it, announces: as an upstream would answer.
     fn announcement_of(&self, release: &github::Release, described: &[u8]) -> Result<Vec<u8>, DialectError>;
     /// What an upstream's answer changes in the queue.

@@ -220,6 +220,12 @@ impl Supervisor {
         self.policy = policy;
     }
 
+    /// The node has shown that it is well: how often it failed before that does not matter any more.
+    pub fn forgive(&mut self) {
+        self.startup_failures = 0;
+        self.beyond = 0;
+    }
+
     /// Whether the start that was ordered last follows a failure of the same node.
     pub fn starts_again(&self) -> bool {
         self.again
@@ -301,8 +307,7 @@ impl Supervisor {
             (Report::Finished, Then::Ended { key })
         } else {
             if now.saturating_sub(since) >= self.policy.startup_period {
-                self.startup_failures = 0;
-                self.beyond = 0;
+                self.forgive();
             } else {
                 self.startup_failures = self.startup_failures.saturating_add(1);
             }
@@ -338,8 +343,7 @@ impl Supervisor {
         match (&self.state, wanted) {
             (State::Down, Wanted::Running(key, _)) => Some(self.start(key)),
             (State::Backoff { key, .. } | State::Ended { key }, Wanted::Running(other, _)) if other != key => {
-                self.startup_failures = 0;
-                self.beyond = 0;
+                self.forgive();
                 Some(self.start(other))
             }
             (State::Ended { key }, Wanted::Running(_, Endurance::ForEver)) => {
@@ -360,8 +364,7 @@ impl Supervisor {
             }
             (State::Running { key, .. }, Wanted::Running(other, _)) if key == other => None,
             (State::Running { .. }, _) => {
-                self.startup_failures = 0;
-                self.beyond = 0;
+                self.forgive();
                 self.state = self.stopping(now, false, Then::Down);
                 self.press(now)
             }

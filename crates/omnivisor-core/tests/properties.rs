@@ -110,6 +110,22 @@ fn recovery_asks_for_what_was_under_way_without_being_told_anything() {
 }
 
 #[test]
+fn no_person_can_want_a_release_before_the_height_of_its_network() {
+    let at_height = |ready| Announcement {
+        trigger: Trigger::AtHeight { height: 1000, ready },
+        origin: Origin::Network,
+        ..announce(NEW, 90)
+    };
+    let mut lab = Lab::new();
+    lab.stage(&at_height(false));
+    assert_eq!(asked(&lab.step(Event::Approve(release(NEW, 1)))), "");
+    assert!(lab.agent.journal().approved(&at_height(false).release));
+    lab.step(Event::Hold);
+    assert_eq!(asked(&lab.step(Event::Announced(vec![at_height(false)]))), "", "it is not there yet");
+    assert_eq!(asked(&lab.step(Event::Announced(vec![at_height(true)]))), "Arm", "wanted in spite of the hold");
+}
+
+#[test]
 fn an_activation_that_failed_half_way_is_taken_back() {
     let world = lived(Scenario { fault: always(Step::Activate, false), ..Scenario::default() });
     assert_eq!((world.link.as_str(), runs(&world)), (OLD, Some(OLD)), "{}", world.tell());

@@ -215,6 +215,9 @@ impl Shell {
         }
         self.unwritable = false;
         report::tell(&effects.records, &self.agent);
+        if effects.records.iter().any(|record| matches!(record, Record::Committed { .. })) {
+            self.supervisor.forgive();
+        }
         self.supervise();
         if effects.cancel {
             self.action.cancel();

@@ -59,8 +59,14 @@ impl Agent {
     }
 
     pub(super) fn may_switch(&self, now: Now, plan: &UpgradePlan) -> bool {
-        self.journal.approved(&plan.to.release)
-            || (!self.journal.held() && self.is_due(now, &plan.to) && !self.is_parked(&plan.to))
+        let (approved, due) = (self.journal.approved(&plan.to.release), self.is_due(now, &plan.to));
+        match plan.to.trigger {
+            // Before its height a release is of no network that there is: no person can want it there.
+            Trigger::AtHeight { .. } => due && (approved || !self.journal.held()),
+            Trigger::At(_) | Trigger::OnCommand { .. } => {
+                approved || (!self.journal.held() && due && !self.is_parked(&plan.to))
+            }
+        }
     }
 
     fn is_due(&self, now: Now, announced: &Announcement) -> bool {
@@ -117,8 +123,9 @@ impl Agent {
             let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(20));
             let backoff = self.policy.retry.saturating_mul(doubled).min(self.policy.retry_most);
             let delay = if attempts.permanent > 0 { backoff.max(self.policy.recheck) } else { backoff };
-            // The node stands still: whoever mends what is wrong is not kept waiting.
-            let delay = if announced.trigger.is_ready() { delay.min(self.policy.retry) } else { delay };
+            // The node stands still: whoever mends what is wrong is not kept waiting; but a server is not asked in vain for
+            // ever so often, either.
+            let delay = if announced.trigger.is_ready() { backoff.min(self.policy.retry * 6) } else { delay };
             let next = attempts.last.plus(delay);
             // A clock that went back must not make us wait for longer than the delay.
             if now.wall < next && now.wall >= attempts.last {

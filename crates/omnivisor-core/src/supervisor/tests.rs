@@ -64,6 +64,22 @@ fn a_long_run_gives_the_budget_back() {
 }
 
 #[test]
+fn a_node_that_has_shown_that_it_is_well_has_the_whole_budget() {
+    let mut it = supervisor(true);
+    started(&mut it, 0);
+    it.observe(S(1), exited(1));
+    started(&mut it, 11);
+    it.observe(S(12), exited(1));
+    started(&mut it, 22);
+    it.forgive();
+    for at in [30, 41] {
+        assert_eq!(it.observe(S(at), exited(1)), Some(Report::Died(Exit::Code(1))));
+        started(&mut it, at + 10);
+    }
+    assert_eq!(it.observe(S(52), exited(1)), Some(Report::GaveUp(Exit::Code(1))));
+}
+
+#[test]
 fn a_long_run_takes_the_failures_before_it_off_the_count() {
     let mut it = supervisor(true);
     started(&mut it, 0);

@@ -358,6 +358,9 @@ impl World {
             for record in std::mem::take(&mut effects.records) {
                 fuse.burn()?;
                 self.say(|| format!("journal  {}", brief(&record)));
+                if matches!(record, Record::Committed { .. }) {
+                    supervisor.forgive();
+                }
                 self.journal.push(record);
             }
             fuse.burn()?;

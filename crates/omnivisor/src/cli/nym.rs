@@ -87,6 +87,14 @@ pub(super) fn run(nymvisor: Nymvisor) -> Outcome {
         NymCommand::Config { output } => {
             let loaded = Loaded::find()?;
             loaded.log(false);
+            // What is wrong with our own settings is none of what is asked for.
+            match loaded.settings() {
+                Ok(Settings { releases: Some(releases), .. }) => {
+                    tracing::info!("releases are taken from github.com/{}/{}", releases.owner, releases.repository);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!("{error:#}"),
+            }
             if let Some(gone) = upstream_gone(&loaded.state()) {
                 tracing::warn!("{gone}");
             }

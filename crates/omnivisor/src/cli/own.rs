@@ -82,6 +82,10 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Stop { .. } => output::result(&format!("{} is stopping", instance.id)),
         Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),
         Own::Resume(_) => output::result(&format!("{} goes on", instance.id)),
+        Own::Upgrade { name, .. } if value["height"].is_u64() => output::result(&format!(
+            "{} prepares {name} at once; it is switched to at height {}, when the node is ready, and not before",
+            instance.id, value["height"]
+        )),
         Own::Upgrade { name, .. } => {
             let ends = match value["endsAfterSwitch"] == true {
                 true => "; the run ends then, with 0, and the next start runs it",

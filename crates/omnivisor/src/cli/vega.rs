@@ -137,7 +137,10 @@ impl Loaded {
         let (config, said) = Config::parse(&text, &asset_name())
             .with_context(|| format!("cannot use the configuration {}", file.display()))?;
         let settings = Settings::read(&home.join("omnivisor.toml"), |name| env::var_os(name))?;
-        let warnings = said.iter().map(|warning| format!("{}: {warning}", file.display())).collect();
+        let mut warnings: Vec<String> = said.iter().map(|warning| format!("{}: {warning}", file.display())).collect();
+        if settings.releases.is_some() {
+            warnings.push("[nym] in omnivisor.toml does nothing for a home of Vega Visor".to_owned());
+        }
         Ok(Self { home: home.to_owned(), config, settings, warnings })
     }
 

@@ -28,6 +28,7 @@ pub(super) fn run(home: &Path) -> Outcome {
         github: settings.github(|name| env::var_os(name))?,
         reload: Some(Reload {
             file: Loaded::config_file(&again),
+            known: small::read(&Loaded::config_file(&again)).ok(),
             load: Box::new(move || match Loaded::read(&again) {
                 Ok(loaded) => Ok(loaded.reloaded()),
                 Err(trouble) => Err(trouble.to_string()),

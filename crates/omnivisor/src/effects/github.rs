@@ -232,7 +232,10 @@ impl GitHub {
             return Ok(Fetched::Unchanged);
         }
         let etag = answer.headers.get(header::ETAG).cloned();
-        let releases = Release::parse_list(&self.body(&url, &of, answer)?).map_err(unreadable(&url))?;
+        let mut releases = Release::parse_list(&self.body(&url, &of, answer)?).map_err(unreadable(&url))?;
+        for asset in releases.iter_mut().flat_map(|release| &mut release.assets) {
+            asset.download_url = asset.download_url.take().filter(|url| self.is_safe(url));
+        }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match etag {
             Some(etag) => seen.insert(of.0, etag),
@@ -306,9 +309,8 @@ impl GitHub {
                 headers.insert(API_VERSION, api_version());
                 url
             }
-            // Nothing that is less safe than what pointed to it.
             _ => match &found.download_url {
-                Some(url) if url.scheme() == "https" || self.api.scheme() == "http" => url,
+                Some(url) if self.is_safe(url) => url,
                 _ => &generated,
             },
         };
@@ -363,6 +365,11 @@ impl GitHub {
     fn token(&self) -> Option<&Token> {
         let usable = is_private(&self.api) && !self.token_refused.load(Ordering::Relaxed);
         self.token.as_ref().filter(|_| usable)
+    }
+
+    /// Nothing is taken from where it is less safe than what pointed to it.
+    fn is_safe(&self, url: &Url) -> bool {
+        url.scheme() == "https" || self.api.scheme() == "http"
     }
 
     fn is_of_the_api(&self, url: &Url) -> bool {

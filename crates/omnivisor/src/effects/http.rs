@@ -184,7 +184,7 @@ pub fn shown(url: &str) -> String {
                 let _ = url.set_password(None);
             }
             if url.query().is_some() {
-                url.set_query(Some("…"));
+                url.set_query(Some("..."));
             }
             url.to_string()
         }

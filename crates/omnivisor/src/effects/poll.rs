@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use omnivisor_core::dialect::{Dialect, Limits, Merge};
+use omnivisor_core::dialect::{Dialect, DialectError, Limits, Merge};
+use omnivisor_core::github::Release;
 
 use super::github::GitHubError;
 use super::http::{Http, HttpError};
@@ -31,7 +32,7 @@ pub enum PollError {
     GitHub(#[from] GitHubError),
     /// It is not what it should be, or the queue is not.
     #[error(transparent)]
-    Dialect(#[from] omnivisor_core::dialect::DialectError),
+    Dialect(#[from] DialectError),
     /// Somebody else is changing the queue.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -52,12 +53,21 @@ pub async fn ask(url: &str) -> Result<Vec<u8>, PollError> {
 
 /// Brings an answer into the queue, entry by entry: what somebody else wrote there stays. Durable when it returns.
 pub fn merge(dialect: &dyn Dialect, answer: &[u8], url: &str, limits: &Limits<'_>) -> Result<Merge, PollError> {
+    change(dialect, |queue| dialect.merge(queue, answer, url, limits))
+}
+
+/// Withdraws what was announced of releases that are no more. Durable when it returns.
+pub fn prune(dialect: &dyn Dialect, place: &str, releases: &[Release]) -> Result<Merge, PollError> {
+    change(dialect, |queue| dialect.prune(queue, place, releases))
+}
+
+fn change(dialect: &dyn Dialect, how: impl Fn(&[u8]) -> Result<Merge, DialectError>) -> Result<Merge, PollError> {
     let path = &dialect.paths().queue;
     let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
     let wrong = |source| PollError::Queue { path: path.clone(), source };
     for _ in 0..TRIES {
         let queue = small::read(path).map_err(wrong)?;
-        let merge = dialect.merge(&queue, answer, url, limits)?;
+        let merge = how(&queue)?;
         let Some(merged) = &merge.queue else { return Ok(merge) };
         checkpoint::reach("poll-before-queue");
         if atomic::replace_if(path, Some(&queue), merged, 0o644).map_err(wrong)? {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use omnivisor_core::dialect::{Dialect, DialectError};
+use omnivisor_core::github::Release;
 
 use super::digest;
 use super::github::{Fetched, GitHub};
@@ -16,14 +17,21 @@ pub struct Releases {
     repository: String,
     /// The file of a release that describes it.
     file: &'static str,
-    /// What was made of the last answer.
+    /// What there was at the last answer.
+    listed: Option<Vec<Release>>,
+    /// What was made of it.
     answer: Option<Vec<u8>>,
 }
 
 impl Releases {
     /// One that was not asked yet.
     pub fn new(github: Arc<GitHub>, owner: String, repository: String, file: &'static str) -> Self {
-        Self { github, owner, repository, file, answer: None }
+        Self { github, owner, repository, file, listed: None, answer: None }
+    }
+
+    /// What there is, as far as is known.
+    pub fn listed(&self) -> Option<&[Release]> {
+        self.listed.as_deref()
     }
 
     /// Asks once. What is as it was costs one small question.
@@ -43,6 +51,7 @@ impl Releases {
             (Fetched::Unchanged, Some(answer)) => return Ok(answer.clone()),
             (Fetched::Unchanged, None) => return Err(self.wrong("they are said to be as they never were")),
         };
+        let releases = self.listed.insert(releases).clone();
         let Some(release) = dialect.follows(&releases) else {
             return Err(self.wrong(&format!("none of the {} newest is one that is followed", releases.len())));
         };

@@ -54,13 +54,25 @@ impl Releases {
         table: NymTable,
         said: impl Fn(&str, &str, Option<String>) -> Option<(String, String)>,
     ) -> Result<Option<Self>, SettingsError> {
+        let (tag_said, channel_said, cool_down_said) =
+            (table.tag.clone(), table.channel.clone(), table.cool_down.clone());
         let tag = said("OMNIVISOR_NYM_TAG", "nym.tag", table.tag).map(pattern).transpose()?;
         let channel = said("OMNIVISOR_NYM_CHANNEL", "nym.channel", table.channel).map(channel).transpose()?;
         let cool_down = said("OMNIVISOR_NYM_COOL_DOWN", "nym.cool-down", table.cool_down).map(duration).transpose()?;
         let spread = said("OMNIVISOR_NYM_SPREAD", "nym.spread", table.spread).map(duration).transpose()?;
         let approval = table.approval.map(|approval| approval.to_string());
         let approval = said("OMNIVISOR_NYM_APPROVAL", "nym.approval", approval).map(boolean).transpose()?;
-        let Some(named) = said("OMNIVISOR_NYM_GITHUB", "nym.github", table.github) else { return Ok(None) };
+        let lonely = [("nym.tag", &tag_said), ("nym.channel", &channel_said), ("nym.cool-down", &cool_down_said)];
+        let Some(named) = said("OMNIVISOR_NYM_GITHUB", "nym.github", table.github) else {
+            return match lonely.into_iter().find_map(|(key, value)| Some((key, value.clone()?))) {
+                Some((place, value)) => Err(SettingsError::Value {
+                    place: place.to_owned(),
+                    value,
+                    right: "nothing without nym.github, which names the repository,",
+                }),
+                None => Ok(None),
+            };
+        };
         let (owner, repository) = repository(named)?;
         Ok(Some(Self {
             owner,
@@ -88,7 +100,9 @@ impl Releases {
 
 /// A number from 0 to 1 that every instance on every machine has one of.
 fn share(state: &Path) -> f64 {
-    let mut bytes = std::fs::read("/etc/machine-id").unwrap_or_default();
+    // Containers and images that were copied may have one machine-id for all, and the name of a host is nobody else's there.
+    let read = |path| std::fs::read(path).unwrap_or_default();
+    let mut bytes = [read("/etc/machine-id"), read("/proc/sys/kernel/hostname")].concat();
     bytes.extend_from_slice(state.as_os_str().as_encoded_bytes());
     let digits = digest::of_bytes(Algorithm::Sha256, &bytes).to_hex();
     let number = digits.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
@@ -97,11 +111,14 @@ fn share(state: &Path) -> f64 {
 
 fn repository((place, value): (String, String)) -> Result<(String, String), SettingsError> {
     match value.split_once('/') {
-        Some((owner, name)) if !owner.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok((owner.to_owned(), name.to_owned()))
-        }
+        Some((owner, name)) if is_name(owner) && is_name(name) => Ok((owner.to_owned(), name.to_owned())),
         _ => Err(SettingsError::Value { place, value, right: "a repository such as nymtech/nym" }),
     }
+}
+
+/// Whether GitHub may have an owner or a repository of this name.
+fn is_name(name: &str) -> bool {
+    name.chars().all(|it| it.is_ascii_alphanumeric() || "-_.".contains(it)) && name.chars().any(|it| it != '.')
 }
 
 fn pattern((place, value): (String, String)) -> Result<String, SettingsError> {
@@ -145,6 +162,9 @@ mod tests {
             ("github = 'nym'", "nym.github", "nymtech/nym"),
             ("github = 'https://github.com/nymtech/nym'", "nym.github", "nymtech/nym"),
             ("github = 'a/b'\ntag = '*v*'", "nym.tag", "nym-binaries-v*"),
+            ("github = 'a b/c'", "nym.github", "nymtech/nym"),
+            ("github = 'a/..'", "nym.github", "nymtech/nym"),
+            ("tag = 'v*'", "nym.tag", "nothing without nym.github"),
             ("channel = 'beta'", "nym.channel", "stable or pre-release"),
             ("cool-down = '2'", "nym.cool-down", "1h 30m"),
         ] {

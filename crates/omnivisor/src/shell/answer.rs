@@ -55,9 +55,9 @@ impl Shell {
                     }
                     _ => {}
                 }
+                let height = announced.trigger.height().filter(|_| !announced.trigger.is_ready());
                 let ends = self.ends_after_switch || announced.trigger == (Trigger::OnCommand { ends: true });
-                let answer =
-                    serde_json::json!({ "name": name, "version": release.version.as_str(), "endsAfterSwitch": ends });
+                let answer = serde_json::json!({ "name": name, "version": release.version.as_str(), "endsAfterSwitch": ends, "height": height });
                 self.waiting.push_back(Event::Approve(release));
                 Ok(answer)
             }

@@ -34,9 +34,7 @@ impl Gone {
     pub(super) fn look(&mut self, answer: &Result<Vec<u8>, PollError>) {
         let missing = match answer {
             Ok(answer) => answer.trim_ascii_start().starts_with(b"<"),
-            Err(PollError::Http(HttpError::Status { status, .. })) => {
-                matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE)
-            }
+            Err(PollError::Http(HttpError::Status { status: StatusCode::NOT_FOUND | StatusCode::GONE, .. })) => true,
             Err(_) => return,
         };
         if !missing {

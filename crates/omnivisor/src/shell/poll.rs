@@ -51,7 +51,9 @@ impl Shell {
                             Upstream::Address(_) => gone.look(&answer),
                             Upstream::GitHub { .. } => gone.does_not_matter(),
                         }
-                        said.round(take_in(&dialect, answer, upstream.place(), &known).await, gone.advice());
+                        let mut news = take_back(&dialect, &upstream).await;
+                        news.extend(take_in(&dialect, answer, upstream.place(), &known).await);
+                        said.round(news, gone.advice());
                         tokio::time::sleep(every.max(LEAST)).await;
                     }
                 })
@@ -105,6 +107,19 @@ impl Said {
                 self.0.insert(text, Instant::now());
             }
         }
+    }
+}
+
+/// Takes off the queue what was announced of releases that are no more, whatever became of the one that is followed.
+async fn take_back(dialect: &Arc<dyn Dialect>, upstream: &Upstream) -> Vec<(bool, String)> {
+    let Upstream::GitHub { releases, place } = upstream else { return Vec::new() };
+    let Some(listed) = releases.listed().map(<[_]>::to_vec) else { return Vec::new() };
+    let (dialect, place) = (dialect.clone(), place.clone());
+    let pruned = tokio::task::spawn_blocking(move || poll::prune(&*dialect, &place, &listed));
+    match pruned.await {
+        Ok(Ok(merge)) => merge.news,
+        Ok(Err(error)) => vec![(true, format!("what is no more on GitHub cannot be taken off the queue: {error}"))],
+        Err(error) => vec![(true, format!("the releases of GitHub could not be looked at: {error}"))],
     }
 }
 

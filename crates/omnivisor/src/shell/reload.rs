@@ -10,6 +10,7 @@ use omnivisor_core::dialect::Dialect;
 use omnivisor_core::supervisor::RestartPolicy;
 
 use super::Shell;
+use crate::store::small;
 
 /// An editor that writes in place, or deletes first, is done after this; what is wrong then is wrong.
 const SETTLED: Duration = Duration::from_millis(200);
@@ -18,6 +19,8 @@ const SETTLED: Duration = Duration::from_millis(200);
 pub struct Reload {
     /// The file.
     pub file: PathBuf,
+    /// What was in it when it was read last; what has not changed is no news.
+    pub known: Option<Vec<u8>>,
     /// Reads it; the error says what is wrong with it.
     pub load: Box<dyn Fn() -> Result<Reloaded, String> + Send>,
 }
@@ -36,10 +39,16 @@ pub struct Reloaded {
 
 impl Shell {
     pub(super) async fn reload(&mut self) {
-        let Some(reload) = &self.reload else { return };
+        let Some(reload) = &mut self.reload else { return };
+        let contents = small::read(&reload.file).ok();
+        if contents.is_some() && contents == reload.known {
+            return;
+        }
+        reload.known = contents;
         let mut loaded = (reload.load)();
         if loaded.is_err() {
             tokio::time::sleep(SETTLED).await;
+            reload.known = small::read(&reload.file).ok();
             loaded = (reload.load)();
         }
         let file = reload.file.display();

@@ -103,6 +103,9 @@ pub(super) fn describe(standing: &Standing, announced: &Announcement) -> String 
             format!("given up until it is announced differently, or `omnivisor upgrade {name}`: {why}")
         }
         Standing::Missing(why) => format!("waits for its executable to be placed: {why}"),
+        Standing::RetryAt(at, why) if announced.trigger.is_ready() => {
+            format!("the node stands at its height and waits for it; tried again at {at}: {why}")
+        }
         Standing::RetryAt(at, why) => format!("tried again at {at}: {why}"),
         Standing::Waiting => format!("will be switched to {}", announced.trigger),
         Standing::WaitsForApproval if matches!(announced.trigger, Trigger::OnCommand { .. }) => {
@@ -138,7 +141,7 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
             }
             Record::Started(step) => tracing::info!(%step, "upgrade"),
             Record::Staged(staged) => tracing::info!(release = %staged.release, digest = %staged.digest, "ready"),
-            Record::Rescheduled(trigger) => tracing::info!("the upgrade is now wanted {trigger}"),
+            Record::Rescheduled(trigger) => tracing::info!("the upgrade is wanted {trigger}"),
             Record::Cancelled(why) => tracing::info!(why = why.as_str(), "the upgrade is dropped"),
             Record::Failed { step, kind, reason, .. } => match kind {
                 FailureKind::Transient => tracing::warn!(%step, reason, "the upgrade failed and is tried again later"),

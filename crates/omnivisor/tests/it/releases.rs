@@ -101,6 +101,23 @@ fn by_itself_nothing_is_done_for_two_days_after_a_release() {
     nym.world.wait_for("1.0.0");
 }
 
+/// Whatever is left says nothing, and is no reason to go on with what is gone.
+#[test]
+fn a_release_that_is_taken_back_is_dropped_also_if_no_other_can_be_announced() {
+    let nym = Nym::new();
+    let executable = fs::read(nym.world.minted(&Behaviour::new("1.0.5"))).unwrap();
+    let without_hashes = [("nym-node", executable.as_slice(), true)];
+    nym.github.publish_changed("nym-binaries-v2025.7", &without_hashes, |it| it["prerelease"] = json!(false));
+    nym.publish(TAG, &Behaviour::new("1.1.0"), |_| ());
+    let supervised = nym.run(&[("OMNIVISOR_NYM_APPROVAL", "false")]);
+    nym.world.wait_for_status("it is prepared", |status| status["upgrade"]["phase"] == "staged");
+    nym.github.withdraw(TAG);
+    wait_for_line(&supervised, &["withdrew the upgrade", TAG]);
+    nym.world.wait_for_status("it is dropped", |status| status["upgrade"]["phase"] == "idle");
+    assert!(nym.world.plan()["queuedUp"].as_array().unwrap().is_empty());
+    wait_for_line(&supervised, &["has no asset \"hashes.json\""]);
+}
+
 #[test]
 fn hashes_that_are_not_those_of_the_file_are_not_believed_until_they_are() {
     let nym = Nym::new();

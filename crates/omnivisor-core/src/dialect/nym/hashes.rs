@@ -70,11 +70,16 @@ impl GitHubSource {
         }
     }
 
+    /// Whether a release is one that may be followed.
+    pub fn may_follow(&self, release: &Release) -> bool {
+        let is_ready = !release.draft && (self.pre_releases || !release.prerelease);
+        is_ready && release.published_at.is_some() && self.matched(&release.tag).is_some()
+    }
+
     /// The release that is followed: of those that may be, the one with the highest numbers in its tag, and of several the
     /// latest. What mends an older series is published after a newer one.
     pub fn follows<'a>(&self, releases: &'a [Release]) -> Option<&'a Release> {
-        let may_be = |release: &&Release| !release.draft && (self.pre_releases || !release.prerelease);
-        let candidates = releases.iter().filter(may_be);
+        let candidates = releases.iter().filter(|release| self.may_follow(release));
         let ranked = candidates
             .filter_map(|release| Some(((numbers(self.matched(&release.tag)?), release.published_at?), release)));
         ranked.max_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, release)| release)

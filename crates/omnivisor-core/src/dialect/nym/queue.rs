@@ -216,6 +216,15 @@ fn queue_answer(plan: &mut PlanFile, answer: &UpgradeInfo, from: Upstream<'_>, c
     if followed { Outcome::Updated } else { Outcome::Added }
 }
 
+/// Takes this instance off what was announced at this place and that `which` picks, and gives its names.
+pub fn withdraw(plan: &mut PlanFile, place: &str, ctx: &Context, which: impl Fn(&UpgradeInfo) -> bool) -> Vec<String> {
+    let names = leave_all(plan, ctx, |info| upstream(info) == Some(place) && which(info));
+    if !names.is_empty() {
+        sort(plan);
+    }
+    names
+}
+
 /// Why a release cannot be queued by hand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {

@@ -51,6 +51,15 @@ impl ReleaseSource for Nym {
         self.github.as_ref()?.follows(releases)
     }
 
+    fn prune(&self, queue: &[u8], place: &str, releases: &[github::Release]) -> Result<Merge, DialectError> {
+        let Some(source) = &self.github else { return Ok(Merge::default()) };
+        let mut plan = PlanFile::parse(queue).map_err(|error| wrong("the upgrade plan", error))?;
+        let followed = |name: &str| releases.iter().any(|release| release.tag == name && source.may_follow(release));
+        let withdrawn = queue::withdraw(&mut plan, place, &self.context, |info| !followed(&info.name));
+        let news = withdrawn.iter().map(|name| (true, taken_back(name))).collect();
+        Ok(Merge { queue: (!withdrawn.is_empty()).then(|| plan.to_bytes()), news })
+    }
+
     fn announcement_of(&self, release: &github::Release, described: &[u8]) -> Result<Vec<u8>, DialectError> {
         let what = format!("{} of the release {}", hashes::FILE_NAME, release.tag);
         let source = self.github.as_ref().ok_or_else(|| wrong(&what, "no repository is followed"))?;
@@ -65,8 +74,7 @@ impl ReleaseSource for Nym {
         let from = queue::Upstream { place: url, approval };
         let merged = queue::merge_upstream(&mut plan, &answer, from, &self.context, limits.floor, limits.denied);
         let what = format!("{} ({})", answer.version, answer.name);
-        let mut news: Vec<_> =
-            merged.withdrawn.iter().map(|name| (true, format!("upstream withdrew the upgrade {name}"))).collect();
+        let mut news: Vec<_> = merged.withdrawn.iter().map(|name| (true, taken_back(name))).collect();
         match &merged.outcome {
             queue::Outcome::Added => {
                 news.push((false, format!("upstream announces {what} for {}", answer.upgrade_time)));
@@ -86,4 +94,8 @@ impl ReleaseSource for Nym {
         }
         Ok(Merge { queue: merged.changed().then(|| plan.to_bytes()), news })
     }
+}
+
+fn taken_back(name: &str) -> String {
+    format!("upstream withdrew the upgrade {name}")
 }

@@ -47,6 +47,10 @@ impl ReleaseSource for Vega {
         None
     }
 
+    fn prune(&self, _: &[u8], _: &str, _: &[github::Release]) -> Result<Merge, DialectError> {
+        Ok(Merge::default())
+    }
+
     fn announcement_of(&self, _: &github::Release, _: &[u8]) -> Result<Vec<u8>, DialectError> {
         Err(DialectError {
             what: "a list of releases".to_owned(),

@@ -245,7 +245,7 @@ pub const BUGS: &[Bug] = &[
         "if self.active.as_ref().is_some_and(|active| active.folder == installed.folder) =>",
         "if self.active.is_some() =>"),
     bug("a long life gives nothing back",
-        "self.startup_failures = 0; self.beyond = 0; } else {",
+        "self.forgive(); } else {",
         "} else {"),
     bug("a node starts beside what is left of the last one",
         "if group_empty { self.settle(then); } else",

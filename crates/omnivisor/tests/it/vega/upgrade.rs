@@ -36,6 +36,29 @@ fn what_the_network_agrees_on_is_installed_before_the_height_and_switched_to_the
     assert!(world.log().running().is_empty());
 }
 
+/// Before its height a release is of no network that there is, whoever wants it.
+#[test]
+fn a_person_can_hurry_the_preparation_and_not_the_height() {
+    let world = World::with(options());
+    let supervised = world.run();
+    world.wait_for(OLD);
+    world.accept(NEW);
+    world.wait_for_status("nobody has placed it", |status| {
+        status["announced"][0]["standing"].as_str().is_some_and(|standing| standing.contains("tried again at"))
+    });
+    world.installation.place_release(NEW, &VegaBehaviour::new(NEW));
+    let answer = world.omnivisor(&["upgrade", NEW]);
+    let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
+    assert!(answer.contains("at height 1000") && answer.contains("not before"), "{answer}");
+    world.wait_for_phase("staged");
+    assert!(world.omnivisor(&["hold"]).status.success());
+    assert!(world.omnivisor(&["upgrade", NEW]).status.success());
+    world.wait_for_status("it is on hold", |status| status["held"] == true);
+    assert_eq!(world.log().starts().len(), 1, "nothing was stopped: {}", super::world::said(&supervised));
+    world.reach();
+    world.wait_for_commit(NEW);
+}
+
 #[test]
 fn a_release_that_is_placed_by_hand_is_checked_and_switched_to() {
     let world = World::with(options());
