@@ -154,6 +154,8 @@ impl Drop for Sandbox {
 #[track_caller]
 pub fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
+    // Soon at first; then seldom enough that many who wait leave the machine to those they wait for.
+    let (mut pause, longest) = (Duration::from_millis(2), Duration::from_millis(20));
     loop {
         // Looked at once more after the time is over, in case this thread slept through it.
         let over = begin.elapsed() > deadline;
@@ -161,7 +163,8 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl FnMut()
             return found;
         }
         assert!(!over, "waited {deadline:?} in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(pause);
+        pause = (pause * 5 / 4).min(longest);
     }
 }
 

@@ -184,8 +184,7 @@ impl World {
 
     /// What `omnivisor status --json` says.
     pub fn status(&self) -> Option<Value> {
-        let output = self.omnivisor(&["status", "--json"]);
-        serde_json::from_slice(&output.stdout).ok()
+        omnivisor_testkit::status(&self.sandbox.runtime())
     }
 
     /// Waits for a status of which this is true.

@@ -143,8 +143,7 @@ impl World {
     }
 
     pub fn status(&self) -> Option<Value> {
-        let output = self.omnivisor(&["status", "--json"]);
-        serde_json::from_slice(&output.stdout).ok()
+        omnivisor_testkit::status(&self.sandbox.runtime())
     }
 
     pub fn wait_for_status(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
