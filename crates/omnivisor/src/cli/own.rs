@@ -178,6 +178,9 @@ fn describe(status: &Value) -> String {
     if status["silent"].is_string() {
         lines.push(format!("SILENT      {}", text("/silent")));
     }
+    if status["unheard"].is_string() {
+        lines.push(format!("UNHEARD     {}", text("/unheard")));
+    }
     if status["refusedConfiguration"].is_string() {
         let why = text("/refusedConfiguration");
         lines.push(format!("REFUSED     the configuration as it is now; the last good one is in force: {why}"));

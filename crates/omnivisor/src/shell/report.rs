@@ -253,6 +253,7 @@ impl Shell {
             })),
             "upgrade": phase(journal.phase()),
             "silent": self.heard.silent,
+            "unheard": self.unheard(),
             "refusedConfiguration": self.refused_configuration,
             "held": journal.held(),
             "endsAfterSwitch": self.ends_after_switch,

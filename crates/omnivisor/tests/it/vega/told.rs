@@ -5,7 +5,7 @@ use std::process::Output;
 
 use omnivisor_testkit::VegaOptions;
 
-use super::world::{OLD, World, kill, options, wait_for_line};
+use super::world::{OLD, World, kill, options, said, wait_for_line};
 use crate::world::SOON;
 
 fn text(output: &Output) -> String {
@@ -45,4 +45,34 @@ fn a_stop_is_answered_while_no_node_runs() {
     let stopped = world.omnivisor(&["stop"]);
     assert!(stopped.status.success() && text(&stopped).contains("is stopping"), "{}", text(&stopped));
     assert_eq!(supervised.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn a_core_that_cannot_be_asked_is_shown_before_any_patience_is_over() {
+    let world = World::new();
+    let nowhere = world.sandbox.path().join("nobody-listens-here");
+    world.change_run_config(|run| run.socket_path = nowhere.to_str().unwrap().to_owned());
+    let supervised = world.run();
+    let status = world.wait_for_status("it is shown", |status| status["unheard"].is_string());
+    assert!(status["unheard"].as_str().unwrap().contains("nobody-listens-here"), "{status:#}");
+    assert!(status["silent"].is_null(), "a start may take days: {status:#}");
+    let shown = text(&world.omnivisor(&["status"]));
+    assert!(shown.lines().any(|line| line.starts_with("UNHEARD     ")), "{shown}");
+    assert!(!said(&supervised).contains("core answers"), "{}", said(&supervised));
+}
+
+#[test]
+fn a_core_that_nobody_knows_how_to_ask_is_said_at_once_and_its_first_answer_too() {
+    let world = World::new();
+    let config = world.installation.core_config();
+    let right = fs::read_to_string(&config).unwrap();
+    fs::write(&config, "this is [no configuration").unwrap();
+    let supervised = world.run();
+    wait_for_line(&supervised, &["WARN", "core has not answered yet", "does not say where", "cannot be seen until"]);
+    fs::write(&config, right).unwrap();
+    wait_for_line(&supervised, &["INFO", "core answers"]);
+    world.wait_for_status("it is shown", |status| status["unheard"].is_null());
+    kill(world.log().running()[0].pid);
+    world.wait_for_status("the next one answers", |_| said(&supervised).matches("core answers").count() == 2);
+    assert_eq!(said(&supervised).matches("has not answered yet").count(), 1, "{}", said(&supervised));
 }
