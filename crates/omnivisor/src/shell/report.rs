@@ -202,6 +202,22 @@ pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
     }
 }
 
+/// Why no node runs after this; none if one does.
+pub(super) fn why_down(report: &Report) -> Option<String> {
+    match report {
+        Report::Up => None,
+        Report::Finished => Some("it ended by itself with exit code 0".to_owned()),
+        Report::Died(exit @ (Exit::NotStarted(_) | Exit::Hung(_)))
+        | Report::GaveUp(exit @ (Exit::NotStarted(_) | Exit::Hung(_))) => Some(exit.to_string()),
+        Report::Died(exit) | Report::GaveUp(exit) => Some(format!("it ended with {exit}")),
+    }
+}
+
+/// In whole seconds, and never less than it is.
+fn rounded_up(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
 impl Shell {
     /// What `omnivisor status` shows.
     pub(super) fn status(&self) -> Value {
@@ -231,12 +247,15 @@ impl Shell {
             _ if self.preparing.is_some() => "starting",
             _ => "ending",
         };
+        let again = self.supervisor.restarts_at().map(|at| rounded_up(at.saturating_sub(now.monotonic)));
         let running = self.node.as_ref().filter(|_| self.supervisor.is_running());
         json!({
             "instance": self.dialect.instance(),
             "supervisor": std::process::id(),
             "node": {
                 "state": state,
+                "why": self.why_down.as_ref().filter(|_| state != "running"),
+                "againInSeconds": again,
                 "pid": running.and_then(|node| node.mains().first()).map(|main| main.id().pid),
                 "processes": running.map_or_else(Vec::new, |node| {
                     node.mains().iter().map(|main| json!({ "name": main.name(), "pid": main.id().pid })).collect()

@@ -47,6 +47,52 @@ fn a_stop_is_answered_while_no_node_runs() {
     assert_eq!(supervised.wait(SOON).code(), Some(0));
 }
 
+/// The line about the node that people see.
+fn node_line(world: &World) -> String {
+    let shown = text(&world.omnivisor(&["status"]));
+    shown.lines().find(|line| line.starts_with("node ")).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_node_that_does_not_run_is_shown_with_the_reason_and_when_it_is_started_again() {
+    let world = World::with(VegaOptions { restarts_delay_seconds: 100, ..options() });
+    let _supervised = world.run();
+    world.wait_for(OLD);
+    assert!(world.status().unwrap()["node"]["why"].is_null());
+    kill(world.log().running()[0].pid);
+    let status = world.wait_for_status("it is waited", |status| status["node"]["state"] == "down");
+    assert_eq!(status["node"]["why"], "it ended with signal 9", "{status:#}");
+    let line = node_line(&world);
+    assert!(line.starts_with("node        down: it ended with signal 9; started again in 1m "), "{line}");
+}
+
+#[test]
+fn a_start_that_fails_is_shown_with_the_reason_until_one_is_up() {
+    let world = World::new();
+    let _supervised = world.run();
+    world.wait_for(OLD);
+    let (executable, aside) = (world.installation.genesis().join("vega"), world.sandbox.path().join("aside"));
+    fs::rename(&executable, &aside).unwrap();
+    kill(world.log().running()[0].pid);
+    world.wait_for_status("it is shown", |status| {
+        status["node"]["why"].as_str().is_some_and(|why| why.contains("put the executable of"))
+    });
+    fs::rename(&aside, &executable).unwrap();
+    let status = world.wait_for_status("it runs", |status| status["node"]["state"] == "running");
+    assert!(status["node"]["why"].is_null(), "{status:#}");
+}
+
+#[test]
+fn a_start_that_waits_is_shown_with_what_it_waits_for() {
+    let world = without_postgres();
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_VEGA_POSTGRES_PATIENCE", "1h");
+    let _supervised = world.sandbox.spawn(command);
+    world.wait_for_status("it is shown", |status| status["node"]["why"].is_string());
+    let line = node_line(&world);
+    assert!(line.starts_with("node        starting: it waits for PostgreSQL at "), "{line}");
+}
+
 #[test]
 fn a_core_that_cannot_be_asked_is_shown_before_any_patience_is_over() {
     let world = World::new();
