@@ -303,7 +303,7 @@ impl Shell {
         }
         let report = self.supervisor.observe(clock::now().monotonic, seen);
         if let Some(report) = report {
-            report::tell_node(&report, &self.supervisor);
+            report::tell_node(&report, &self.supervisor, &self.agent.wanted());
             self.why_down = report::why_down(&report);
             self.waiting.push_back(Event::Node(report));
         } else {

@@ -11,7 +11,7 @@ use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::FailureKind;
 use omnivisor_core::release::Version;
 use omnivisor_core::schedule::{Announcement, Trigger};
-use omnivisor_core::supervisor::{Exit, Report, Supervisor};
+use omnivisor_core::supervisor::{Endurance, Exit, Report, Supervisor, Wanted};
 use serde_json::{Value, json};
 
 use super::Shell;
@@ -178,15 +178,14 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
 }
 
 /// Logs what happened to the node.
-pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
+pub(super) fn tell_node(report: &Report, supervisor: &Supervisor, wanted: &Wanted) {
     match report {
         Report::Up => {}
         Report::Finished => tracing::info!("the node ended by itself with exit code 0"),
         Report::Died(exit) => {
             let unexpected = if *exit == Exit::Code(0) { ", which is not expected of a node" } else { "" };
             let wait = supervisor.restarts_at().map(|at| at.saturating_sub(clock::now().monotonic));
-            let wait = wait.map(|wait| Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)));
-            match wait {
+            match wait.map(|wait| Duration::from_secs(rounded_up(wait))) {
                 Some(wait) => tracing::warn!(
                     "the node ended with {exit}{unexpected}; it is started again in {}",
                     humantime::format_duration(wait)
@@ -198,6 +197,10 @@ pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
                 }
             }
         }
+        Report::GaveUp(exit) if matches!(wanted, Wanted::Running(_, Endurance::ForEver)) => tracing::error!(
+            "the node ended with {exit}, which is once too often; nothing else can be run, so it is started again all the \
+             same, after pauses that grow"
+        ),
         Report::GaveUp(exit) => tracing::error!("the node ended with {exit} and is not started again"),
     }
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::process::Output;
 
-use omnivisor_testkit::VegaOptions;
+use omnivisor_testkit::{VegaBehaviour, VegaOptions, wait_until};
+use serde_json::json;
 
-use super::world::{OLD, World, kill, options, said, wait_for_line};
+use super::world::{NEW, OLD, World, kill, options, said, wait_for_line};
 use crate::world::SOON;
 
 fn text(output: &Output) -> String {
@@ -45,6 +46,23 @@ fn a_stop_is_answered_while_no_node_runs() {
     let stopped = world.omnivisor(&["stop"]);
     assert!(stopped.status.success() && text(&stopped).contains("is stopping"), "{}", text(&stopped));
     assert_eq!(supervised.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn a_new_core_that_is_started_again_for_ever_is_not_said_to_be_given_up() {
+    let world = World::with(VegaOptions { restarts: 1, ..options() });
+    world.installation.control_core(|control| control["by_version"] = json!({ NEW: { "exit_after_ms": 20 } }));
+    world.installation.place_release(NEW, &VegaBehaviour::new(NEW));
+    let supervised = world.run();
+    world.wait_for(OLD);
+    world.accept(NEW);
+    world.reach();
+    wait_for_line(&supervised, &["the node ended with", "it is started again in 1s"]);
+    wait_for_line(&supervised, &["the node ended with", "started again all the same"]);
+    wait_until("it is, once more than is configured", SOON, || {
+        (world.log().starts().iter().filter(|start| start.version == NEW).count() > 2).then_some(())
+    });
+    assert!(!said(&supervised).contains("is not started again"), "{}", said(&supervised));
 }
 
 /// The line about the node that people see.
@@ -112,7 +130,7 @@ fn a_core_that_nobody_knows_how_to_ask_is_said_at_once_and_its_first_answer_too(
     let world = World::new();
     let config = world.installation.core_config();
     let right = fs::read_to_string(&config).unwrap();
-    fs::write(&config, "this is [no configuration").unwrap();
+    fs::write(&config, format!("{right}  [API.REST]\n    Port = \"none\"\n")).unwrap();
     let supervised = world.run();
     wait_for_line(&supervised, &["WARN", "core has not answered yet", "does not say where", "cannot be seen until"]);
     fs::write(&config, right).unwrap();
