@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::store::atomic;
 
@@ -24,6 +25,9 @@ use crate::store::atomic;
 const LONGEST: u64 = 64 * 1024;
 /// Somebody who connects and says nothing is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who has asked something at the end of a run is answered within this.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// What a supervisor can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +92,10 @@ pub fn runtime_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<Pat
 
 /// An open control socket; its files are removed when it is dropped.
 pub struct Server {
-    files: [PathBuf; 2],
+    files: Vec<PathBuf>,
+    accepting: JoinHandle<()>,
+    /// Closed when nobody who has connected is left without an answer, and nobody is accepted any more.
+    answered: mpsc::Receiver<()>,
 }
 
 impl Server {
@@ -104,13 +111,15 @@ impl Server {
         let instance =
             Instance { id: id.to_owned(), pid: std::process::id(), socket: socket.clone(), state: state.to_owned() };
         atomic::replace_in_memory(&file, &serde_json::to_vec(&instance)?, 0o600)?;
-        tokio::spawn(async move {
+        let (open, answered) = mpsc::channel(1);
+        let accepting = tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let commands = commands.clone();
+                        let (commands, open) = (commands.clone(), open.clone());
                         tokio::spawn(async move {
                             let _ = tokio::time::timeout(PATIENCE, serve(stream, commands)).await;
+                            drop(open);
                         });
                     }
                     // Out of descriptors, perhaps: it passes, but not at once.
@@ -118,15 +127,27 @@ impl Server {
                 }
             }
         });
-        Ok(Self { files: [socket, file] })
+        Ok(Self { files: vec![socket, file], accepting, answered })
+    }
+
+    /// Accepts nobody any more, and waits a moment until everybody who has connected is answered. Its files are gone before:
+    /// the next supervisor makes its own meanwhile.
+    pub async fn close(mut self) {
+        self.remove_files();
+        self.accepting.abort();
+        let _ = tokio::time::timeout(LAST_ANSWERS, self.answered.recv()).await;
+    }
+
+    fn remove_files(&mut self) {
+        for file in self.files.drain(..) {
+            let _ = fs::remove_file(file);
+        }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for file in &self.files {
-            let _ = fs::remove_file(file);
-        }
+        self.remove_files();
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Shell {
     /// Why the configuration as it is now is not in force.
     refused_configuration: Option<String>,
     told: report::Told,
+    /// Why the node ended last, or was not started, until one is up again.
+    why_down: Option<String>,
     /// Held for life: nobody else supervises this instance, or its homes.
     _locks: Vec<Lock>,
 }
@@ -301,7 +303,8 @@ impl Shell {
         }
         let report = self.supervisor.observe(clock::now().monotonic, seen);
         if let Some(report) = report {
-            report::tell_node(&report, &self.supervisor);
+            report::tell_node(&report, &self.supervisor, &self.agent.wanted());
+            self.why_down = report::why_down(&report);
             self.waiting.push_back(Event::Node(report));
         } else {
             self.waiting.push_back(Event::Timeout);

@@ -153,6 +153,18 @@ fn find_in(mut running: Vec<Instance>, which: &Which, folder: PathBuf) -> Result
     Err(Missing { error, several: running.len() > 1 })
 }
 
+/// What the node does, and why not.
+fn node(node: &Value) -> String {
+    let state = node["state"].as_str().unwrap_or("-");
+    if let Some(pid) = node["pid"].as_i64() {
+        return format!("{state} (process {pid})");
+    }
+    let why = node["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
+    let again = node["againInSeconds"].as_u64();
+    let again = again.map_or(String::new(), |seconds| format!("; started again {}", output::time_left(seconds)));
+    format!("{state}{why}{again}")
+}
+
 /// The status for people.
 fn describe(status: &Value) -> String {
     let text = |pointer: &str| match status.pointer(pointer) {
@@ -162,7 +174,7 @@ fn describe(status: &Value) -> String {
     };
     let mut lines = vec![
         format!("instance    {} (supervisor: process {})", text("/instance"), text("/supervisor")),
-        format!("node        {} (process {})", text("/node/state"), text("/node/pid")),
+        format!("node        {}", node(&status["node"])),
         format!("release     {} ({})", text("/active/version"), text("/active/name")),
     ];
     let mut upgrade = text("/upgrade/phase");
@@ -177,6 +189,9 @@ fn describe(status: &Value) -> String {
     }
     if status["silent"].is_string() {
         lines.push(format!("SILENT      {}", text("/silent")));
+    }
+    if status["unheard"].is_string() {
+        lines.push(format!("UNHEARD     {}", text("/unheard")));
     }
     if status["refusedConfiguration"].is_string() {
         let why = text("/refusedConfiguration");

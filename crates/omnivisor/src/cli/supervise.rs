@@ -59,7 +59,10 @@ async fn supervise(start: Start) -> Outcome {
             .ok(),
     };
     let outcome = shell.run(signals, commands).await;
-    drop((server, sender));
+    drop(sender);
+    if let Some(server) = server {
+        server.close().await;
+    }
     // Said by `main`, too: where nothing is logged, it is all that is ever said.
     outcome.map(|()| Exit::Success).map_err(|(exit, why)| Trouble::new(exit, anyhow::Error::msg(why)))
 }

@@ -14,8 +14,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// How long a question may take: what is asked reads a database that its last user may not have closed yet.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Waits until somebody listens there, or until patience is over.
-pub async fn wait_for(needed: &Needed) {
+/// Waits until somebody listens there, or until patience is over. Whoever is `told` learns what is waited for, if it is.
+pub async fn wait_for(needed: &Needed, told: impl Fn(String)) {
     let begun = Instant::now();
     let mut said = false;
     loop {
@@ -38,6 +38,7 @@ pub async fn wait_for(needed: &Needed) {
         if !said {
             let patience = humantime::format_duration(needed.patience);
             tracing::warn!(why, "{name} at {place} is not there yet: the node waits for it, for {patience} at most");
+            told(format!("it waits for {name} at {place}: {why}"));
             said = true;
         }
         tokio::time::sleep(LOOK).await;

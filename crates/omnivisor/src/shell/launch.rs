@@ -29,6 +29,8 @@ pub(super) struct Preparing {
 
 /// How that ended.
 pub(super) enum Prepared {
+    /// It has not ended: this is waited for.
+    Waits(String),
     /// What is there is not what was proven, but it has been proven now.
     Replaced(Installed),
     /// It can be started.
@@ -107,7 +109,7 @@ impl Shell {
         let task = tokio::spawn(async move {
             let result = if is_proven {
                 for needed in &first.needed {
-                    needed::wait_for(needed).await;
+                    needed::wait_for(needed, |what| drop(prepared.send((launch, Prepared::Waits(what))))).await;
                 }
                 match &first.question {
                     None => Prepared::Ready(None),
@@ -138,9 +140,13 @@ impl Shell {
         if launch != self.launch {
             return;
         }
-        let Some(Preparing { key, why, .. }) = self.preparing.take() else { return };
+        let Some(preparing) = self.preparing.take() else { return };
         match prepared {
-            Prepared::Ready(answered) => self.launch_now(&key, why, answered.as_ref()),
+            Prepared::Waits(what) => {
+                self.why_down = Some(what);
+                self.preparing = Some(preparing);
+            }
+            Prepared::Ready(answered) => self.launch_now(&preparing.key, preparing.why, answered.as_ref()),
             Prepared::Failed(error) => self.not_started(error),
             Prepared::Replaced(installed) => {
                 // It runs even if that cannot be recorded now: a full disk is no reason to stay down.

@@ -11,7 +11,7 @@ use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::FailureKind;
 use omnivisor_core::release::Version;
 use omnivisor_core::schedule::{Announcement, Trigger};
-use omnivisor_core::supervisor::{Exit, Report, Supervisor};
+use omnivisor_core::supervisor::{Endurance, Exit, Report, Supervisor, Wanted};
 use serde_json::{Value, json};
 
 use super::Shell;
@@ -178,15 +178,14 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
 }
 
 /// Logs what happened to the node.
-pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
+pub(super) fn tell_node(report: &Report, supervisor: &Supervisor, wanted: &Wanted) {
     match report {
         Report::Up => {}
         Report::Finished => tracing::info!("the node ended by itself with exit code 0"),
         Report::Died(exit) => {
             let unexpected = if *exit == Exit::Code(0) { ", which is not expected of a node" } else { "" };
             let wait = supervisor.restarts_at().map(|at| at.saturating_sub(clock::now().monotonic));
-            let wait = wait.map(|wait| Duration::from_millis(wait.as_millis().try_into().unwrap_or(u64::MAX)));
-            match wait {
+            match wait.map(|wait| Duration::from_secs(rounded_up(wait))) {
                 Some(wait) => tracing::warn!(
                     "the node ended with {exit}{unexpected}; it is started again in {}",
                     humantime::format_duration(wait)
@@ -198,8 +197,28 @@ pub(super) fn tell_node(report: &Report, supervisor: &Supervisor) {
                 }
             }
         }
+        Report::GaveUp(exit) if matches!(wanted, Wanted::Running(_, Endurance::ForEver)) => tracing::error!(
+            "the node ended with {exit}, which is once too often; nothing else can be run, so it is started again all the \
+             same, after pauses that grow"
+        ),
         Report::GaveUp(exit) => tracing::error!("the node ended with {exit} and is not started again"),
     }
+}
+
+/// Why no node runs after this; none if one does.
+pub(super) fn why_down(report: &Report) -> Option<String> {
+    match report {
+        Report::Up => None,
+        Report::Finished => Some("it ended by itself with exit code 0".to_owned()),
+        Report::Died(exit @ (Exit::NotStarted(_) | Exit::Hung(_)))
+        | Report::GaveUp(exit @ (Exit::NotStarted(_) | Exit::Hung(_))) => Some(exit.to_string()),
+        Report::Died(exit) | Report::GaveUp(exit) => Some(format!("it ended with {exit}")),
+    }
+}
+
+/// In whole seconds, and never less than it is.
+fn rounded_up(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 impl Shell {
@@ -231,12 +250,15 @@ impl Shell {
             _ if self.preparing.is_some() => "starting",
             _ => "ending",
         };
+        let again = self.supervisor.restarts_at().map(|at| rounded_up(at.saturating_sub(now.monotonic)));
         let running = self.node.as_ref().filter(|_| self.supervisor.is_running());
         json!({
             "instance": self.dialect.instance(),
             "supervisor": std::process::id(),
             "node": {
                 "state": state,
+                "why": self.why_down.as_ref().filter(|_| state != "running"),
+                "againInSeconds": again,
                 "pid": running.and_then(|node| node.mains().first()).map(|main| main.id().pid),
                 "processes": running.map_or_else(Vec::new, |node| {
                     node.mains().iter().map(|main| json!({ "name": main.name(), "pid": main.id().pid })).collect()
@@ -253,6 +275,7 @@ impl Shell {
             })),
             "upgrade": phase(journal.phase()),
             "silent": self.heard.silent,
+            "unheard": self.unheard(),
             "refusedConfiguration": self.refused_configuration,
             "held": journal.held(),
             "endsAfterSwitch": self.ends_after_switch,

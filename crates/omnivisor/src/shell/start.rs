@@ -107,6 +107,7 @@ impl Start {
             reload: self.reload,
             refused_configuration: None,
             told: report::Told::default(),
+            why_down: None,
             _locks: locks,
             dialect,
         };

@@ -23,5 +23,6 @@ mod postgres;
 mod reload;
 mod silence;
 mod supervision;
+mod told;
 mod upgrade;
 mod world;
