@@ -123,6 +123,11 @@ fn no_person_can_want_a_release_before_the_height_of_its_network() {
     lab.step(Event::Hold);
     assert_eq!(asked(&lab.step(Event::Announced(vec![at_height(false)]))), "", "it is not there yet");
     assert_eq!(asked(&lab.step(Event::Announced(vec![at_height(true)]))), "Arm", "wanted in spite of the hold");
+
+    let mut lab = Lab::new();
+    lab.stage(&at_height(false));
+    lab.step(Event::Hold);
+    assert_eq!(asked(&lab.step(Event::Announced(vec![at_height(true)]))), "", "nobody wanted it");
 }
 
 #[test]
