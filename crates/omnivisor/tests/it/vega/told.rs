@@ -163,3 +163,15 @@ fn a_folder_in_the_place_of_the_link_is_said_with_its_remedy_and_delays_no_end()
     assert_eq!(supervised.wait(SOON).code(), Some(1));
     assert!(said(&supervised).contains("move it away, and make it a link"), "{}", said(&supervised));
 }
+
+#[test]
+fn a_dry_run_takes_a_supervisor_that_waits_for_no_left_over_of_a_node() {
+    let world = without_postgres();
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_VEGA_POSTGRES_PATIENCE", "1h");
+    let supervised = world.sandbox.spawn(command);
+    world.wait_for_status("it waits", |status| status["node"]["why"].is_string());
+    let shown = text(&world.omnivisor(&["adopt", "--home", world.installation.home().to_str().unwrap(), "--dry-run"]));
+    assert!(shown.contains(&format!("supervised already, by process {}", supervised.pid())), "{shown}");
+    assert!(!shown.contains("left over"), "{shown}");
+}
