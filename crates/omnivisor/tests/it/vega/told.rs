@@ -175,3 +175,12 @@ fn a_dry_run_takes_a_supervisor_that_waits_for_no_left_over_of_a_node() {
     assert!(shown.contains(&format!("supervised already, by process {}", supervised.pid())), "{shown}");
     assert!(!shown.contains("left over"), "{shown}");
 }
+
+#[test]
+fn the_first_line_of_a_run_names_the_home_and_the_instance() {
+    let world = World::new();
+    let supervised = world.run();
+    let home = format!("home={}", world.installation.home().display());
+    wait_for_line(&supervised, &["begins", &home, "instance=\"visor\""]);
+    assert!(!said(&supervised).contains("dialect="), "{}", said(&supervised));
+}
