@@ -339,8 +339,12 @@ impl Dialect for Vega {
         }
         let names: Vec<_> =
             releases.iter().filter_map(|folder| folder.file_name()).map(|it| it.to_string_lossy()).collect();
+        let (how, remedy) = match folders.contains(&self.paths.link) {
+            true => ("is a folder, no link", "move it away, and make it a link"),
+            false => ("leads to no release", "make it a link"),
+        };
         let advice = format!(
-            "{} leads to no release, and there is more than one that could be meant ({}): make it a link to the one that ran last",
+            "{} {how}, and there is more than one release that could be meant ({}): {remedy} to the one that ran last",
             self.paths.link.display(),
             names.join(", ")
         );

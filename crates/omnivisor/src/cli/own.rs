@@ -209,9 +209,33 @@ fn describe(status: &Value) -> String {
     }
     for announced in status["announced"].as_array().into_iter().flatten() {
         let get = |key: &str| announced[key].as_str().unwrap_or("-");
-        let left = announced["dueInSeconds"].as_u64().filter(|seconds| *seconds > 0);
+        // Beside another time, or what a person has to do, it would be taken for when that is.
+        let due = announced["dueInSeconds"].as_u64().filter(|_| announced["waitsForTime"] == true);
+        let left = due.filter(|seconds| *seconds > 0);
         let left = left.map_or(String::new(), |seconds| format!(" ({})", output::time_left(seconds)));
         lines.push(format!("announced   {} ({}): {}{left}", get("version"), get("name"), get("standing")));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_time_that_is_left_is_shown_of_what_waits_for_it_only() {
+        let shown = |waits: bool, standing: &str| {
+            let announced = json!({
+                "name": "2025.1", "version": "1.1.0", "dueInSeconds": 90, "waitsForTime": waits, "standing": standing,
+            });
+            let text = describe(&json!({ "announced": [announced] }));
+            text.lines().last().unwrap_or_default().to_owned()
+        };
+        let waiting = shown(true, "will be switched to at noon");
+        assert_eq!(waiting, "announced   1.1.0 (2025.1): will be switched to at noon (in 1m 30s)");
+        let tried_again = shown(false, "tried again at eleven: no room");
+        assert_eq!(tried_again, "announced   1.1.0 (2025.1): tried again at eleven: no room");
+    }
 }

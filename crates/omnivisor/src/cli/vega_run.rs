@@ -36,6 +36,6 @@ pub(super) fn run(home: &Path) -> Outcome {
         }),
         dialect: reloaded.dialect,
     };
-    tracing::info!(home = %home.display(), dialect = start.dialect.instance(), "begins");
+    tracing::info!(home = %home.display(), instance = start.dialect.instance(), "begins");
     supervise::run(start)
 }

@@ -31,6 +31,9 @@ pub enum ActivateError {
     /// They do not make sense.
     #[error(transparent)]
     Dialect(#[from] omnivisor_core::dialect::DialectError),
+    /// Something that a person has to decide about stands in the link's place.
+    #[error("{path} is no link, and is left as it is: move it away; the link is made then", path = .0.display())]
+    NoLink(std::path::PathBuf),
     /// Somebody else writes them all the time.
     #[error("somebody else writes the files as fast as we do")]
     Overtaken,
@@ -58,6 +61,9 @@ pub fn read_link(dialect: &dyn Dialect) -> Option<Link> {
 pub fn link(link: &Path, folder: &Path) -> Result<(), ActivateError> {
     if fs::read_link(link).is_ok_and(|target| target == folder) {
         return Ok(());
+    }
+    if fs::symlink_metadata(link).is_ok_and(|it| !it.is_symlink()) {
+        return Err(ActivateError::NoLink(link.to_owned()));
     }
     atomic::replace_link(link, folder).map_err(|source| ActivateError::Write { path: link.to_owned(), source })
 }

@@ -272,7 +272,7 @@ pub fn marked_holders(lock: &Path, mark: &str) -> Vec<ProcessId> {
 }
 
 /// Whether a process has this file open.
-fn holds(pid: i32, file: &Path) -> bool {
+pub fn holds(pid: i32, file: &Path) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     files.into_iter().any(|open| fs::read_link(open.path()).is_ok_and(|target| target == file))
 }

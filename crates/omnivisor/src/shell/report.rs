@@ -231,12 +231,14 @@ impl Shell {
             .announced()
             .iter()
             .map(|announced| {
+                let standing = self.agent.standing(now, announced);
                 json!({
                     "name": announced.release.name.as_str(),
                     "version": announced.release.version.as_str(),
                     "due": announced.trigger.due().map(|due| due.to_string()),
                     "dueInSeconds": announced.trigger.due().map(|due| due.since(now.wall).as_secs()),
-                    "standing": match self.agent.standing(now, announced) {
+                    "waitsForTime": standing == Standing::Waiting && !journal.held(),
+                    "standing": match standing {
                         Standing::Waiting if journal.held() => "waits for `omnivisor resume`".to_owned(),
                         standing => describe(&standing, announced),
                     },

@@ -19,7 +19,7 @@ use super::reload::Reload;
 use super::sweep::sweep;
 use super::{Shell, report};
 use crate::clock;
-use crate::effects::activate;
+use crate::effects::activate::{self, ActivateError};
 use crate::effects::github::GitHub;
 use crate::effects::process::{Group, Launcher, Main, Node};
 use crate::effects::roll_call::{LaunchRecord, RollCall, Runner};
@@ -233,7 +233,10 @@ fn watch_mirror(
                         break;
                     }
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "the files for other tools cannot be written; tried again")
+                        tracing::warn!(%error, "the files for other tools cannot be written; tried again");
+                        if matches!(error, ActivateError::NoLink(_)) {
+                            done.send_replace(Some(state)); // no end of a run has to wait for a person
+                        }
                     }
                     Err(error) => tracing::error!(%error, "the files for other tools could not be written"),
                 }

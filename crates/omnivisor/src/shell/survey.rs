@@ -14,6 +14,7 @@ use super::claim::SUPERVISOR_LOCK;
 use super::present::Present;
 use super::report;
 use crate::clock;
+use crate::effects::roll_call;
 use crate::store::{lock, small};
 
 /// Looks, and says what it found, as JSON: `ready` says whether a supervisor could begin now; `first` what an
@@ -32,7 +33,13 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
     }
     let unreadable: Vec<PathBuf> = dialect.unreadable(&read);
     let readable = |path: &std::path::Path| read(path).filter(|_| !unreadable.iter().any(|it| it == path));
-    let roll = Present::look(dialect, shared);
+    let mut roll = Present::look(dialect, shared);
+    // While no node runs, its supervisor keeps the node's lock for it.
+    if supervisor.is_some() {
+        let lock = paths.state.join(SUPERVISOR_LOCK);
+        let lock = fs::canonicalize(&lock).unwrap_or(lock);
+        roll.stragglers.retain(|process| !roll_call::holds(process.pid, &lock));
+    }
     let first = roll.peer.as_ref().map(|peer| {
         format!("stop {} (process {}), which runs the node (process {})", peer.name, peer.process, peer.node)
     });

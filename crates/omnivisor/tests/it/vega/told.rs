@@ -140,3 +140,47 @@ fn a_core_that_nobody_knows_how_to_ask_is_said_at_once_and_its_first_answer_too(
     world.wait_for_status("the next one answers", |_| said(&supervised).matches("core answers").count() == 2);
     assert_eq!(said(&supervised).matches("has not answered yet").count(), 1, "{}", said(&supervised));
 }
+
+#[test]
+fn a_folder_in_the_place_of_the_link_is_said_with_its_remedy_and_delays_no_end() {
+    let world = World::new();
+    let current = world.installation.current();
+    fs::remove_file(&current).unwrap();
+    fs::create_dir(&current).unwrap();
+    let mut supervised = world.run();
+    world.wait_for(OLD);
+    wait_for_line(&supervised, &["WARN", current.to_str().unwrap(), "is no link", "move it away"]);
+    let stopped = world.omnivisor(&["stop"]);
+    assert!(stopped.status.success(), "{}", text(&stopped));
+    assert_eq!(supervised.wait(SOON).code(), Some(0));
+    assert!(!said(&supervised).contains("could not be brought up to date"), "nothing was waited for");
+    assert!(current.is_dir(), "it is nobody's to delete");
+
+    // And where it cannot be told what ran last.
+    world.installation.place_release(NEW, &VegaBehaviour::new(NEW));
+    fs::remove_dir_all(world.installation.home().join(".omnivisor")).unwrap();
+    let mut supervised = world.start();
+    assert_eq!(supervised.wait(SOON).code(), Some(1));
+    assert!(said(&supervised).contains("move it away, and make it a link"), "{}", said(&supervised));
+}
+
+#[test]
+fn a_dry_run_takes_a_supervisor_that_waits_for_no_left_over_of_a_node() {
+    let world = without_postgres();
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_VEGA_POSTGRES_PATIENCE", "1h");
+    let supervised = world.sandbox.spawn(command);
+    world.wait_for_status("it waits", |status| status["node"]["why"].is_string());
+    let shown = text(&world.omnivisor(&["adopt", "--home", world.installation.home().to_str().unwrap(), "--dry-run"]));
+    assert!(shown.contains(&format!("supervised already, by process {}", supervised.pid())), "{shown}");
+    assert!(!shown.contains("left over"), "{shown}");
+}
+
+#[test]
+fn the_first_line_of_a_run_names_the_home_and_the_instance() {
+    let world = World::new();
+    let supervised = world.run();
+    let home = format!("home={}", world.installation.home().display());
+    wait_for_line(&supervised, &["begins", &home, "instance=\"visor\""]);
+    assert!(!said(&supervised).contains("dialect="), "{}", said(&supervised));
+}
