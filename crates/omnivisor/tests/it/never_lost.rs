@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use omnivisor_testkit::{Behaviour, Grandchild, Installation, Options, executable, wait_until};
+use rustix::fs::{CWD, RenameFlags};
 
 use crate::world::{SOON, World, options};
 
@@ -118,8 +119,10 @@ fn a_link_that_cannot_be_moved_back_keeps_no_node_down() {
     wait_until("the link is moved", SOON, || {
         (fs::read_link(&link).ok()? != world.installation.upgrade_dir("genesis")).then_some(())
     });
-    fs::remove_file(&link).unwrap();
-    fs::create_dir_all(link.join("in-the-way")).unwrap();
+    // In one step: a link that is missing may be made anew at any time, and the folder would be made behind it.
+    let aside = world.sandbox.path().join("aside");
+    fs::create_dir_all(aside.join("in-the-way")).unwrap();
+    rustix::fs::renameat_with(CWD, &aside, CWD, &link, RenameFlags::EXCHANGE).unwrap();
     let dies = wait_until("it died twice", SOON, || {
         world.log().of("exit").into_iter().filter(|it| it.version == "2.0.0").nth(1)
     });

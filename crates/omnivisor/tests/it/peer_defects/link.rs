@@ -20,9 +20,9 @@ fn a_folder_in_the_place_of_the_link_is_never_deleted_and_keeps_no_node_down() {
     let supervised = world.run();
     let of_current = |word: &str| {
         let said = supervised.stderr();
-        said.lines().any(|line| line.contains(&format!("{} cannot be", current.display())) && line.contains(word))
+        said.lines().any(|line| line.contains(&format!("{} is no link", current.display())) && line.contains(word))
     };
-    wait_until("it is said", SOON, || of_current("directory").then_some(()));
+    wait_until("it is said", SOON, || of_current("move it away").then_some(()));
     let pid = super::running_pid(&world.log());
     world.publish("2024.2", &Behaviour::new("2.0.0"));
     let standing = super::wait_for_standing(&world, "2024.2", "is no link");

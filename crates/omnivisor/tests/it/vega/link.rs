@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use omnivisor_testkit::{Kind, Supervised, VegaBehaviour, wait_until};
+use rustix::fs::{CWD, RenameFlags};
 
 use super::world::{NEW, OLD, World, options, said, wait_for_line};
 use crate::world::SOON;
@@ -132,9 +133,10 @@ fn a_folder_in_the_place_of_the_link_is_never_deleted_and_keeps_the_node_from_no
     let supervised = world.run();
     world.wait_for(OLD);
     let current = world.installation.current();
-    fs::remove_file(&current).unwrap();
-    fs::create_dir(&current).unwrap();
-    fs::write(current.join("somebody's"), "only copy").unwrap();
+    let folder = world.sandbox.path().join("somebody");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("somebody's"), "only copy").unwrap();
+    rustix::fs::renameat_with(CWD, &folder, CWD, &current, RenameFlags::EXCHANGE).unwrap();
     world.installation.place_release(NEW, &VegaBehaviour::new(NEW));
     world.accept(NEW);
     world.reach();
