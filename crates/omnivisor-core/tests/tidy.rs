@@ -215,6 +215,49 @@ fn unsafe_code_is_in_one_file_and_each_block_says_why_it_is_sound() {
     check("unsafe code", &wrong);
 }
 
+/// So that every one of them can be failed, and looked at after a power cut.
+#[test]
+fn one_file_changes_disks() {
+    let calls = [
+        "fs::write(",
+        "fs::copy(",
+        "fs::copy)",
+        "fs::rename",
+        "fs::remove_",
+        "fs::create_dir",
+        "fs::hard_link",
+        "fs::set_permissions",
+        " File::create(",
+        "fs::File::create(",
+        "DirBuilder::new",
+        ".create(true)",
+        ".create_new(true)",
+        ".set_len(",
+        "sync_all",
+        "sync_data",
+        "syncfs",
+        "renameat",
+        "fs::symlink(",
+        "mknodat",
+        "linkat",
+    ];
+    // Locks, sockets and what tests ask for: none of it means anything after a power cut. The demo's folder is its own.
+    let may = ["store/disk.rs", "store/lock.rs", "control.rs", "checkpoint.rs"].map(|it| format!("omnivisor/src/{it}"));
+    let mut wrong = Vec::new();
+    for source in sources("omnivisor") {
+        let is_test = source.path.ends_with("/tests.rs") || source.path.contains("/tests/");
+        if may.contains(&source.path) || is_test || source.path.starts_with("omnivisor/src/demo/") {
+            continue;
+        }
+        for (number, line) in source.code().take_while(|(_, line)| !line.starts_with("mod tests {")) {
+            if calls.iter().any(|it| line.contains(it)) {
+                wrong.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    check("changes of a disk outside of store/disk.rs", &wrong);
+}
+
 #[test]
 fn one_file_prints() {
     let prints = ["println!(", "print!(", "eprintln!(", "eprint!(", "stdout()", "stderr()", "io::stderr", "io::stdout"];

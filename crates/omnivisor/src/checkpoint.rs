@@ -1,30 +1,101 @@
-//! Named points at which a test makes this program die, so that recovery is tested where it matters.
+//! Named points at which a test makes this program die or fail, so that recovery is tested where it matters.
 //!
-//! `OMNIVISOR_CHECKPOINT=name` (or `name:3`, for the third time it is reached) ends the process there by SIGKILL. Debug
-//! builds only: a release cannot be told to die.
+//! | variable | what |
+//! |---|---|
+//! | `OMNIVISOR_CHECKPOINT=name` (or `name:3`: when it is reached for the third time) | where; `*` is every call that changes a disk |
+//! | `OMNIVISOR_FAULT` | `KILL`, the default: SIGKILL. `ENOSPC`, `EIO` or `EACCES`: the call that is about to be made fails with it; with a `*` behind it, so does every later call that changes a disk |
+//! | `OMNIVISOR_CHECKPOINTS_REACHED=file` | each name that is reached is written there, a line each |
+//!
+//! The points are those of [`reach`], and every call of [`store::disk`](crate::store::disk), by the name that it has there. Debug builds only: a
+//! release cannot be told to die.
 
-/// Says that the point called `name` was reached.
-#[cfg(debug_assertions)]
+use std::io;
+
+/// Says that the point called `name` was reached, at which no call can fail.
 pub fn reach(name: &str) {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    #[cfg(debug_assertions)]
+    let _ = armed::pass(name, false);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
 
-    static WANTED: OnceLock<Option<(String, usize)>> = OnceLock::new();
-    static REACHED: AtomicUsize = AtomicUsize::new(0);
-    let wanted = WANTED.get_or_init(|| {
-        let text = std::env::var("OMNIVISOR_CHECKPOINT").ok()?;
-        let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
-        Some((name.to_owned(), times.parse().ok()?))
-    });
-    if let Some((wanted, times)) = wanted
-        && wanted == name
-        && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *times
+/// Says that the point called `name` was reached, at which a call is about to be made that may fail.
+pub fn pass(name: &str) -> io::Result<()> {
+    #[cfg(debug_assertions)]
+    return armed::pass(name, true);
+    #[cfg(not(debug_assertions))]
     {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        std::thread::park();
+        let _ = name;
+        Ok(())
     }
 }
 
-/// Says that the point called `name` was reached, which means nothing in a release.
-#[cfg(not(debug_assertions))]
-pub fn reach(_name: &str) {}
+#[cfg(debug_assertions)]
+mod armed {
+    use std::fs::{File, OpenOptions};
+    use std::io::{self, Write};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use rustix::io::Errno;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    struct Wanted {
+        name: String,
+        times: usize,
+        /// None: it dies.
+        error: Option<Errno>,
+        /// Whether all that comes after it fails, too.
+        lasts: bool,
+        reached: AtomicUsize,
+        failing: AtomicBool,
+    }
+
+    pub(super) fn pass(name: &str, may_fail: bool) -> io::Result<()> {
+        static REACHED: OnceLock<Option<File>> = OnceLock::new();
+        static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
+        let kept = REACHED.get_or_init(|| {
+            let path = std::env::var_os("OMNIVISOR_CHECKPOINTS_REACHED")?;
+            OpenOptions::new().append(true).create(true).open(path).ok()
+        });
+        if let Some(mut kept) = kept.as_ref() {
+            let _ = kept.write_all(format!("{name}\n").as_bytes());
+        }
+        let Some(wanted) = WANTED.get_or_init(wanted) else { return Ok(()) };
+        let hit = (wanted.name == name || wanted.name == "*" && may_fail) && wanted.reached.fetch_add(1, Ordering::SeqCst) + 1 == wanted.times;
+        let fails = hit || wanted.failing.load(Ordering::SeqCst);
+        if hit {
+            wanted.failing.store(wanted.lasts, Ordering::SeqCst);
+        }
+        match wanted.error {
+            Some(error) if fails && may_fail => Err(error.into()),
+            None if hit => {
+                let _ = kill_process(getpid(), Signal::KILL);
+                loop {
+                    std::thread::park();
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wanted() -> Option<Wanted> {
+        let text = std::env::var("OMNIVISOR_CHECKPOINT").ok()?;
+        let (name, times) = text.rsplit_once(':').unwrap_or((&text, "1"));
+        let fault = std::env::var("OMNIVISOR_FAULT").unwrap_or_else(|_| "KILL".to_owned());
+        let error = match fault.trim_end_matches('*') {
+            "ENOSPC" => Some(Errno::NOSPC),
+            "EIO" => Some(Errno::IO),
+            "EACCES" => Some(Errno::ACCESS),
+            _ => None,
+        };
+        Some(Wanted {
+            name: name.to_owned(),
+            times: times.parse().ok()?,
+            error,
+            lasts: fault.ends_with('*'),
+            reached: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
+        })
+    }
+}

@@ -25,8 +25,8 @@ use crate::clock;
 use crate::control;
 use crate::effects::digest;
 use crate::exit::Exit;
-use crate::store::atomic;
 use crate::store::lock::Lock;
+use crate::store::{atomic, disk};
 
 /// Nymvisor's default.
 const DELAY: Duration = Duration::from_secs(15 * 60);
@@ -236,13 +236,13 @@ fn edit(add: &AddUpgrade, plan: &mut PlanFile, new: &UpgradeInfo, digest: &Diges
 /// Asks a copy of the executable who it is: the operator's file is not changed, not even made executable.
 async fn asked_copy(dialect: &Nym, source: &Path) -> anyhow::Result<BuildInfo> {
     let folder = dialect.paths().releases.join("upgrades").join(format!(".omnivisor-add-{}", std::process::id()));
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    disk::make_folders(&folder, 0o777).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let copy = folder.join(source.file_name().unwrap_or_default());
     let asked = match copy_executable(source, &copy) {
         Ok(()) => build_info(&copy).await,
         Err(error) => Err(error),
     };
-    let _ = fs::remove_dir_all(&folder);
+    let _ = disk::remove(&folder);
     asked.with_context(|| format!("{} cannot be queued", source.display()))
 }
 
@@ -318,7 +318,7 @@ fn place(
         }
     }
     let bin = target.parent().unwrap_or(folder);
-    fs::create_dir_all(bin).with_context(|| format!("cannot make the folder {}", bin.display()))?;
+    disk::make_folders_durably(bin, 0o777).with_context(|| format!("cannot make the folder {}", bin.display()))?;
     copy_executable(source, &target)?;
     Ok(())
 }

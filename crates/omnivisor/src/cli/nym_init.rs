@@ -21,7 +21,7 @@ use crate::clock;
 use crate::effects::{activate, digest, preflight};
 use crate::exit::Exit;
 use crate::shell;
-use crate::store::{atomic, small};
+use crate::store::{atomic, disk, small};
 
 /// Makes an instance.
 #[derive(Args)]
@@ -217,9 +217,10 @@ fn make(loaded: &Loaded, binary: &Path, details: &BuildInfo) -> Result<(), Troub
         loaded.file.parent().unwrap_or(Path::new(".")).to_owned(),
     ];
     for folder in folders {
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        disk::make_folders_durably(&folder, 0o777)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
-    crate::effects::snapshot::private_folder(&paths.backups)
+    disk::make_folders_durably(&paths.backups, 0o700)
         .with_context(|| format!("cannot make the folder {}", paths.backups.display()))?;
 
     shell::sweep(&dialect);

@@ -14,7 +14,7 @@ use omnivisor_core::dialect::vega::{STATE_FOLDER, embedded};
 use super::vega::{Loaded, asset_name, surroundings};
 use super::{Outcome, Trouble, output};
 use crate::exit::Exit;
-use crate::store::{atomic, small};
+use crate::store::{atomic, disk, small};
 
 /// The folders that Vega Visor makes: the first release, and an example of the next one.
 const FOLDERS: [&str; 2] = ["genesis", "vX.X.X"];
@@ -38,7 +38,7 @@ pub(super) fn init(init: &Init, home: &Path) -> Outcome {
     let cannot = |path: &Path| format!("cannot make {}", path.display());
     for folder in FOLDERS {
         let folder = home.join(folder);
-        fs::create_dir_all(&folder).with_context(|| cannot(&folder))?;
+        disk::make_folders_durably(&folder, 0o777).with_context(|| cannot(&folder))?;
         atomic::sweep(&folder);
         let path = folder.join(run_config::FILE_NAME);
         let name = folder.file_name().unwrap_or_default().to_string_lossy();

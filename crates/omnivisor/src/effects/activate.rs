@@ -12,9 +12,9 @@ use omnivisor_core::dialect::{Contents, Dialect, Link, Mirrored, Ours};
 use omnivisor_core::time::Timestamp;
 
 use crate::checkpoint;
-use crate::store::atomic;
 use crate::store::lock::{Lock, LockError};
 use crate::store::small;
+use crate::store::{atomic, disk};
 
 /// How long another instance or the peer may take to change a shared file.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, Activate
                 Contents::Bytes(bytes) => bytes,
             };
             let before = seen.get(&file.path).and_then(Option::as_deref);
-            let folder = file.path.parent().map_or(Ok(()), fs::create_dir_all);
+            let folder = file.path.parent().map_or(Ok(()), |folder| disk::make_folders_durably(folder, 0o777));
             let wrote = folder.and_then(|()| atomic::replace_if(&file.path, before, bytes, 0o644));
             match wrote.map_err(|source| ActivateError::Write { path: file.path.clone(), source })? {
                 true => written += 1,

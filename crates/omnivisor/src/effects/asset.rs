@@ -2,7 +2,6 @@
 //!
 //! All of it is made in a folder that nobody looks at, and has its name there when it is whole.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -13,10 +12,10 @@ use omnivisor_core::schedule::Asset;
 
 use super::fetch::{self, Download};
 use super::github::{GitHub, How};
+use super::http;
 use super::unpack::{self, Limits};
-use super::{http, snapshot};
 use crate::checkpoint;
-use crate::store::{atomic, small};
+use crate::store::{atomic, disk, small};
 
 /// How many names are listed of an archive that has not the one that is wanted.
 const NAMES: usize = 20;
@@ -57,9 +56,9 @@ pub async fn fetch(
     let part = to.with_extension("part");
     let cannot = |error: io::Error| Failure::transient(format!("{} cannot be made: {error}", part.display()));
     if part.exists() {
-        snapshot::remove(&part).map_err(cannot)?;
+        disk::remove(&part).map_err(cannot)?;
     }
-    fs::create_dir_all(&part).map_err(cannot)?;
+    disk::make_folders(&part, 0o777).map_err(cannot)?;
     let (from, into) = (archive.clone(), part.clone());
     let unpacked =
         tokio::task::spawn_blocking(move || unpack::unpack(&from, &into, &Limits::RELEASE, &AtomicBool::new(false)));
@@ -81,9 +80,8 @@ pub async fn fetch(
         let path = part.join(&path);
         atomic::replace(&path, &bytes, 0o600).map_err(cannot)?;
     }
-    checkpoint::reach("asset-before-rename");
-    fs::rename(&part, to).and_then(|()| atomic::flush_folder_of(to)).map_err(cannot)?;
-    let _ = snapshot::remove(&dialect.staging().join("asset"));
+    disk::rename(&part, to).and_then(|()| atomic::flush_folder_of(to)).map_err(cannot)?;
+    let _ = disk::remove(&dialect.staging().join("asset"));
     Ok(())
 }
 
@@ -96,7 +94,7 @@ fn binary_of(asset: &Asset, folder: &Path, files: &[PathBuf]) -> Result<PathBuf,
     if let [only] = files
         && *only == Path::new(&asset.name)
     {
-        let renamed = fs::rename(folder.join(only), &wanted).and_then(|()| atomic::flush_folder(folder));
+        let renamed = disk::rename(&folder.join(only), &wanted).and_then(|()| disk::flush_folder(folder));
         renamed.map_err(|error| Failure::transient(format!("{} cannot be made: {error}", wanted.display())))?;
         return Ok(wanted);
     }

@@ -3,9 +3,7 @@
 //! It comes into a staging folder of this instance first; only what was proven is moved into the release's folder, and a
 //! file that is there already is never touched: a node may be running from it.
 
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +15,9 @@ use omnivisor_core::schedule::{Announcement, Source};
 use super::digest::{self, Hasher};
 use super::github::GitHub;
 use super::http::{HeaderMap, Http, HttpError, shown, transport};
-use super::{asset, snapshot, space};
+use super::{asset, space};
 use crate::checkpoint;
+use crate::store::disk::{self, Written};
 use crate::store::{atomic, small};
 
 /// The largest executable that is believed to be one: Nym's have 100 MB.
@@ -193,7 +192,7 @@ async fn receive(wanted: &Download<'_>, to: &Path) -> Result<(), Failure> {
     let Download { url, digest: expected, size, limit, .. } = *wanted;
     let folder = to.parent().unwrap_or(to).to_owned();
     let cannot = |error: io::Error| Failure::transient(format!("{} cannot be written: {error}", to.display()));
-    fs::create_dir_all(&folder).map_err(cannot)?;
+    disk::make_folders(&folder, 0o777).map_err(cannot)?;
     let http = Http::new().map_err(|error| Failure::transient(error.to_string()))?;
     let mut response = http.get_with(url, &wanted.headers).await.map_err(failure)?;
     let length = response.content_length().or(size);
@@ -222,13 +221,13 @@ async fn receive(wanted: &Download<'_>, to: &Path) -> Result<(), Failure> {
     let (chunks, mut queue) = tokio::sync::mpsc::channel::<Vec<u8>>(8);
     let path = unfinished.clone();
     let writer = tokio::task::spawn_blocking(move || -> io::Result<Digest> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&path)?;
+        let mut file = Written::create(&path, 0o755)?;
         let mut hasher = Hasher::new(algorithm);
         while let Some(chunk) = queue.blocking_recv() {
             hasher.update(&chunk);
-            file.write_all(&chunk)?;
+            file.push(&chunk)?;
         }
-        file.sync_all()?;
+        file.flush()?;
         hasher.finish()
     });
     let (mut received, mut looked) = (0_u64, 0);
@@ -265,8 +264,7 @@ async fn receive(wanted: &Download<'_>, to: &Path) -> Result<(), Failure> {
         let url = shown(url);
         return Err(Failure::permanent(format!("{url} has the digest {found}, but {expected} was announced")));
     }
-    checkpoint::reach("fetch-before-rename");
-    fs::rename(&unfinished, to).and_then(|()| atomic::flush_folder(&folder)).map_err(cannot)
+    disk::rename(&unfinished, to).and_then(|()| disk::flush_folder(&folder)).map_err(cannot)
 }
 
 fn failure(error: HttpError) -> Failure {
@@ -277,23 +275,20 @@ fn failure(error: HttpError) -> Failure {
 pub fn publish(dialect: &dyn Dialect, located: &Located) -> io::Result<()> {
     let Some(staged) = &located.staged else { return Ok(()) };
     for executable in &located.executables {
-        fs::set_permissions(executable, fs::Permissions::from_mode(0o755))?;
+        disk::set_mode(executable, 0o755)?;
     }
     if !dialect.fills_folders() {
-        checkpoint::reach("publish-before-rename");
         atomic::rename_new(staged, &located.folder)?;
-        checkpoint::reach("publish-after-rename");
         return atomic::flush_folder_of(&located.folder);
     }
     for executable in &located.executables {
         let target = executable.strip_prefix(staged).map_or(located.folder.clone(), |it| located.folder.join(it));
         let bin = target.parent().unwrap_or(&target).to_owned();
-        fs::create_dir_all(&bin)?;
-        checkpoint::reach("publish-before-rename");
+        disk::make_folders_durably(&bin, 0o777)?;
         atomic::rename_new(executable, &target)?;
-        checkpoint::reach("publish-after-rename");
+        // All of them, as they may have been made by a try that was killed.
         for folder in bin.ancestors().take(3) {
-            atomic::flush_folder(folder)?;
+            disk::flush_folder(folder)?;
         }
     }
     Ok(())
@@ -301,5 +296,5 @@ pub fn publish(dialect: &dyn Dialect, located: &Located) -> io::Result<()> {
 
 /// Removes what was staged: it is no good.
 pub fn discard(dialect: &dyn Dialect) {
-    let _ = snapshot::remove(&dialect.staging());
+    let _ = disk::remove(&dialect.staging());
 }

@@ -12,7 +12,7 @@ use omnivisor_core::release::{Identity, Installed, Version};
 
 use super::run_command::{self, CommandError};
 use super::{digest, fetch, snapshot, space};
-use crate::store::small;
+use crate::store::{disk, small};
 
 /// An executable that does not say who it is within this is not asked again: a cold start of 100 MB takes a second.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -85,7 +85,7 @@ async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executables: &[PathBuf
         let mode = metadata.permissions().mode();
         if mode & 0o111 == 0 {
             // The peers do so, too: what is placed in a release's folder is meant to be executed.
-            fs::set_permissions(executable, fs::Permissions::from_mode(mode | 0o111))
+            disk::set_mode(executable, mode | 0o111)
                 .map_err(|error| Failure::transient(format!("{name} cannot be made executable: {error}")))?;
         }
     }

@@ -11,9 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use super::snapshot;
+use super::snapshot::{self, PRIVATE};
 use crate::checkpoint;
-use crate::store::atomic;
+use crate::store::{atomic, disk};
 
 /// What a restore works on.
 pub struct Restore<'a> {
@@ -41,16 +41,16 @@ impl Restore<'_> {
             if !self.snapshot.is_dir() {
                 return Err(io::Error::other(format!("the snapshot {} is not there", self.snapshot.display())));
             }
-            snapshot::remove(&copy)?;
-            snapshot::private_folder(self.work)?;
+            disk::remove(&copy)?;
+            disk::make_folders(self.work, PRIVATE)?;
             snapshot::copy_tree(self.snapshot, &copy, &[], cancelled)?;
             snapshot::flush_tree(&copy)?;
             atomic::replace(&self.work.join(COMPLETE), b"", 0o600)?;
         }
         checkpoint::reach("restore-before-renames");
-        snapshot::private_folder(&aside)?;
+        disk::make_folders(&aside, PRIVATE)?;
         self.put_back(Path::new(""), &copy, &aside, &kept)?;
-        atomic::flush_folder(&aside)
+        disk::flush_folder(&aside)
     }
 
     /// The paths below the home that are not moved: what stands apart, and every monotonic file, live or in the snapshot.
@@ -107,7 +107,7 @@ impl Restore<'_> {
             if fs::symlink_metadata(&to).is_ok() {
                 let mut rest = aside.join(&path);
                 if let Some(parent) = rest.parent() {
-                    snapshot::private_folder(parent)?;
+                    disk::make_folders(parent, PRIVATE)?;
                 }
                 // A crash may have come between two attempts that both replaced something.
                 for attempt in 1.. {
@@ -116,14 +116,13 @@ impl Restore<'_> {
                     }
                     rest = aside.join(format!("{}.{attempt}", path.display()));
                 }
-                fs::rename(&to, rest)?;
+                disk::rename(&to, &rest)?;
             }
-            checkpoint::reach("restore-between-renames");
             if copied {
-                fs::rename(&from, &to)?;
+                disk::rename(&from, &to)?;
             }
         }
-        atomic::flush_folder(&live)
+        disk::flush_folder(&live)
     }
 }
 

@@ -6,19 +6,21 @@
 //! Kept: contents, folders, symbolic links as links, pipes, modes, owners (as root) and times. Left out: sockets, which
 //! whoever listens makes anew, devices, and what stands apart. The copy may be read by nobody else: it holds keys.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
-use crate::checkpoint;
-use crate::store::atomic;
+use crate::store::{atomic, disk};
 
 /// What the name of a copy that is not whole ends in.
 const PARTIAL: &str = ".partial";
+
+/// The mode of a folder that only its owner may look into.
+pub const PRIVATE: u32 = 0o700;
 
 /// Up to so many files and folders are flushed one by one: each takes about as long as a whole file system at rest.
 const FEW: usize = 16;
@@ -34,31 +36,26 @@ pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -
     let mut partial = to.as_os_str().to_owned();
     partial.push(PARTIAL);
     let partial = PathBuf::from(partial);
-    remove(&partial)?;
+    disk::remove(&partial)?;
     if let Some(parent) = to.parent() {
-        private_folder(parent)?;
+        disk::make_folders(parent, PRIVATE)?;
     }
     let copied = copy_tree(home, &partial, apart, cancelled).and_then(|()| {
         // Whatever the home's own mode is, and whoever made the folders above.
-        fs::set_permissions(&partial, fs::Permissions::from_mode(0o700))?;
+        disk::set_mode(&partial, PRIVATE)?;
         flush_tree(&partial)?;
-        checkpoint::reach("snapshot-before-rename");
-        fs::rename(&partial, to)?;
+        disk::rename(&partial, to)?;
         atomic::flush_folder_of(to)
     });
     if copied.is_err() {
-        let _ = remove(&partial);
+        let _ = disk::remove(&partial);
     }
     copied
 }
 
 /// Makes the folder that snapshots of a release go to, so that it is durable before the outage begins.
 pub fn prepare(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    private_folder(folder)?;
-    folder.ancestors().skip(1).take(2).try_for_each(atomic::flush_folder)
+    disk::make_folders_durably(folder, PRIVATE)
 }
 
 /// Makes a copy durable.
@@ -72,40 +69,24 @@ pub fn flush_tree(root: &Path) -> io::Result<()> {
             }
         }
         if paths.len() > FEW {
-            return Ok(rustix::fs::syncfs(File::open(root)?)?);
+            return disk::flush_file_system(root);
         }
     }
     for path in paths {
         let kind = fs::symlink_metadata(&path)?.file_type();
-        if kind.is_file() || kind.is_dir() {
-            File::open(&path)?.sync_all()?; // links and pipes are in their folder
+        if kind.is_dir() {
+            disk::flush_folder(&path)?;
+        } else if kind.is_file() {
+            disk::flush_file(&path)?; // links and pipes are in their folder
         }
     }
     Ok(())
 }
 
-/// Makes a folder, and those above it, that only the owner may look into.
-pub fn private_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Removes whatever is there, if anything is.
-pub fn remove(path: &Path) -> io::Result<()> {
-    let result = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Copies a folder and everything in it. `to` must not be there.
 pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
     let metadata = fs::symlink_metadata(from).map_err(|error| named(from, &error))?;
-    private_folder(to).map_err(|error| named(to, &error))?;
+    disk::make_folder(to, PRIVATE).map_err(|error| named(to, &error))?;
     for entry in fs::read_dir(from).map_err(|error| named(from, &error))? {
         let name = entry.map_err(|error| named(from, &error))?.file_name();
         let (source, target) = (from.join(&name), to.join(&name));
@@ -126,11 +107,11 @@ fn copy_entry(from: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool)
         return copy_tree(from, to, apart, cancelled);
     }
     let copied = if kind.is_file() {
-        fs::copy(from, to).map(|_| ())
+        disk::copy(from, to)
     } else if kind.is_symlink() {
-        fs::read_link(from).and_then(|target| std::os::unix::fs::symlink(target, to))
+        fs::read_link(from).and_then(|target| disk::link(&target, to))
     } else if kind.is_fifo() {
-        rustix::fs::mknodat(CWD, to, FileType::Fifo, Mode::from_raw_mode(metadata.mode()), 0).map_err(Into::into)
+        disk::make_pipe(to, metadata.mode())
     } else {
         tracing::debug!(path = %from.display(), "a socket or a device is no part of a snapshot");
         return Ok(());
@@ -144,7 +125,7 @@ fn dress(metadata: &Metadata, to: &Path) -> io::Result<()> {
         std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
     }
     if !metadata.is_symlink() {
-        fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+        disk::set_mode(to, metadata.mode() & 0o7777)?;
     }
     let time = |seconds, nanos| Timespec { tv_sec: seconds, tv_nsec: nanos };
     let times = Timestamps {

@@ -16,6 +16,7 @@ use omnivisor_core::plan::Failure;
 
 use super::space::NoSpace;
 use super::{snapshot, space};
+use crate::store::disk;
 
 mod tree;
 mod write;
@@ -206,7 +207,7 @@ impl Drop for EmptiedUnlessDone<'_> {
             return;
         }
         for entry in fs::read_dir(self.folder).into_iter().flatten().flatten() {
-            let _ = snapshot::remove(&entry.path());
+            let _ = disk::remove(&entry.path());
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use super::report;
 use crate::clock;
 use crate::effects::{activate, digest, preflight};
 use crate::store::journal_file::{JournalFile, OpenError};
-use crate::store::{atomic, journal_file, small};
+use crate::store::{atomic, disk, journal_file, small};
 
 /// Everything that ever happened.
 pub const JOURNAL: &str = "journal";
@@ -144,7 +143,7 @@ pub fn initialise(dialect: &dyn Dialect, adopted: &Record, found: bool) -> io::R
     if found || marker.exists() || path.exists() {
         return Ok(false);
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    disk::make_folders_durably(folder, 0o700)?;
     JournalFile::create(&path, std::slice::from_ref(adopted))?;
     mark_adopted(&marker).map_err(io::Error::other)?;
     Ok(true)
@@ -238,7 +237,7 @@ fn mark_adopted(marker: &Path) -> Result<(), StartError> {
 fn set_aside_unreadable(dialect: &dyn Dialect) {
     for path in dialect.unreadable(&|path| small::read(path).ok()) {
         let aside = path.with_extension(format!("json.unreadable-{}", clock::now().wall.unix_nanos() / 1_000_000));
-        match fs::rename(&path, &aside) {
+        match disk::rename(&path, &aside) {
             Ok(()) => {
                 tracing::warn!(path = %path.display(), aside = %aside.display(), "a file cannot be read; it is kept there, and made anew");
             }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::clock;
 use crate::effects::process::ProcessId;
 use crate::effects::roll_call;
 use crate::store::lock::{self, Lock, LockError};
-use crate::store::small;
+use crate::store::{disk, small};
 
 /// Held by the supervisor.
 pub(super) const SUPERVISOR_LOCK: &str = "supervisor.lock";
@@ -91,7 +90,8 @@ pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool
         // It is held all the same; whoever finds it held will not know by whom.
         tracing::warn!(%error, "the supervisor's lock cannot be signed");
     }
-    fs::create_dir_all(&paths.beside).map_err(state(format!("{} cannot be made", paths.beside.display())))?;
+    disk::make_folders_durably(&paths.beside, 0o777)
+        .map_err(state(format!("{} cannot be made", paths.beside.display())))?;
     let mut locks = vec![supervisor_lock];
     for home in homes(dialect) {
         locks.push(lock_home(&home, dialect.instance()).await?);
@@ -177,9 +177,6 @@ async fn lock_home(home: &Path, instance: &str) -> Result<Lock, StartError> {
 }
 
 fn make_state_folder(path: &Path) -> Result<(), StartError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    disk::make_folders_durably(path, 0o700)
         .map_err(state(format!("the state folder {} cannot be made", path.display())))
 }

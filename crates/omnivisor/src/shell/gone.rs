@@ -7,7 +7,7 @@ use omnivisor_core::time::Timestamp;
 use crate::clock;
 use crate::effects::http::{HttpError, StatusCode};
 use crate::effects::poll::PollError;
-use crate::store::{atomic, small};
+use crate::store::{atomic, disk, small};
 
 /// What an upstream is not there for so often in a row is no accident: half a day, at the usual rate.
 const ROUNDS: u32 = 12;
@@ -52,7 +52,7 @@ impl Gone {
     pub(super) fn does_not_matter(&mut self) {
         self.rounds = 0;
         if self.since.take().is_some() {
-            let _ = std::fs::remove_file(&self.file);
+            let _ = disk::remove_file(&self.file);
         }
     }
 

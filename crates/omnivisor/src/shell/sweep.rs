@@ -6,9 +6,9 @@ use std::path::Path;
 use omnivisor_core::dialect::Dialect;
 
 use crate::effects::process::ProcessId;
-use crate::store::atomic;
 use crate::store::lock::Lock;
 use crate::store::small;
+use crate::store::{atomic, disk};
 
 /// Removes every file that nobody is making any more from the folders that this instance writes to. Can be done at any time.
 pub fn sweep(dialect: &dyn Dialect) {
@@ -26,7 +26,7 @@ pub fn sweep(dialect: &dyn Dialect) {
         let adding = name.strip_prefix(".omnivisor-add-").and_then(|pid| pid.parse().ok());
         match adding {
             Some(pid) if ProcessId::of(pid).is_none() => {
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = disk::remove(&entry.path());
             }
             Some(_) => {}
             None => sweep_release(dialect, &entry.path()),

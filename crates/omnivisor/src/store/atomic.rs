@@ -1,16 +1,14 @@
 //! Files and links that are replaced whole: a reader, and a crash, see the old one or the new one.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::checkpoint;
+use super::disk::{self, Written};
 
 /// What the name of a file that is being made ends in; nothing that ends so is ever read.
 pub const UNFINISHED: &str = ".omnivisor-new";
@@ -20,12 +18,8 @@ pub const UNFINISHED: &str = ".omnivisor-new";
 /// On an error `path` is what it was, and nothing is left beside it.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = unfinished(path)?;
-    let written = write(&unfinished, contents, mode, true).and_then(|()| {
-        checkpoint::reach("atomic-before-rename");
-        fs::rename(&unfinished, path)
-    });
+    let written = write(&unfinished, contents, mode, true).and_then(|()| disk::rename(&unfinished, path));
     clean(written, &unfinished)?;
-    checkpoint::reach("atomic-after-rename");
     flush_folder_of(path)
 }
 
@@ -34,13 +28,10 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 /// On an error `path` is what it was, and nothing is left beside it.
 pub fn replace_by_copy(path: &Path, from: &Path, mode: u32) -> io::Result<()> {
     let unfinished = unfinished(path)?;
-    let copied = fs::copy(from, &unfinished)
-        .and_then(|_| fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode)))
-        .and_then(|()| File::open(&unfinished)?.sync_all())
-        .and_then(|()| {
-            checkpoint::reach("copy-before-rename");
-            fs::rename(&unfinished, path)
-        });
+    let copied = disk::copy(from, &unfinished)
+        .and_then(|()| disk::set_mode(&unfinished, mode))
+        .and_then(|()| disk::flush_file(&unfinished))
+        .and_then(|()| disk::rename(&unfinished, path));
     clean(copied, &unfinished)?;
     flush_folder_of(path)
 }
@@ -52,12 +43,8 @@ pub fn replace_by_copy(path: &Path, from: &Path, mode: u32) -> io::Result<()> {
 pub fn replace_if(path: &Path, expected: Option<&[u8]>, contents: &[u8], mode: u32) -> io::Result<bool> {
     let unfinished = unfinished(path)?;
     let exchanged = write(&unfinished, contents, mode, true).and_then(|()| exchange(&unfinished, path, expected));
-    checkpoint::reach("exchange-before-removal");
     // Where the file was renamed, and not exchanged, nothing is left to be removed.
-    let removed = match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
+    let removed = disk::remove(&unfinished);
     if exchanged? {
         removed?;
         return flush_folder_of(path).map(|()| true);
@@ -67,13 +54,13 @@ pub fn replace_if(path: &Path, expected: Option<&[u8]>, contents: &[u8], mode: u
 
 /// Gives a file or a folder another name, which must be free. Whoever wants that to be durable flushes the folder.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // A file system that cannot tell: looked at as late as possible.
-        Err(Errno::INVAL | Errno::NOSYS) => match to.symlink_metadata() {
+    match disk::rename_new(from, to) {
+        // Looked at as late as possible.
+        Err(error) if is_not_offered(&error) => match to.symlink_metadata() {
             Ok(_) => Err(Errno::EXIST.into()),
-            Err(_) => fs::rename(from, to),
+            Err(_) => disk::rename(from, to),
         },
-        other => other.map_err(Into::into),
+        other => other,
     }
 }
 
@@ -86,54 +73,49 @@ fn exchange(new: &Path, path: &Path, expected: Option<&[u8]>) -> io::Result<bool
             Err(error) => Err(error),
         };
     };
-    let swap = || renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
-    match swap() {
+    match disk::exchange(new, path) {
         Ok(()) => {}
-        Err(Errno::NOENT) => return Ok(false),
-        // A file system that cannot exchange: looked at as late as possible.
-        Err(Errno::INVAL | Errno::NOSYS) => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        // Looked at as late as possible.
+        Err(error) if is_not_offered(&error) => {
             return match fs::read(path)? == expected {
-                true => fs::rename(new, path).map(|()| true),
+                true => disk::rename(new, path).map(|()| true),
                 false => Ok(false),
             };
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     }
     let replaced = fs::read(new);
     if replaced.as_ref().is_ok_and(|replaced| replaced == expected) {
         return Ok(true);
     }
-    swap()?;
+    disk::exchange(new, path)?;
     replaced.map(|_| false)
+}
+
+/// Whether the file system has no such kind of rename.
+fn is_not_offered(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS))
 }
 
 /// Like [`replace`], but only the page cache has it when it returns: it outlives this process, not a power cut.
 pub fn replace_in_memory(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = unfinished(path)?;
-    let written = write(&unfinished, contents, mode, false).and_then(|()| fs::rename(&unfinished, path));
+    let written = write(&unfinished, contents, mode, false).and_then(|()| disk::rename(&unfinished, path));
     clean(written, &unfinished)
 }
 
 /// Replaces `path` by a symbolic link to `target`; durable when it returns. It never is absent in between.
 pub fn replace_link(path: &Path, target: &Path) -> io::Result<()> {
     let unfinished = unfinished(path)?;
-    let linked = std::os::unix::fs::symlink(target, &unfinished).and_then(|()| {
-        checkpoint::reach("link-before-rename");
-        fs::rename(&unfinished, path)
-    });
+    let linked = disk::link(target, &unfinished).and_then(|()| disk::rename(&unfinished, path));
     clean(linked, &unfinished)?;
-    checkpoint::reach("link-after-rename");
     flush_folder_of(path)
 }
 
 /// Makes the names in the folder that holds `path` durable.
 pub fn flush_folder_of(path: &Path) -> io::Result<()> {
-    flush_folder(path.parent().unwrap_or(Path::new("/")))
-}
-
-/// Makes the names in this folder durable.
-pub fn flush_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    disk::flush_folder(path.parent().unwrap_or(Path::new("/")))
 }
 
 /// Removes what a crash left half made in `folder`; what another process is making stays.
@@ -145,18 +127,15 @@ pub fn sweep(folder: &Path) {
         let writer = made.rsplit_once('.').and_then(|(_, writer)| writer.split_once('-')?.0.parse::<u32>().ok());
         let alive = |pid: u32| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists();
         if !writer.is_some_and(alive) {
-            let _ = fs::remove_file(entry.path());
+            let _ = disk::remove_file(&entry.path());
         }
     }
 }
 
 fn write(path: &Path, contents: &[u8], mode: u32, durable: bool) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.write_all(contents)?;
-    if durable {
-        file.sync_all()?;
-    }
-    Ok(())
+    let file = Written::create(path, mode)?;
+    file.write_at(contents, 0)?;
+    if durable { file.flush() } else { Ok(()) }
 }
 
 fn unfinished(path: &Path) -> io::Result<PathBuf> {
@@ -172,13 +151,15 @@ fn unfinished(path: &Path) -> io::Result<PathBuf> {
 
 fn clean(result: io::Result<()>, unfinished: &Path) -> io::Result<()> {
     if result.is_err() {
-        let _ = fs::remove_file(unfinished);
+        let _ = disk::remove_file(unfinished);
     }
     result
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn folder(name: &str) -> PathBuf {

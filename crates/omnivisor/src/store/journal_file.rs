@@ -1,15 +1,14 @@
 //! The journal on disk: appended, flushed, and as long as it may have to become.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use omnivisor_core::formats::journal::{self, DecodeError};
 use omnivisor_core::journal::Record;
 
 use super::atomic;
-use crate::checkpoint;
+use super::disk::Written;
 
 /// Kept free ahead of the last record, so that a full disk cannot stop the records of an upgrade under way. An upgrade
 /// with an undo writes about 8 KiB.
@@ -70,7 +69,7 @@ fn unopenable(path: &Path, source: io::Error) -> OpenError {
 #[derive(Debug)]
 pub struct JournalFile {
     path: PathBuf,
-    file: File,
+    file: Written,
     end: usize,
     length: usize,
     /// Its end when it was made: it is long when it has grown by [`LONG`] since.
@@ -85,15 +84,15 @@ impl JournalFile {
         let end = bytes.len();
         bytes.resize(end + ROOM, 0);
         atomic::replace(path, &bytes, 0o600)?;
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = Written::open(path)?;
         Ok(Self { path: path.to_owned(), file, end, length: bytes.len(), made: end })
     }
 
     /// Opens a journal; a torn tail is cut.
     pub fn open(path: &Path) -> Result<(Self, Vec<Record>), OpenError> {
         let unopenable = |source| unopenable(path, source);
-        let file =
-            OpenOptions::new().read(true).write(true).custom_flags(libc_nofollow()).open(path).map_err(unopenable)?;
+        // A journal is a file of ours: what stands there as a link was put there by somebody else.
+        let file = Written::open(path).map_err(unopenable)?;
         let bytes = fs::read(path).map_err(unopenable)?;
         let decoded =
             journal::decode(&bytes).map_err(|source| OpenError::Undecodable { path: path.to_owned(), source })?;
@@ -101,7 +100,7 @@ impl JournalFile {
         let journal = Self { path: path.to_owned(), file, end: decoded.end, length: bytes.len(), made };
         if decoded.torn {
             tracing::warn!(path = %path.display(), "the last record of the journal was torn by a crash and is cut");
-            journal.zero(decoded.end, bytes.len()).and_then(|()| journal.file.sync_data()).map_err(unopenable)?;
+            journal.zero(decoded.end, bytes.len()).and_then(|()| journal.file.flush_data()).map_err(unopenable)?;
         }
         Ok((journal, decoded.records))
     }
@@ -120,18 +119,12 @@ impl JournalFile {
                 grown?;
             }
         }
-        checkpoint::reach("journal-before-write");
-        let written = self
-            .file
-            .write_all_at(&bytes, self.end as u64)
-            .inspect(|()| checkpoint::reach("journal-before-flush"))
-            .and_then(|()| self.file.sync_data());
+        let written = self.file.write_at(&bytes, self.end as u64).and_then(|()| self.file.flush_data());
         if let Err(error) = written {
             let _ = self.zero(self.end, self.end + bytes.len());
             return Err(error);
         }
         self.end += bytes.len();
-        checkpoint::reach("journal-after-flush");
         Ok(())
     }
 
@@ -146,13 +139,8 @@ impl JournalFile {
     }
 
     fn zero(&self, from: usize, to: usize) -> io::Result<()> {
-        self.file.write_all_at(&vec![0; to.saturating_sub(from)], from as u64)
+        self.file.write_at(&vec![0; to.saturating_sub(from)], from as u64)
     }
-}
-
-/// A journal is a file of ours: what stands there as a link was put there by somebody else.
-fn libc_nofollow() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
 #[cfg(test)]

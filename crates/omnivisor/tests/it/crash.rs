@@ -6,38 +6,35 @@ use omnivisor_testkit::{Behaviour, wait_until};
 use crate::world::{SOON, World};
 
 /// Checkpoints that an upgrade passes, with how often it may pass each before it dies there.
-const OF_AN_UPGRADE: [(&str, &[usize]); 21] = [
+const OF_AN_UPGRADE: [(&str, &[usize]); 18] = [
     ("poll-before-queue", &[1]),
     ("before-fetch", &[1]),
     ("fetch-chunk", &[1, 20]),
-    ("fetch-before-rename", &[1]),
+    ("rename nym-node", &[1, 2]),
     ("after-fetch", &[1]),
     ("before-preflight", &[1]),
-    ("publish-before-rename", &[1]),
-    ("publish-after-rename", &[1]),
     ("after-preflight", &[1]),
     ("before-arm", &[1]),
     ("before-snapshot", &[1]),
-    ("snapshot-before-rename", &[1]),
+    ("rename snapshot-#-000001-preupgrade", &[1]),
     ("before-activate", &[1]),
-    ("link-before-rename", &[1]),
-    ("link-after-rename", &[1]),
+    ("rename current", &[1]),
     ("after-activate", &[1]),
     ("node-before-exec", &[2]),
     ("node-after-exec", &[2]),
     ("mirror-between-files", &[3, 4, 5, 6]),
-    ("journal-before-flush", &[1, 2, 3, 4, 5, 6, 7]),
-    ("journal-after-flush", &[1, 2, 3, 4, 5, 6, 7]),
+    ("write journal", &[1, 2, 3, 4, 5, 6, 7]),
+    ("flush journal", &[1, 2, 3, 4, 5, 6, 7]),
 ];
 
 /// Those that only an undo passes.
 const OF_AN_UNDO: [(&str, &[usize]); 8] = [
     ("node-before-exec", &[3, 4]),
     ("node-after-exec", &[3, 4]),
-    ("journal-after-flush", &[7, 8, 9, 10, 11, 12]),
+    ("flush journal", &[7, 8, 9, 10, 11, 12]),
     ("before-restore", &[1]),
     ("restore-before-renames", &[1]),
-    ("restore-between-renames", &[1, 2]),
+    ("rename data", &[1]),
     ("after-restore", &[1]),
     ("before-reactivate", &[1]),
 ];

@@ -1,12 +1,11 @@
 //! Make the files of an archive: never one that is there, never outside of the folder, never more than the limit.
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Limits, UnpackError, named, space};
+use crate::store::disk::{self, Written};
 
 /// Looked at and counted after so many bytes: a moment's work, and what is written beyond a limit at most.
 const CHUNK: usize = 64 * 1024;
@@ -60,11 +59,11 @@ impl<'a> Writer<'a> {
         let mut made = self.into.to_owned();
         for part in path.components() {
             made.push(part);
-            match fs::create_dir(&made) {
+            match disk::make_folder(&made, 0o755) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 created => created.map_err(named(&made))?,
             }
-            fs::set_permissions(&made, Permissions::from_mode(0o755)).map_err(named(&made))?;
+            disk::set_mode(&made, 0o755).map_err(named(&made))?;
         }
         Ok(())
     }
@@ -76,8 +75,8 @@ impl<'a> Writer<'a> {
         let path = self.into.join(path);
         let mode = if executable { 0o755 } else { 0o644 };
         let cannot = named(&path);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).map_err(&cannot)?;
-        file.set_permissions(Permissions::from_mode(mode)).map_err(&cannot)?;
+        let mut file = Written::create_new(&path, mode).map_err(&cannot)?;
+        file.set_mode(mode).map_err(&cannot)?;
         let before = self.written;
         loop {
             self.count(0)?;
@@ -91,7 +90,7 @@ impl<'a> Writer<'a> {
                 return Err(self.too_large());
             }
             self.written += read as u64;
-            file.write_all(&self.buffer[..read]).map_err(&cannot)?;
+            file.push(&self.buffer[..read]).map_err(&cannot)?;
         }
     }
 

@@ -72,7 +72,7 @@ fn a_snapshot_that_was_cut_off_is_made_again_and_never_counts() {
     let expected = data(home);
     world.publish("2024.2", &Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
     let mut command = world.run_command();
-    command.env("OMNIVISOR_CHECKPOINT", "snapshot-before-rename");
+    command.env("OMNIVISOR_CHECKPOINT", "rename snapshot-#-000001-preupgrade");
     let mut supervised = world.sandbox.spawn(command);
     supervised.wait(SOON);
     assert_eq!(supervised.died_of(), Some(9));

@@ -1,0 +1,180 @@
+//! Every call that changes what a disk holds, or makes that durable. Nothing else in the program makes such calls (a test
+//! reads the sources), so that a test can name each of them, fail it, and ask what is left if the power goes after it.
+//!
+//! In a release these are the calls and nothing more. Absent here: locks and sockets, which mean nothing after a power cut.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, mknodat, renameat_with};
+
+use super::trace::{Call, perform};
+
+/// A file that is written.
+#[derive(Debug)]
+pub struct Written {
+    file: File,
+    path: PathBuf,
+    /// Where the next [`Written::push`] goes.
+    end: u64,
+}
+
+impl Written {
+    /// Makes an empty file; one that is there is emptied. `mode` is that of a new one, less the umask.
+    pub fn create(path: &Path, mode: u32) -> io::Result<Self> {
+        let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
+        Self::of(path, perform(|| Call::MakeFile { path: path.to_owned() }, open)?)
+    }
+
+    /// Makes an empty file where nothing is.
+    pub fn create_new(path: &Path, mode: u32) -> io::Result<Self> {
+        let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+        Self::of(path, perform(|| Call::MakeFile { path: path.to_owned() }, open)?)
+    }
+
+    /// Opens a file that is there, and is no link.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
+        Self::of(path, OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?)
+    }
+
+    fn of(path: &Path, file: File) -> io::Result<Self> {
+        Ok(Self { file, path: path.to_owned(), end: 0 })
+    }
+
+    /// Writes these bytes behind those that were pushed before.
+    pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes these bytes there. After an error any part of them may be there.
+    pub fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let call = || Call::Write { path: self.path.clone(), at, bytes: bytes.to_vec() };
+        perform(call, || self.file.write_all_at(bytes, at))
+    }
+
+    /// Gives it this mode, whatever the umask.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// Makes what is in it durable, but not its name.
+    pub fn flush(&self) -> io::Result<()> {
+        perform(|| Call::Flush { path: self.path.clone() }, || self.file.sync_all())
+    }
+
+    /// The same for what is in it and its length alone: half the work where the length stays.
+    pub fn flush_data(&self) -> io::Result<()> {
+        perform(|| Call::Flush { path: self.path.clone() }, || self.file.sync_data())
+    }
+}
+
+/// Makes `to` a copy of the file `from`, with its mode.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    perform(|| Call::Copy { path: to.to_owned() }, || fs::copy(from, to).map(|_| ()))
+}
+
+/// Gives a file or a folder this mode.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Makes what is in a file durable, but not its name.
+pub fn flush_file(path: &Path) -> io::Result<()> {
+    perform(|| Call::Flush { path: path.to_owned() }, || File::open(path)?.sync_all())
+}
+
+/// Makes the names in a folder durable.
+pub fn flush_folder(path: &Path) -> io::Result<()> {
+    perform(|| Call::FlushFolder { path: path.to_owned() }, || File::open(path)?.sync_all())
+}
+
+/// Makes everything durable that is on the file system that this is on.
+pub fn flush_file_system(path: &Path) -> io::Result<()> {
+    perform(|| Call::FlushAll { path: path.to_owned() }, || Ok(rustix::fs::syncfs(File::open(path)?)?))
+}
+
+/// Gives a file, a link or a folder another name; a file or a link that has that name is replaced.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    perform(|| Call::Rename { from: from.to_owned(), to: to.to_owned() }, || fs::rename(from, to))
+}
+
+/// Gives a file or a folder another name, which must be free.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let call = || Call::Rename { from: from.to_owned(), to: to.to_owned() };
+    perform(call, || Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?))
+}
+
+/// Makes each of two names that of the other's file.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let call = || Call::Exchange { one: one.to_owned(), other: other.to_owned() };
+    perform(call, || Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?))
+}
+
+/// Makes a symbolic link to `target` where nothing is.
+pub fn link(target: &Path, path: &Path) -> io::Result<()> {
+    let call = || Call::Link { path: path.to_owned(), target: target.to_owned() };
+    perform(call, || std::os::unix::fs::symlink(target, path))
+}
+
+/// Makes a named pipe where nothing is.
+pub fn make_pipe(path: &Path, mode: u32) -> io::Result<()> {
+    let call = || Call::MakePipe { path: path.to_owned() };
+    perform(call, || Ok(mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(mode), 0)?))
+}
+
+/// Makes a folder where nothing is.
+pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    perform(|| Call::MakeFolder { path: path.to_owned() }, || DirBuilder::new().mode(mode).create(path))
+}
+
+/// Makes a folder, and those above it, unless they are there. Theirs are the names that have to be flushed: see
+/// [`make_folders_durably`].
+pub fn make_folders(path: &Path, mode: u32) -> io::Result<()> {
+    missing(path).into_iter().rev().try_for_each(|folder| make_if_missing(folder, mode))
+}
+
+/// The same, and durable when it returns: the folder itself, and every one above it that had to be made.
+pub fn make_folders_durably(path: &Path, mode: u32) -> io::Result<()> {
+    for folder in missing(path).into_iter().rev() {
+        make_if_missing(folder, mode)?;
+        flush_folder(folder.parent().unwrap_or(Path::new("/")))?;
+    }
+    Ok(())
+}
+
+/// What of this path is not there, the longest first.
+fn missing(path: &Path) -> Vec<&Path> {
+    path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect()
+}
+
+fn make_if_missing(folder: &Path, mode: u32) -> io::Result<()> {
+    match make_folder(folder, mode) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()), // by somebody else, just now
+        result => result,
+    }
+}
+
+/// Removes a file or a link.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    perform(|| Call::Remove { path: path.to_owned() }, || fs::remove_file(path))
+}
+
+/// Removes whatever is there, if anything is.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            perform(|| Call::Remove { path: path.to_owned() }, || fs::remove_dir_all(path))
+        }
+        Ok(_) => remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
