@@ -62,7 +62,8 @@ mod armed {
             let _ = kept.write_all(format!("{name}\n").as_bytes());
         }
         let Some(wanted) = WANTED.get_or_init(wanted) else { return Ok(()) };
-        let hit = (wanted.name == name || wanted.name == "*" && may_fail) && wanted.reached.fetch_add(1, Ordering::SeqCst) + 1 == wanted.times;
+        let hit = (wanted.name == name || wanted.name == "*" && may_fail)
+            && wanted.reached.fetch_add(1, Ordering::SeqCst) + 1 == wanted.times;
         let fails = hit || wanted.failing.load(Ordering::SeqCst);
         if hit {
             wanted.failing.store(wanted.lasts, Ordering::SeqCst);

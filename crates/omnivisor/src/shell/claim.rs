@@ -95,10 +95,20 @@ pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool
     let mut locks = vec![supervisor_lock];
     for home in homes(dialect) {
         locks.push(lock_home(&home, dialect.instance()).await?);
-        match lock_for_node(dialect, &home) {
-            // Given back: nobody else starts a node here as long as the home is ours.
-            Ok(_) | Err(NodeThere::Ours(_)) => {}
-            Err(NodeThere::Another(error)) => return Err(error),
+        let end = clock::now().monotonic + ORPHANED_LOCK;
+        loop {
+            match lock_for_node(dialect, &home) {
+                // Given back: nobody else starts a node here as long as the home is ours.
+                Ok(_) | Err(NodeThere::Ours(_)) => break,
+                // A child of a supervisor of ours that was killed, and that has not executed anything yet: it has no mark, and
+                // ends as soon as it sees that.
+                Err(NodeThere::Another(StartError::HomeInUse { holder, .. }))
+                    if holder == signature(dialect).trim() && clock::now().monotonic < end =>
+                {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(NodeThere::Another(error)) => return Err(error),
+            }
         }
     }
     Ok(locks)
@@ -114,6 +124,11 @@ pub(super) fn homes(dialect: &dyn Dialect) -> Vec<PathBuf> {
     homes
 }
 
+/// What stands in the lock of a node of this instance.
+fn signature(dialect: &dyn Dialect) -> String {
+    format!("instance {}, whose state is in {}\n", dialect.instance(), dialect.paths().state.display())
+}
+
 /// Why a home is not free for a node to be started.
 pub(super) enum NodeThere {
     /// These processes of this instance's node are on it.
@@ -127,9 +142,7 @@ pub(super) fn lock_for_node(dialect: &dyn Dialect, home: &Path) -> Result<Lock, 
     let path = home.join(HOME_NODE_LOCK);
     match Lock::try_take(&path) {
         Ok(mut lock) => {
-            let whose =
-                format!("instance {}, whose state is in {}\n", dialect.instance(), dialect.paths().state.display());
-            let _ = lock.sign(&whose); // for people
+            let _ = lock.sign(&signature(dialect));
             Ok(lock)
         }
         Err(LockError::Held { holder, .. }) => {
