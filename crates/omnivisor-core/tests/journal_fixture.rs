@@ -119,7 +119,7 @@ fn records() -> Vec<Record> {
 fn a_journal_of_version_1_is_read_and_written_as_ever() {
     for (path, records) in [(FIRST, first_records()), (SECOND, every_record())] {
         let mut bytes = MAGIC.to_vec();
-        records.iter().for_each(|record| bytes.extend(encode(record)));
+        records.iter().for_each(|record| bytes.extend(encode(std::slice::from_ref(record))));
         // For a fixture that is new; one that was released is never written again.
         if std::env::var_os("OMNIVISOR_WRITE_FIXTURE").is_some() && !std::path::Path::new(path).exists() {
             std::fs::write(path, &bytes).unwrap();

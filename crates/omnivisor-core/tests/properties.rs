@@ -392,7 +392,7 @@ fn a_summary_stands_for_everything_before_it() {
     let summary = journal.summary().unwrap();
     assert_eq!(Journal::replay([&summary]).unwrap(), journal);
     let mut bytes = journal::MAGIC.to_vec();
-    bytes.extend(journal::encode(&summary));
+    bytes.extend(journal::encode(std::slice::from_ref(&summary)));
     assert_eq!(journal::decode(&bytes).unwrap().records, [summary]);
 }
 

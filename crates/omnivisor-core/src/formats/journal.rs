@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! file   = "OMNIVISOR-JOURNAL-1\n" frame* zeros
-//! frame  = length:u32le flags:u8 version:u8 zero:u16 crc:u32le payload
+//! frame  = length:u32le flags:u8 version:u8 place:u16le crc:u32le payload
 //! ```
 //!
-//! `length` is the payload's, `crc` is CRC-32 (IEEE) over length, flags, version, zero and payload; the payload is one JSON
-//! object. Flag 1 marks a record that a version which does not know it may skip. The file is as long as was preallocated;
+//! `length` is the payload's, `crc` is CRC-32 (IEEE) over length, flags, version, place and payload; the payload is one JSON
+//! object. `place` is how many records of the same append stand before it: a power cut may leave the end of an append without
+//! its beginning, and that is no damage. Flag 1 marks a record that a version which does not know it may skip. The file is as long as was preallocated;
 //! the zeros after the last frame are its end.
 
 use crate::journal::Record;
@@ -66,16 +67,20 @@ pub enum DecodeError {
     },
 }
 
-/// One record as a frame.
-pub fn encode(record: &Record) -> Vec<u8> {
-    // A map with string keys and strings in it: there is nothing in it that JSON cannot say.
-    let payload = serde_json::to_vec(&RecordDto::from(record)).unwrap_or_default();
-    frame(0, VERSION, &payload)
+/// What is appended together, as frames.
+pub fn encode(records: &[Record]) -> Vec<u8> {
+    let frames = records.iter().enumerate().flat_map(|(place, record)| {
+        // A map with string keys and strings in it: there is nothing in it that JSON cannot say.
+        let payload = serde_json::to_vec(&RecordDto::from(record)).unwrap_or_default();
+        frame(0, VERSION, u16::try_from(place).unwrap_or(u16::MAX), &payload)
+    });
+    frames.collect()
 }
 
-fn frame(flags: u8, version: u8, payload: &[u8]) -> Vec<u8> {
+fn frame(flags: u8, version: u8, place: u16, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let fixed = [length[0], length[1], length[2], length[3], flags, version, 0, 0];
+    let place = place.to_le_bytes();
+    let fixed = [length[0], length[1], length[2], length[3], flags, version, place[0], place[1]];
     let mut frame = Vec::with_capacity(HEAD + payload.len());
     frame.extend_from_slice(&fixed);
     frame.extend_from_slice(&crc(&fixed, payload).to_le_bytes());
@@ -93,6 +98,7 @@ fn crc(fixed: &[u8], payload: &[u8]) -> u32 {
 struct Frame<'a> {
     flags: u8,
     version: u8,
+    place: u16,
     payload: &'a [u8],
 }
 
@@ -105,7 +111,12 @@ fn whole(bytes: &[u8]) -> Option<Frame<'_>> {
         return None;
     }
     let payload = rest.get(..length)?;
-    (crc(fixed, payload).to_le_bytes() == sum).then(|| Frame { flags: fixed[4], version: fixed[5], payload })
+    (crc(fixed, payload).to_le_bytes() == sum).then(|| Frame {
+        flags: fixed[4],
+        version: fixed[5],
+        place: u16::from_le_bytes([fixed[6], fixed[7]]),
+        payload,
+    })
 }
 
 /// Reads a journal file.
@@ -125,8 +136,8 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     }
     let tail = &bytes[decoded.end..];
     decoded.torn = tail.iter().any(|byte| *byte != 0);
-    // One write was under way at most, so nothing whole can follow what is torn.
-    if decoded.torn && (1..tail.len()).any(|skip| whole(&tail[skip..]).is_some()) {
+    // One append was under way at most: the first record of another one cannot follow what is torn.
+    if decoded.torn && (1..tail.len()).any(|skip| whole(&tail[skip..]).is_some_and(|frame| frame.place == 0)) {
         return Err(DecodeError::Damaged { offset: decoded.end });
     }
     Ok(decoded)
@@ -164,8 +175,8 @@ mod tests {
 
     #[test]
     fn a_torn_tail_is_cut_wherever_the_write_stopped() {
-        let whole = [encode(&Record::Held), encode(&Record::Resumed)];
-        let last = encode(&Record::Died { reason: "x".repeat(40) });
+        let whole = [encode(&[Record::Held]), encode(&[Record::Resumed])];
+        let last = encode(&[Record::Died { reason: "x".repeat(40) }]);
         for cut in 0..last.len() {
             let mut bytes = journal(&whole);
             let end = MAGIC.len() + whole[0].len() + whole[1].len();
@@ -178,7 +189,7 @@ mod tests {
 
     #[test]
     fn damage_in_the_middle_is_not_taken_for_a_torn_tail() {
-        let frames = [encode(&Record::Held), encode(&Record::Resumed), encode(&Record::Held)];
+        let frames = [encode(&[Record::Held]), encode(&[Record::Resumed]), encode(&[Record::Held])];
         let good = journal(&frames);
         for at in MAGIC.len()..MAGIC.len() + frames[0].len() + frames[1].len() {
             let mut bytes = good.clone();
@@ -187,13 +198,27 @@ mod tests {
         }
     }
 
+    /// Blocks reach a disk in any order.
+    #[test]
+    fn the_end_of_an_append_without_its_beginning_is_cut_and_is_no_damage() {
+        let before = encode(&[Record::Held]);
+        let last = encode(&[Record::Died { reason: "x".repeat(40) }, Record::Resumed, Record::Held]);
+        for torn in 1..encode(&[Record::Died { reason: "x".repeat(40) }]).len() {
+            let mut bytes = journal(&[before.clone(), last.clone()]);
+            let end = MAGIC.len() + before.len();
+            bytes[end..end + torn].fill(0);
+            let decoded = decode(&bytes).unwrap();
+            assert_eq!((decoded.records, decoded.end), (vec![Record::Held], end), "the first {torn} bytes are lost");
+        }
+    }
+
     #[test]
     fn what_a_later_version_wrote_is_skipped_only_if_it_says_so() {
-        let optional = frame(OPTIONAL, VERSION, br#"{"record":"weather","sky":"blue"}"#);
-        let decoded = decode(&journal(&[encode(&Record::Held), optional, encode(&Record::Resumed)])).unwrap();
+        let optional = frame(OPTIONAL, VERSION, 0, br#"{"record":"weather","sky":"blue"}"#);
+        let decoded = decode(&journal(&[encode(&[Record::Held]), optional, encode(&[Record::Resumed])])).unwrap();
         assert_eq!((decoded.records.len(), decoded.skipped), (2, 1));
-        for required in [frame(0, VERSION, br#"{"record":"weather"}"#), frame(0, VERSION + 1, b"\x01\x02")] {
-            let error = decode(&journal(&[required, encode(&Record::Held)])).unwrap_err();
+        for required in [frame(0, VERSION, 0, br#"{"record":"weather"}"#), frame(0, VERSION + 1, 0, b"\x01\x02")] {
+            let error = decode(&journal(&[required, encode(&[Record::Held])])).unwrap_err();
             assert!(matches!(error, DecodeError::TooNew { .. }), "{error}");
         }
     }
@@ -202,7 +227,7 @@ mod tests {
     fn rubbish_is_an_error_and_never_a_panic() {
         assert_eq!(decode(b""), Err(DecodeError::NotAJournal));
         assert_eq!(decode(b"{}"), Err(DecodeError::NotAJournal));
-        let wrong = frame(0, VERSION, br#"{"record":"started","step":"dance"}"#);
+        let wrong = frame(0, VERSION, 0, br#"{"record":"started","step":"dance"}"#);
         assert!(matches!(decode(&journal(&[wrong])), Err(DecodeError::Unreadable { .. })));
         let mut huge = MAGIC.to_vec();
         huge.extend_from_slice(&[0xff; 64]);

@@ -326,14 +326,14 @@ impl World {
         // What is replayed is what the bytes say.
         if self.told {
             let mut bytes = journal::MAGIC.to_vec();
-            self.journal.iter().for_each(|record| bytes.extend(journal::encode(record)));
+            bytes.extend(journal::encode(&self.journal));
             let decoded = journal::decode(&bytes).unwrap();
             assert_eq!(decoded.records, self.journal, "the journal survives its file format");
             // And what it amounts to survives being summed up, also through the file format.
             let journal = Journal::replay(&self.journal).unwrap();
             if let Some(summary) = journal.summary() {
                 bytes.truncate(journal::MAGIC.len());
-                bytes.extend(journal::encode(&summary));
+                bytes.extend(journal::encode(std::slice::from_ref(&summary)));
                 let again = Journal::replay(&journal::decode(&bytes).unwrap().records).unwrap();
                 assert_eq!(again, journal, "a summary says the same");
             }

@@ -80,7 +80,7 @@ impl JournalFile {
     /// Makes a journal that begins with `first`. It is there whole, and durable, when this returns, or not at all.
     pub fn create(path: &Path, first: &[Record]) -> io::Result<Self> {
         let mut bytes = journal::MAGIC.to_vec();
-        first.iter().for_each(|record| bytes.extend(journal::encode(record)));
+        bytes.extend(journal::encode(first));
         let end = bytes.len();
         bytes.resize(end + ROOM, 0);
         atomic::replace(path, &bytes, 0o600)?;
@@ -110,8 +110,7 @@ impl JournalFile {
         if records.is_empty() {
             return Ok(());
         }
-        let mut bytes = Vec::new();
-        records.iter().for_each(|record| bytes.extend(journal::encode(record)));
+        let bytes = journal::encode(records);
         if self.end + bytes.len() + ROOM / 2 > self.length {
             // Only what has to fit is needed now; the room ahead is for later, and may be had later.
             let grown = self.zero(self.length, self.length + ROOM).map(|()| self.length += ROOM);

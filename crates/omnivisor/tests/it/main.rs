@@ -20,6 +20,8 @@ mod guides;
 mod never_lost;
 mod nymvisor_fixtures;
 mod peer_defects;
+#[cfg(debug_assertions)]
+mod power_cut;
 mod releases;
 mod run_to_its_end;
 mod scripts;

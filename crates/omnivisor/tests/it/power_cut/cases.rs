@@ -1,0 +1,282 @@
+//! What the store does, and what a snapshot and a restore do with it.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use omnivisor::effects::restore::Restore;
+use omnivisor::effects::{activate, snapshot};
+use omnivisor::store::atomic;
+use omnivisor::store::journal_file::JournalFile;
+use omnivisor_core::journal::Record;
+
+use super::{Case, read};
+
+pub(super) fn all(each: &dyn Fn(&Case<'_>)) {
+    journal_appended(each);
+    journal_made_and_summed_up(each);
+    files_replaced(each);
+    files_exchanged(each);
+    link_replaced(each);
+    snapshot_taken(each);
+    data_put_back(each);
+}
+
+fn is(found: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if found { Ok(()) } else { Err(what()) }
+}
+
+/// What is at `path` is one of these; after the step, the last.
+fn one_of(path: &Path, allowed: &[&str], returned: bool) -> Result<(), String> {
+    let found = fs::read_to_string(path).ok();
+    let allowed = if returned { &allowed[allowed.len() - 1..] } else { allowed };
+    is(found.as_deref().is_some_and(|found| allowed.contains(&found)), || {
+        format!("{} holds {found:?}, not one of {allowed:?}", path.display())
+    })
+}
+
+/// Nothing half made outlives a recovery.
+fn swept(folder: &Path) -> Result<(), String> {
+    atomic::sweep(folder);
+    let left: Vec<PathBuf> =
+        read(folder).into_keys().filter(|path| path.to_string_lossy().ends_with(atomic::UNFINISHED)).collect();
+    is(left.is_empty(), || format!("left: {left:?}"))
+}
+
+fn died(length: usize) -> Record {
+    Record::Died { reason: "x".repeat(length) }
+}
+
+/// Records of all sizes, several at a time, and beyond the room that was made.
+fn journal_appended(each: &dyn Fn(&Case<'_>)) {
+    let appends = [vec![Record::Held], vec![died(700), Record::Resumed], vec![died(40_000)], vec![Record::Held, died(9)]];
+    let open = RefCell::new(None);
+    let appends = &appends;
+    let step = |number: usize| {
+        let open = &open;
+        move |root: &Path| {
+            let mut open = open.borrow_mut();
+            if number == 0 {
+                *open = Some(JournalFile::open(&root.join("journal")).unwrap().0);
+            }
+            open.as_mut().unwrap().append(&appends[number]).unwrap();
+        }
+    };
+    each(&Case {
+        name: "records are appended to the journal",
+        prepare: Box::new(|root| drop(JournalFile::create(&root.join("journal"), &[died(20)]).unwrap())),
+        steps: (0..appends.len()).map(|number| Box::new(step(number)) as _).collect(),
+        check: Box::new(|root, steps| {
+            let path = root.join("journal");
+            let (mut journal, found) = JournalFile::open(&path).map_err(|error| format!("{error:?}"))?;
+            let after = |steps: usize| 1 + appends.iter().take(steps).map(Vec::len).sum::<usize>();
+            let mut all = vec![died(20)];
+            all.extend(appends.iter().flatten().cloned());
+            is(all.starts_with(&found), || format!("{} records that were never written in this order", found.len()))?;
+            is((after(steps)..=after(steps + 1)).contains(&found.len()), || {
+                format!("{} records, of {} that were durable", found.len(), after(steps))
+            })?;
+            journal.append(&[Record::Resumed]).map_err(|error| error.to_string())?;
+            let again = JournalFile::open(&path).map_err(|error| format!("{error:?}"))?.1;
+            is(again.len() == found.len() + 1 && again.starts_with(&found), || "what is appended then is lost".to_owned())
+        }),
+        again: false,
+    });
+}
+
+fn journal_made_and_summed_up(each: &dyn Fn(&Case<'_>)) {
+    let open = RefCell::new(None);
+    each(&Case {
+        name: "a journal is made, and written anew",
+        prepare: Box::new(|_| ()),
+        steps: vec![
+            Box::new(|root| {
+                *open.borrow_mut() = Some(JournalFile::create(&root.join("journal"), &[Record::Held]).unwrap());
+            }),
+            Box::new(|_| {
+                let anew = open.borrow().as_ref().unwrap().rewritten(&died(30)).unwrap();
+                *open.borrow_mut() = Some(anew);
+            }),
+            Box::new(|_| open.borrow_mut().as_mut().unwrap().append(&[Record::Resumed]).unwrap()),
+        ],
+        check: Box::new(|root, steps| {
+            let path = root.join("journal");
+            if steps == 0 && !path.exists() {
+                return swept(root);
+            }
+            let (_, found) = JournalFile::open(&path).map_err(|error| format!("{error:?}"))?;
+            let states = [vec![Record::Held], vec![died(30)], vec![died(30), Record::Resumed]];
+            let may = &states[steps.saturating_sub(1)..(steps + 1).min(states.len())];
+            is(may.contains(&found), || format!("{found:?} after {steps} steps"))?;
+            swept(root)
+        }),
+        again: true,
+    });
+}
+
+fn files_replaced(each: &dyn Fn(&Case<'_>)) {
+    each(&Case {
+        name: "a file is replaced, and a copy made of another",
+        prepare: Box::new(|root| {
+            fs::write(root.join("file"), "old").unwrap();
+            fs::write(root.join("source"), "what is copied").unwrap();
+        }),
+        steps: vec![
+            Box::new(|root| atomic::replace(&root.join("file"), b"something new", 0o600).unwrap()),
+            Box::new(|root| {
+                atomic::replace_by_copy(&root.join("copy"), &root.join("source"), 0o755).unwrap();
+            }),
+        ],
+        check: Box::new(|root, steps| {
+            one_of(&root.join("file"), &["old", "something new"], steps >= 1)?;
+            let copy = root.join("copy");
+            is(steps < 2 || copy.exists(), || "the copy is not there".to_owned())?;
+            if copy.exists() {
+                one_of(&copy, &["what is copied"], true)?;
+            }
+            swept(root)
+        }),
+        again: true,
+    });
+}
+
+fn files_exchanged(each: &dyn Fn(&Case<'_>)) {
+    each(&Case {
+        name: "a file that others write is made, and replaced if it is as it was",
+        prepare: Box::new(|root| fs::write(root.join("plan.json"), "1").unwrap()),
+        steps: vec![
+            Box::new(|root| assert!(atomic::replace_if(&root.join("plan.json"), Some(b"1"), b"two", 0o644).unwrap())),
+            Box::new(|root| assert!(atomic::replace_if(&root.join("history.json"), None, b"one", 0o644).unwrap())),
+        ],
+        check: Box::new(|root, steps| {
+            one_of(&root.join("plan.json"), &["1", "two"], steps >= 1)?;
+            let made = root.join("history.json");
+            if steps == 2 || made.exists() {
+                one_of(&made, &["one"], true)?;
+            }
+            swept(root)
+        }),
+        again: false,
+    });
+}
+
+fn link_replaced(each: &dyn Fn(&Case<'_>)) {
+    let folder = |root: &Path, name: &str| root.join("upgrades").join(name);
+    each(&Case {
+        name: "the link is pointed to another release",
+        prepare: Box::new(move |root| {
+            for name in ["old", "new"] {
+                fs::create_dir_all(folder(root, name)).unwrap();
+            }
+            std::os::unix::fs::symlink(folder(root, "old"), root.join("current")).unwrap();
+        }),
+        steps: vec![Box::new(move |root| activate::link(&root.join("current"), &folder(root, "new")).unwrap())],
+        check: Box::new(move |root, steps| {
+            let target = fs::read_link(root.join("current")).map_err(|error| format!("there is no link: {error}"))?;
+            let is_new = target == folder(root, "new");
+            is(is_new || (steps == 0 && target == folder(root, "old")), || format!("it points to {target:?}"))?;
+            swept(root)
+        }),
+        again: true,
+    });
+}
+
+fn fill(home: &Path, files: usize) {
+    fs::create_dir_all(home.join("data/empty")).unwrap();
+    fs::create_dir_all(home.join("nymvisor")).unwrap();
+    fs::write(home.join("nymvisor/apart"), "apart").unwrap();
+    fs::write(home.join("data/db"), "old data").unwrap();
+    fs::write(home.join("data/id.pem"), "key 1").unwrap();
+    std::os::unix::fs::symlink("data/db", home.join("link")).unwrap();
+    for file in 0..files {
+        fs::write(home.join(format!("data/{file}")), format!("file {file}")).unwrap();
+    }
+}
+
+fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
+    // Few files are flushed one by one, more of them together.
+    for (name, files) in [("a snapshot of few files is taken", 0), ("a snapshot of many files is taken", 20)] {
+        let take = |root: &Path| {
+            let (home, to) = (root.join("home"), root.join("backups/2.0/snapshot"));
+            snapshot::prepare(to.parent().unwrap())?;
+            snapshot::take(&home, &to, &[home.join("nymvisor")], &AtomicBool::new(false))
+        };
+        each(&Case {
+            name,
+            prepare: Box::new(move |root| fill(&root.join("home"), files)),
+            steps: vec![Box::new(move |root| take(root).unwrap())],
+            check: Box::new(move |root, steps| {
+                let whole = || {
+                    let mut expected = read(&root.join("home"));
+                    expected.retain(|path, _| !path.starts_with("nymvisor"));
+                    let found = read(&root.join("backups/2.0/snapshot"));
+                    is(found == expected, || format!("a snapshot that is not whole: {:?}", found.keys()))
+                };
+                if steps == 1 || root.join("backups/2.0/snapshot").exists() {
+                    whole()?;
+                }
+                take(root).map_err(|error| format!("it cannot be taken again: {error}"))?;
+                whole()?;
+                let left = fs::read_dir(root.join("backups/2.0")).into_iter().flatten().count();
+                is(left == 1, || "something is left beside the snapshot".to_owned())
+            }),
+            again: true,
+        });
+    }
+}
+
+fn data_put_back(each: &dyn Fn(&Case<'_>)) {
+    let restore = |root: &Path| {
+        let home = root.join("home");
+        let restore = Restore {
+            snapshot: &root.join("snapshot"),
+            home: &home,
+            work: &home.join("nymvisor/restore"),
+            apart: &[home.join("nymvisor")],
+            is_monotonic: &|path| path.extension().is_some_and(|it| it == "pem"),
+        };
+        restore.run(&AtomicBool::new(false))
+    };
+    let is_back = |root: &Path| {
+        let home = root.join("home");
+        one_of(&home.join("data/db"), &["old data"], true)?;
+        one_of(&home.join("data/id.pem"), &["key 2"], true)?;
+        one_of(&home.join("nymvisor/apart"), &["apart"], true)?;
+        let link = fs::read_link(home.join("link"));
+        is(link.is_ok_and(|to| to == Path::new("data/db")), || "the link is not back".to_owned())?;
+        is(home.join("data/empty").is_dir(), || "the empty folder is not back".to_owned())?;
+        is(!home.join("data/new").exists() && !home.join("more").exists(), || "something new is there".to_owned())?;
+        let replaced = read(&home.join("nymvisor/restore/replaced"));
+        for text in ["migrated", "new", "more"] {
+            let is_it = |entry: &super::Entry| *entry == super::Entry::File(text.into());
+            is(replaced.values().any(is_it), || format!("{text:?} was not kept aside"))?;
+        }
+        Ok(())
+    };
+    each(&Case {
+        name: "the data of a snapshot is put back",
+        prepare: Box::new(|root| {
+            let home = root.join("home");
+            fill(&home, 0);
+            snapshot::take(&home, &root.join("snapshot"), &[home.join("nymvisor")], &AtomicBool::new(false)).unwrap();
+            fs::write(home.join("data/db"), "migrated").unwrap();
+            fs::write(home.join("data/id.pem"), "key 2").unwrap();
+            fs::write(home.join("data/new"), "new").unwrap();
+            fs::create_dir(home.join("more")).unwrap();
+            fs::write(home.join("more/files"), "more").unwrap();
+            fs::remove_dir(home.join("data/empty")).unwrap();
+            fs::remove_file(home.join("link")).unwrap();
+        }),
+        steps: vec![Box::new(move |root| restore(root).unwrap())],
+        check: Box::new(move |root, steps| {
+            one_of(&root.join("home/data/id.pem"), &["key 2"], true)?;
+            if steps == 1 {
+                is_back(root)?;
+            }
+            restore(root).map_err(|error| format!("it cannot be done again: {error}"))?;
+            is_back(root)
+        }),
+        again: true,
+    });
+}

@@ -1,0 +1,402 @@
+//! A disk as POSIX promises it, and no better: what was written and not flushed is there, or not, or in part, in any order;
+//! a name that was made, moved or removed is so once its folder is flushed, and may or may not be before. A rename is one
+//! change: what it moves is under one of its names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use omnivisor::store::trace::Call;
+
+/// What a disk holds: every path below its root, and what is there.
+pub type Tree = BTreeMap<PathBuf, Entry>;
+
+/// What a path is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Entry {
+    File(Vec<u8>),
+    Folder,
+    Link(PathBuf),
+    Pipe,
+}
+
+/// Up to so many changes of names are lost in every combination; of more, each alone, all but each, and what came first.
+const COMBINED: usize = 6;
+
+type Number = usize;
+
+/// What is there, whatever its names.
+#[derive(Clone, Debug)]
+enum Inode {
+    File(File),
+    /// Its names, as they are durable.
+    Folder(BTreeMap<OsString, Number>),
+    Link(PathBuf),
+    Pipe,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    /// What was done to it since it was flushed.
+    pending: Vec<Edit>,
+}
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Empty,
+    Write(usize, Vec<u8>),
+}
+
+/// Names that change together, in folders.
+#[derive(Clone, Debug)]
+struct Renaming {
+    /// Each is: in this folder, this name, is now this.
+    names: Vec<(Number, OsString, Option<Number>)>,
+    /// Durable once all of these are flushed.
+    folders: BTreeSet<Number>,
+}
+
+/// A disk at work.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    root: PathBuf,
+    inodes: Vec<Inode>,
+    /// Changes of names since their folders were flushed, in order.
+    pending: Vec<Renaming>,
+}
+
+const ROOT: Number = 0;
+
+impl Disk {
+    /// One on which this is durable below `root`.
+    pub fn with(root: &Path, tree: &Tree) -> Self {
+        let mut disk =
+            Self { root: root.to_owned(), inodes: vec![Inode::Folder(BTreeMap::new())], pending: Vec::new() };
+        for (path, entry) in tree {
+            let inode = match entry {
+                Entry::File(bytes) => Inode::File(File { durable: bytes.clone(), pending: Vec::new() }),
+                Entry::Folder => Inode::Folder(BTreeMap::new()),
+                Entry::Link(target) => Inode::Link(target.clone()),
+                Entry::Pipe => Inode::Pipe,
+            };
+            let number = disk.add(inode);
+            let (folder, name) = disk.place(&root.join(path)).unwrap_or_else(|why| panic!("{why}"));
+            disk.names_of(folder).insert(name, number);
+        }
+        disk
+    }
+
+    /// Does what was done. An error is a call that could not have been made.
+    pub fn apply(&mut self, call: &Call) -> Result<(), String> {
+        match call {
+            Call::MakeFile { path } => match self.find(path) {
+                Some(number) => self.file(number, path)?.pending.push(Edit::Empty),
+                None => self.make(path, Inode::File(File::default()))?,
+            },
+            Call::Write { path, at, bytes } => {
+                let number = self.find(path).ok_or_else(|| missing(path))?;
+                let at = usize::try_from(*at).map_err(|error| error.to_string())?;
+                self.file(number, path)?.pending.push(Edit::Write(at, bytes.clone()));
+            }
+            Call::Copy { path } => return Err(format!("{} was not kept as what it is", path.display())),
+            Call::Flush { path } => {
+                let number = self.find(path).ok_or_else(|| missing(path))?;
+                let file = self.file(number, path)?;
+                file.durable = file.live();
+                file.pending.clear();
+            }
+            Call::FlushFolder { path } => {
+                let folder = self.find(path).ok_or_else(|| missing(path))?;
+                self.flush_names(|it| it == folder);
+            }
+            Call::FlushAll { .. } => {
+                for inode in &mut self.inodes {
+                    if let Inode::File(file) = inode {
+                        file.durable = file.live();
+                        file.pending.clear();
+                    }
+                }
+                self.flush_names(|_| true);
+            }
+            Call::Rename { from, to } => {
+                let number = self.find(from).ok_or_else(|| missing(from))?;
+                let ((source, old), (target, new)) = (self.place(from)?, self.place(to)?);
+                // Whoever flushes the folder that it is moved to has moved it.
+                self.pending.push(Renaming {
+                    names: vec![(target, new, Some(number)), (source, old, None)],
+                    folders: [target].into(),
+                });
+            }
+            Call::Exchange { one, other } => {
+                let (first, second) = (self.find(one), self.find(other));
+                let (first, second) = (first.ok_or_else(|| missing(one))?, second.ok_or_else(|| missing(other))?);
+                let ((a, x), (b, y)) = (self.place(one)?, self.place(other)?);
+                self.pending
+                    .push(Renaming { names: vec![(b, y, Some(first)), (a, x, Some(second))], folders: [a, b].into() });
+            }
+            Call::Link { path, target } => self.make(path, Inode::Link(target.clone()))?,
+            Call::MakePipe { path } => self.make(path, Inode::Pipe)?,
+            Call::MakeFolder { path } => self.make(path, Inode::Folder(BTreeMap::new()))?,
+            Call::Remove { path } => {
+                let number = self.find(path).ok_or_else(|| missing(path))?;
+                self.remove(number, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the program sees.
+    pub fn live(&self) -> Tree {
+        let mut disk = self.clone();
+        for inode in &mut disk.inodes {
+            if let Inode::File(file) = inode {
+                file.durable = file.live();
+                file.pending.clear();
+            }
+        }
+        disk.flush_names(|_| true);
+        disk.tree(&BTreeMap::new())
+    }
+
+    /// Everything that it may hold if the power goes now, each once.
+    pub fn after_power_cut(&self) -> impl Iterator<Item = Tree> {
+        let mut seen = BTreeSet::new();
+        let mut states = Vec::new();
+        for lost in lost_of(self.pending.len()) {
+            let mut disk = self.clone();
+            let pending = std::mem::take(&mut disk.pending);
+            for (index, renaming) in pending.into_iter().enumerate() {
+                if !lost.contains(&index) {
+                    disk.settle(&renaming);
+                }
+            }
+            for tree in disk.with_files_torn() {
+                use std::hash::{DefaultHasher, Hash, Hasher};
+                let mut hasher = DefaultHasher::new();
+                tree.hash(&mut hasher);
+                if seen.insert(hasher.finish()) {
+                    states.push(tree);
+                }
+            }
+        }
+        states.into_iter()
+    }
+
+    /// With durable names as they are: every file whole; then each in every way in which it may be torn, while the others
+    /// are whole, and while they are empty.
+    fn with_files_torn(&self) -> Vec<Tree> {
+        let ways: Vec<(Number, Vec<Vec<u8>>)> = self
+            .inodes
+            .iter()
+            .enumerate()
+            .filter_map(|(number, inode)| match inode {
+                Inode::File(file) if !file.pending.is_empty() => Some((number, file.torn())),
+                _ => None,
+            })
+            .collect();
+        let whole: BTreeMap<Number, &Vec<u8>> = ways.iter().map(|(number, ways)| (*number, &ways[0])).collect();
+        let untouched: BTreeMap<Number, &Vec<u8>> =
+            ways.iter().filter_map(|(number, ways)| Some((*number, ways.last()?))).collect();
+        let mut trees = vec![self.tree(&whole), self.tree(&untouched)];
+        for (number, ways) in &ways {
+            for others in [&whole, &untouched] {
+                for way in ways {
+                    let mut contents = others.clone();
+                    contents.insert(*number, way);
+                    trees.push(self.tree(&contents));
+                }
+            }
+        }
+        trees
+    }
+
+    fn tree(&self, contents: &BTreeMap<Number, &Vec<u8>>) -> Tree {
+        let mut tree = Tree::new();
+        let mut folders = vec![(ROOT, PathBuf::new())];
+        while let Some((number, below)) = folders.pop() {
+            let Inode::Folder(names) = &self.inodes[number] else { continue };
+            for (name, number) in names {
+                let path = below.join(name);
+                let entry = match &self.inodes[*number] {
+                    Inode::File(file) => {
+                        Entry::File(contents.get(number).map_or_else(|| file.durable.clone(), |it| (*it).clone()))
+                    }
+                    Inode::Folder(_) => {
+                        folders.push((*number, path.clone()));
+                        Entry::Folder
+                    }
+                    Inode::Link(target) => Entry::Link(target.clone()),
+                    Inode::Pipe => Entry::Pipe,
+                };
+                tree.insert(path, entry);
+            }
+        }
+        tree
+    }
+
+    fn flush_names(&mut self, flushed: impl Fn(Number) -> bool) {
+        let mut kept = Vec::new();
+        for mut renaming in std::mem::take(&mut self.pending) {
+            renaming.folders.retain(|folder| !flushed(*folder));
+            if renaming.folders.is_empty() {
+                self.settle(&renaming);
+            } else {
+                kept.push(renaming);
+            }
+        }
+        self.pending = kept;
+    }
+
+    fn settle(&mut self, renaming: &Renaming) {
+        for (folder, name, number) in &renaming.names {
+            match number {
+                Some(number) => {
+                    // Nothing has two names here: what is moved on, without the move before it, leaves where it was.
+                    for inode in &mut self.inodes {
+                        if let Inode::Folder(names) = inode {
+                            names.retain(|_, it| it != number);
+                        }
+                    }
+                    self.names_of(*folder).insert(name.clone(), *number);
+                }
+                None => {
+                    self.names_of(*folder).remove(name);
+                }
+            }
+        }
+    }
+
+    fn make(&mut self, path: &Path, inode: Inode) -> Result<(), String> {
+        if self.find(path).is_some() {
+            return Err(format!("{} is there already", path.display()));
+        }
+        let (folder, name) = self.place(path)?;
+        let number = self.add(inode);
+        self.pending.push(Renaming { names: vec![(folder, name, Some(number))], folders: [folder].into() });
+        Ok(())
+    }
+
+    /// What is in it first, as the program can do no other.
+    fn remove(&mut self, number: Number, path: &Path) -> Result<(), String> {
+        if let Inode::Folder(_) = &self.inodes[number] {
+            for (name, inner) in self.live_names(number) {
+                self.remove(inner, &path.join(name))?;
+            }
+        }
+        let (folder, name) = self.place(path)?;
+        self.pending.push(Renaming { names: vec![(folder, name, None)], folders: [folder].into() });
+        Ok(())
+    }
+
+    fn add(&mut self, inode: Inode) -> Number {
+        self.inodes.push(inode);
+        self.inodes.len() - 1
+    }
+
+    fn file(&mut self, number: Number, path: &Path) -> Result<&mut File, String> {
+        match &mut self.inodes[number] {
+            Inode::File(file) => Ok(file),
+            _ => Err(format!("{} is no file", path.display())),
+        }
+    }
+
+    fn names_of(&mut self, folder: Number) -> &mut BTreeMap<OsString, Number> {
+        match &mut self.inodes[folder] {
+            Inode::Folder(names) => names,
+            other => panic!("{other:?} is no folder"),
+        }
+    }
+
+    /// Its names as the program sees them.
+    fn live_names(&self, folder: Number) -> BTreeMap<OsString, Number> {
+        let Inode::Folder(names) = &self.inodes[folder] else { return BTreeMap::new() };
+        let mut names = names.clone();
+        for (_, name, number) in self.pending.iter().flat_map(|it| &it.names).filter(|(of, ..)| *of == folder) {
+            match number {
+                Some(number) => names.insert(name.clone(), *number),
+                None => names.remove(name),
+            };
+        }
+        names
+    }
+
+    fn find(&self, path: &Path) -> Option<Number> {
+        let below = path.strip_prefix(&self.root).ok()?;
+        below.components().try_fold(ROOT, |folder, name| self.live_names(folder).get(name.as_os_str()).copied())
+    }
+
+    fn place(&self, path: &Path) -> Result<(Number, OsString), String> {
+        let folder = path.parent().and_then(|folder| self.find(folder)).ok_or_else(|| missing(path))?;
+        match &self.inodes[folder] {
+            Inode::Folder(_) => Ok((folder, path.file_name().unwrap_or_default().to_owned())),
+            _ => Err(format!("{} is in no folder", path.display())),
+        }
+    }
+}
+
+impl File {
+    fn live(&self) -> Vec<u8> {
+        written(&self.durable, &self.pending)
+    }
+
+    /// What may be in it: all; all but the first or the last; half of the last; none of the bytes, but the length; nothing of
+    /// it.
+    fn torn(&self) -> Vec<Vec<u8>> {
+        let whole = self.live();
+        let mut ways = vec![whole.clone()];
+        ways.extend((0..self.pending.len()).map(|without| {
+            let mut edits = self.pending.clone();
+            edits.remove(without);
+            written(&self.durable, &edits)
+        }));
+        if let Some((Edit::Write(at, bytes), before)) = self.pending.split_last() {
+            for half in [bytes.len() / 2, bytes.len().saturating_sub(1), bytes.len().min(1)] {
+                let mut edits = before.to_vec();
+                edits.push(Edit::Write(*at, bytes[..half].to_vec()));
+                ways.push(written(&self.durable, &edits));
+                // The end of it before the beginning.
+                edits.pop();
+                edits.push(Edit::Write(at + half, bytes[half..].to_vec()));
+                ways.push(written(&self.durable, &edits));
+            }
+        }
+        let mut unwritten = self.durable.clone();
+        unwritten.resize(whole.len(), 0);
+        ways.push(unwritten);
+        ways.push(self.durable.clone());
+        ways
+    }
+}
+
+fn written(durable: &[u8], edits: &[Edit]) -> Vec<u8> {
+    let mut bytes = durable.to_vec();
+    for edit in edits {
+        match edit {
+            Edit::Empty => bytes.clear(),
+            Edit::Write(at, new) => {
+                bytes.resize(bytes.len().max(at + new.len()), 0);
+                bytes[*at..at + new.len()].copy_from_slice(new);
+            }
+        }
+    }
+    bytes
+}
+
+/// Which of so many changes are lost: each of these lists is one state.
+fn lost_of(changes: usize) -> Vec<BTreeSet<usize>> {
+    if changes <= COMBINED {
+        let is_lost = |combination: usize, index: &usize| combination >> index & 1 == 1;
+        return (0..1 << changes)
+            .map(|combination| (0..changes).filter(|index| is_lost(combination, index)).collect())
+            .collect();
+    }
+    let mut lists: Vec<BTreeSet<usize>> = (0..=changes).map(|kept| (kept..changes).collect()).collect();
+    lists.extend((0..changes).map(|one| [one].into()));
+    lists.extend((0..changes).map(|one| (0..changes).filter(|it| *it != one).collect()));
+    lists
+}
+
+fn missing(path: &Path) -> String {
+    format!("{} is not there", path.display())
+}
