@@ -57,15 +57,17 @@ pub fn read_link(dialect: &dyn Dialect) -> Option<Link> {
     Some(Link { target, made: Timestamp::from_unix_nanos(made) })
 }
 
-/// Points the link to this folder; durable when it returns. A link that does already is left alone.
+/// Points the link to this folder; durable when it returns. A link that does already is left alone, but flushed: whoever
+/// pointed it there may have been killed before that.
 pub fn link(link: &Path, folder: &Path) -> Result<(), ActivateError> {
+    let cannot = |source| ActivateError::Write { path: link.to_owned(), source };
     if fs::read_link(link).is_ok_and(|target| target == folder) {
-        return Ok(());
+        return atomic::flush_folder_of(link).map_err(cannot);
     }
     if fs::symlink_metadata(link).is_ok_and(|it| !it.is_symlink()) {
         return Err(ActivateError::NoLink(link.to_owned()));
     }
-    atomic::replace_link(link, folder).map_err(|source| ActivateError::Write { path: link.to_owned(), source })
+    atomic::replace_link(link, folder).map_err(cannot)
 }
 
 /// Puts the upgrades back into the queue that another tool did not finish; their names. Durable when it returns.
@@ -110,7 +112,8 @@ pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, Activate
                 Contents::Bytes(bytes) => bytes,
             };
             let before = seen.get(&file.path).and_then(Option::as_deref);
-            let folder = file.path.parent().map_or(Ok(()), |folder| disk::make_folders_durably(folder, 0o777));
+            let folder = file.path.parent().filter(|folder| !folder.is_dir());
+            let folder = folder.map_or(Ok(()), |folder| disk::make_folders_durably(folder, 0o777));
             let wrote = folder.and_then(|()| atomic::replace_if(&file.path, before, bytes, 0o644));
             match wrote.map_err(|source| ActivateError::Write { path: file.path.clone(), source })? {
                 true => written += 1,

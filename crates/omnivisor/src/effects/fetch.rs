@@ -286,10 +286,7 @@ pub fn publish(dialect: &dyn Dialect, located: &Located) -> io::Result<()> {
         let bin = target.parent().unwrap_or(&target).to_owned();
         disk::make_folders_durably(&bin, 0o777)?;
         atomic::rename_new(executable, &target)?;
-        // All of them, as they may have been made by a try that was killed.
-        for folder in bin.ancestors().take(3) {
-            disk::flush_folder(folder)?;
-        }
+        disk::flush_folder(&bin)?;
     }
     Ok(())
 }

@@ -42,15 +42,16 @@ impl Restore<'_> {
                 return Err(io::Error::other(format!("the snapshot {} is not there", self.snapshot.display())));
             }
             disk::remove(&copy)?;
-            disk::make_folders(self.work, PRIVATE)?;
+            disk::make_folders_durably(self.work, PRIVATE)?;
             snapshot::copy_tree(self.snapshot, &copy, &[], cancelled)?;
             snapshot::flush_tree(&copy)?;
+            // Its name, too, before that of the file that says so: no copy means that all of it was put back.
+            disk::flush_folder(self.work)?;
             atomic::replace(&self.work.join(COMPLETE), b"", 0o600)?;
         }
         checkpoint::reach("restore-before-renames");
-        disk::make_folders(&aside, PRIVATE)?;
-        self.put_back(Path::new(""), &copy, &aside, &kept)?;
-        disk::flush_folder(&aside)
+        self.set_aside(Path::new(""), &copy, &aside, &kept)?;
+        self.put_back(Path::new(""), &copy, &kept)
     }
 
     /// The paths below the home that are not moved: what stands apart, and every monotonic file, live or in the snapshot.
@@ -84,45 +85,58 @@ impl Restore<'_> {
         Ok(kept)
     }
 
-    fn put_back(&self, below: &Path, copy: &Path, aside: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
-        let live = self.home.join(below);
-        let mut names: BTreeSet<OsString> = names(&live)?;
-        names.extend(names_if_there(&copy.join(below))?);
+    /// Moves away what is not the snapshot's; durable before anything takes its place, so that it is never the one thing that
+    /// is lost.
+    fn set_aside(&self, below: &Path, copy: &Path, aside: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
         let in_snapshot = names_if_there(&self.snapshot.join(below))?;
-        for name in names {
+        // Before anything is in them, or it could go with them.
+        disk::make_folders_durably(&aside.join(below), PRIVATE)?;
+        for name in names(&self.home.join(below))? {
             let path = below.join(&name);
             if kept.contains(&path) {
                 continue;
             }
-            if kept.iter().any(|kept| kept.starts_with(&path)) && self.home.join(&path).is_dir() {
-                self.put_back(&path, copy, aside, kept)?;
+            if self.holds_kept(&path, kept) {
+                self.set_aside(&path, copy, aside, kept)?;
                 continue;
             }
-            let (from, to) = (copy.join(&path), self.home.join(&path));
-            let copied = fs::symlink_metadata(&from).is_ok();
             // What is in the snapshot and no longer in the copy was put back before a crash.
-            if in_snapshot.contains(&name) && !copied {
+            if in_snapshot.contains(&name) && fs::symlink_metadata(copy.join(&path)).is_err() {
                 continue;
             }
-            if fs::symlink_metadata(&to).is_ok() {
-                let mut rest = aside.join(&path);
-                if let Some(parent) = rest.parent() {
-                    disk::make_folders(parent, PRIVATE)?;
+            let mut rest = aside.join(&path);
+            // A crash may have come between two attempts that both replaced something.
+            for attempt in 1.. {
+                if fs::symlink_metadata(&rest).is_err() {
+                    break;
                 }
-                // A crash may have come between two attempts that both replaced something.
-                for attempt in 1.. {
-                    if fs::symlink_metadata(&rest).is_err() {
-                        break;
-                    }
-                    rest = aside.join(format!("{}.{attempt}", path.display()));
-                }
-                disk::rename(&to, &rest)?;
+                rest = aside.join(format!("{}.{attempt}", path.display()));
             }
-            if copied {
-                disk::rename(&from, &to)?;
+            disk::rename(&self.home.join(&path), &rest)?;
+        }
+        disk::flush_folder(&aside.join(below))
+    }
+
+    /// Moves what the snapshot has to where nothing is now.
+    fn put_back(&self, below: &Path, copy: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
+        let live = self.home.join(below);
+        for name in names_if_there(&copy.join(below))? {
+            let path = below.join(&name);
+            if kept.contains(&path) {
+                continue;
+            }
+            if self.holds_kept(&path, kept) {
+                self.put_back(&path, copy, kept)?;
+            } else {
+                disk::rename(&copy.join(&path), &live.join(&name))?;
             }
         }
         disk::flush_folder(&live)
+    }
+
+    /// Whether this is a folder with something in it that is not moved.
+    fn holds_kept(&self, path: &Path, kept: &BTreeSet<PathBuf>) -> bool {
+        kept.iter().any(|kept| kept.starts_with(path)) && self.home.join(path).is_dir()
     }
 }
 

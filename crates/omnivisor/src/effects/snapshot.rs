@@ -31,7 +31,7 @@ const FEW: usize = 16;
 /// On an error, or when `cancelled`, nothing is left.
 pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
     if to.exists() {
-        return Ok(());
+        return atomic::flush_folder_of(to); // whoever gave it its name may have been killed before that
     }
     let mut partial = to.as_os_str().to_owned();
     partial.push(PARTIAL);

@@ -138,14 +138,19 @@ pub fn make_folders(path: &Path, mode: u32) -> io::Result<()> {
     missing(path).into_iter().rev().try_for_each(|folder| make_if_missing(folder, mode))
 }
 
-/// The same, and durable when it returns: the folder itself, and every one above it that had to be made.
+/// The same, and durable when it returns: the folder itself, and every one above it that had to be made, now or by a try
+/// that was killed before it could flush.
 pub fn make_folders_durably(path: &Path, mode: u32) -> io::Result<()> {
-    for folder in missing(path).into_iter().rev() {
-        make_if_missing(folder, mode)?;
-        flush_folder(folder.parent().unwrap_or(Path::new("/")))?;
-    }
-    Ok(())
+    let made = missing(path);
+    made.iter().rev().try_for_each(|folder| make_if_missing(folder, mode))?;
+    path.ancestors().skip(1).take(made.len().max(OURS)).try_for_each(|folder| match folder.as_os_str().is_empty() {
+        true => Ok(()),
+        false => flush_folder(folder),
+    })
 }
+
+/// No path has more folders in a row that only this program makes.
+const OURS: usize = 3;
 
 /// What of this path is not there, the longest first.
 fn missing(path: &Path) -> Vec<&Path> {

@@ -196,7 +196,7 @@ fn fill(home: &Path, files: usize) {
 
 fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
     // Few files are flushed one by one, more of them together.
-    for (name, files) in [("a snapshot of few files is taken", 0), ("a snapshot of many files is taken", 20)] {
+    for (name, files) in [("a snapshot of few files is taken", 0), ("a snapshot of many files is taken", 11)] {
         let take = |root: &Path| {
             let (home, to) = (root.join("home"), root.join("backups/2.0/snapshot"));
             snapshot::prepare(to.parent().unwrap())?;

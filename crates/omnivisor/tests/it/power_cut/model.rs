@@ -23,6 +23,12 @@ pub enum Entry {
 /// Up to so many changes of names are lost in every combination; of more, each alone, all but each, and what came first.
 const COMBINED: usize = 6;
 
+/// What is no larger is torn in the middle.
+const SMALL: usize = 64;
+
+/// A disk writes so many bytes as one.
+const BLOCK: usize = 512;
+
 type Number = usize;
 
 /// What is there, whatever its names.
@@ -171,7 +177,9 @@ impl Disk {
                     disk.settle(&renaming);
                 }
             }
-            for tree in disk.with_files_torn() {
+            // With many names under way their files are torn while all of them are there.
+            let torn = lost.is_empty() || self.pending.len() <= COMBINED;
+            for tree in disk.with_files_torn(torn) {
                 use std::hash::{DefaultHasher, Hash, Hasher};
                 let mut hasher = DefaultHasher::new();
                 tree.hash(&mut hasher);
@@ -185,7 +193,7 @@ impl Disk {
 
     /// With durable names as they are: every file whole; then each in every way in which it may be torn, while the others
     /// are whole, and while they are empty.
-    fn with_files_torn(&self) -> Vec<Tree> {
+    fn with_files_torn(&self, torn: bool) -> Vec<Tree> {
         let ways: Vec<(Number, Vec<Vec<u8>>)> = self
             .inodes
             .iter()
@@ -199,6 +207,9 @@ impl Disk {
         let untouched: BTreeMap<Number, &Vec<u8>> =
             ways.iter().filter_map(|(number, ways)| Some((*number, ways.last()?))).collect();
         let mut trees = vec![self.tree(&whole), self.tree(&untouched)];
+        if !torn {
+            return trees;
+        }
         for (number, ways) in &ways {
             for others in [&whole, &untouched] {
                 for way in ways {
@@ -340,8 +351,8 @@ impl File {
         written(&self.durable, &self.pending)
     }
 
-    /// What may be in it: all; all but the first or the last; half of the last; none of the bytes, but the length; nothing of
-    /// it.
+    /// What may be in it: all; all but one of the writes; of the last one any beginning, any end, all but one block, only one
+    /// block; none of the bytes, but the length; and last, nothing of it.
     fn torn(&self) -> Vec<Vec<u8>> {
         let whole = self.live();
         let mut ways = vec![whole.clone()];
@@ -351,14 +362,25 @@ impl File {
             written(&self.durable, &edits)
         }));
         if let Some((Edit::Write(at, bytes), before)) = self.pending.split_last() {
-            for half in [bytes.len() / 2, bytes.len().saturating_sub(1), bytes.len().min(1)] {
+            let mut with = |parts: &[std::ops::Range<usize>]| {
                 let mut edits = before.to_vec();
-                edits.push(Edit::Write(*at, bytes[..half].to_vec()));
+                edits.extend(parts.iter().map(|part| Edit::Write(at + part.start, bytes[part.clone()].to_vec())));
                 ways.push(written(&self.durable, &edits));
-                // The end of it before the beginning.
-                edits.pop();
-                edits.push(Edit::Write(at + half, bytes[half..].to_vec()));
-                ways.push(written(&self.durable, &edits));
+            };
+            let mut cuts: Vec<usize> = (*at..at + bytes.len()).filter(|it| it % BLOCK == 0).map(|it| it - at).collect();
+            cuts.extend([0, bytes.len() / 2, bytes.len()]);
+            if bytes.len() > SMALL {
+                cuts.extend([1, bytes.len() - 1]);
+            }
+            cuts.sort_unstable();
+            cuts.dedup();
+            for cut in &cuts {
+                with(&[0..*cut]);
+                with(&[*cut..bytes.len()]);
+            }
+            for block in cuts.windows(2) {
+                with(&[block[0]..block[1]]);
+                with(&[0..block[0], block[1]..bytes.len()]);
             }
         }
         let mut unwritten = self.durable.clone();
