@@ -135,9 +135,11 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         decoded.end += HEAD + frame.payload.len();
     }
     let tail = &bytes[decoded.end..];
-    decoded.torn = tail.iter().any(|byte| *byte != 0);
+    let last = tail.iter().rposition(|byte| *byte != 0);
+    decoded.torn = last.is_some();
     // One append was under way at most: the first record of another one cannot follow what is torn.
-    if decoded.torn && (1..tail.len()).any(|skip| whole(&tail[skip..]).is_some_and(|frame| frame.place == 0)) {
+    let another = |skip: usize| whole(&tail[skip..]).is_some_and(|frame| frame.place == 0);
+    if (1..=last.unwrap_or(0)).any(another) {
         return Err(DecodeError::Damaged { offset: decoded.end });
     }
     Ok(decoded)

@@ -273,7 +273,11 @@ fn failure(error: HttpError) -> Failure {
 
 /// Moves a staged release to where it will run from; durable when it returns. Nothing that is there is replaced.
 pub fn publish(dialect: &dyn Dialect, located: &Located) -> io::Result<()> {
-    let Some(staged) = &located.staged else { return Ok(()) };
+    let Some(staged) = &located.staged else {
+        // Whoever put it there may have been killed, or may not have flushed it.
+        located.executables.iter().try_for_each(|executable| atomic::flush_folder_of(executable))?;
+        return atomic::flush_folder_of(&located.folder);
+    };
     for executable in &located.executables {
         disk::set_mode(executable, 0o755)?;
     }

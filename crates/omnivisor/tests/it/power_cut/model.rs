@@ -12,7 +12,7 @@ use omnivisor::store::trace::Call;
 pub type Tree = BTreeMap<PathBuf, Entry>;
 
 /// What a path is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entry {
     File(Vec<u8>),
     Folder,
@@ -166,9 +166,8 @@ impl Disk {
     }
 
     /// Everything that it may hold if the power goes now, each once.
-    pub fn after_power_cut(&self) -> impl Iterator<Item = Tree> {
-        let mut seen = BTreeSet::new();
-        let mut states = Vec::new();
+    pub fn after_power_cut(&self) -> BTreeSet<Tree> {
+        let mut states = BTreeSet::new();
         for lost in lost_of(self.pending.len()) {
             let mut disk = self.clone();
             let pending = std::mem::take(&mut disk.pending);
@@ -179,16 +178,9 @@ impl Disk {
             }
             // With many names under way their files are torn while all of them are there.
             let torn = lost.is_empty() || self.pending.len() <= COMBINED;
-            for tree in disk.with_files_torn(torn) {
-                use std::hash::{DefaultHasher, Hash, Hasher};
-                let mut hasher = DefaultHasher::new();
-                tree.hash(&mut hasher);
-                if seen.insert(hasher.finish()) {
-                    states.push(tree);
-                }
-            }
+            states.extend(disk.with_files_torn(torn));
         }
-        states.into_iter()
+        states
     }
 
     /// With durable names as they are: every file whole; then each in every way in which it may be torn, while the others
@@ -211,7 +203,8 @@ impl Disk {
             return trees;
         }
         for (number, ways) in &ways {
-            for others in [&whole, &untouched] {
+            let others = if ways.len() > 1 { &[&whole, &untouched][..] } else { &[&whole] };
+            for others in others.iter().copied() {
                 for way in ways {
                     let mut contents = others.clone();
                     contents.insert(*number, way);
@@ -247,16 +240,32 @@ impl Disk {
     }
 
     fn flush_names(&mut self, flushed: impl Fn(Number) -> bool) {
-        let mut kept = Vec::new();
-        for mut renaming in std::mem::take(&mut self.pending) {
+        for renaming in &mut self.pending {
             renaming.folders.retain(|folder| !flushed(*folder));
-            if renaming.folders.is_empty() {
-                self.settle(&renaming);
-            } else {
-                kept.push(renaming);
+        }
+        // What was moved on durably is not where it was before, whether that was flushed or not.
+        let mut moved = BTreeSet::new();
+        let mut durable = Vec::new();
+        for renaming in self.pending.iter().rev() {
+            let moves = |it: &Renaming| it.names.iter().filter_map(|(_, _, number)| *number).collect::<Vec<_>>();
+            let is_durable = renaming.folders.is_empty() || moves(renaming).iter().any(|number| moved.contains(number));
+            if is_durable {
+                moved.extend(moves(renaming));
+            }
+            durable.push(is_durable);
+        }
+        durable.reverse();
+        let (mut pending, mut index) = (std::mem::take(&mut self.pending), 0);
+        for (renaming, is_durable) in pending.iter().zip(&durable) {
+            if *is_durable {
+                self.settle(renaming);
             }
         }
-        self.pending = kept;
+        pending.retain(|_| {
+            index += 1;
+            !durable[index - 1]
+        });
+        self.pending = pending;
     }
 
     fn settle(&mut self, renaming: &Renaming) {
@@ -386,6 +395,10 @@ impl File {
         let mut unwritten = self.durable.clone();
         unwritten.resize(whole.len(), 0);
         ways.push(unwritten);
+        ways.sort();
+        ways.dedup();
+        ways.retain(|way| *way != whole && *way != self.durable);
+        ways.insert(0, whole);
         ways.push(self.durable.clone());
         ways
     }
