@@ -15,6 +15,7 @@ mod command_line;
 mod crash;
 mod demo;
 mod github;
+mod grandchildren;
 mod guide;
 mod guides;
 mod never_lost;

@@ -1,0 +1,1 @@
+//! A cgroup that is delegated to the supervisor.
