@@ -19,6 +19,7 @@ mod grandchildren;
 mod guide;
 mod guides;
 mod never_lost;
+mod never_two;
 mod nymvisor_fixtures;
 mod peer_defects;
 #[cfg(debug_assertions)]

@@ -25,4 +25,4 @@ mod silence;
 mod supervision;
 mod told;
 mod upgrade;
-mod world;
+pub mod world;
