@@ -19,6 +19,7 @@ use crate::effects::group::{Group, Kin};
 use crate::effects::process::{self, Main, Node, ProcessId};
 use crate::effects::roll_call::{self, LaunchRecord};
 use crate::effects::{digest, needed};
+use crate::store::disk;
 use crate::store::lock::{Lock, LockError};
 use crate::store::small;
 
@@ -241,7 +242,7 @@ impl Shell {
             if let Err(error) = launch.write(&file) {
                 tracing::warn!(path = %file.display(), %error, "the node's start cannot be noted");
                 // Nor must it find an earlier one's, whose end would make a straggler of this one.
-                let _ = std::fs::remove_file(&file);
+                let _ = disk::remove_file(&file);
             }
         };
         let locks: Vec<&Lock> = self.node_lock.iter().chain(self.home_locks.iter().map(|(_, lock)| lock)).collect();
