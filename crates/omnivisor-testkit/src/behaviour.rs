@@ -74,6 +74,14 @@ pub struct Grandchild {
     pub ignore_term: bool,
     /// Leaves the session, and so the process group, of the node.
     pub own_session: bool,
+    /// Is started by a process that ends at once, so that the node is not its parent.
+    pub orphaned: bool,
+    /// Has nothing in its environment.
+    pub no_environment: bool,
+    /// Closes every descriptor but the first three, and so has no lock.
+    pub no_descriptors: bool,
+    /// Starts another one of its kind every few milliseconds, and ends.
+    pub forks: bool,
 }
 
 impl Default for Behaviour {

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::behaviour::{Behaviour, BuildInfoAnswer};
-use crate::daemon::{Log, arguments, echo, grandchild, never_stop_writing, sleep_for_good};
+use crate::daemon::{arguments, echo, grandchild, never_stop_writing, sleep_for_good};
 use crate::minting::Minted;
 use crate::wire;
 
@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
         }
         ["build-info", "--output=json"] | ["build-info", "--output", "json"] => answer_build_info(&behaviour),
         ["run", ..] => running::run(&behaviour, &args),
-        ["grandchild", flags @ ..] => grandchild::stay(&Log::open(&behaviour.version, None), flags),
+        ["grandchild", flags @ ..] => grandchild::stay(&behaviour.version, flags),
         ["fail", ..] => echo(&args, behaviour.exit_code),
         _ => echo(&args, 0),
     };

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::daemon::{Log, arguments, echo, flag, grandchild, never_stop_writing, sleep_for_good};
+use crate::daemon::{arguments, echo, flag, grandchild, never_stop_writing, sleep_for_good};
 use crate::minting::Minted;
 use crate::vega_behaviour::{VegaBehaviour, VersionAnswer};
 use crate::wire;
@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
         ["datanode", "start" | "node", ..] => data_node::run(&behaviour, &args),
         ["datanode", "network-history", "latest-history-segment", ..]
         | ["network-history", "latest-history-segment", ..] => data_node::answer_segment(&behaviour, &args),
-        ["grandchild", flags @ ..] => grandchild::stay(&Log::open(&behaviour.version, None), flags),
+        ["grandchild", flags @ ..] => grandchild::stay(&behaviour.version, flags),
         _ => echo(&args, 0),
     };
     std::process::exit(code)

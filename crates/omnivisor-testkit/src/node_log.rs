@@ -115,6 +115,11 @@ impl NodeLog {
         self.starts().into_iter().rfind(|logged| logged.kind == Some(kind))
     }
 
+    /// How often a grandchild that forks has started another one.
+    pub fn forks(&self) -> u64 {
+        fs::metadata(crate::daemon::grandchild::forks(&self.path)).map_or(0, |file| file.len())
+    }
+
     /// What happened, in order, each in a few words; grandchildren are left out.
     pub fn story(&self) -> Vec<String> {
         let told = self.events().into_iter().filter(|logged| logged.event != "grandchild");

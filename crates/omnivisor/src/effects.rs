@@ -3,9 +3,12 @@
 pub mod activate;
 pub mod admin;
 pub mod asset;
+pub mod cgroup;
+pub mod children;
 pub mod digest;
 pub mod fetch;
 pub mod github;
+pub mod group;
 pub mod http;
 pub mod needed;
 pub mod poll;

@@ -36,9 +36,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::{self, Timer};
 use crate::control::Asked;
+use crate::effects::cgroup::Cgroup;
 use crate::effects::fetch;
 use crate::effects::github::GitHub;
-use crate::effects::process::{self, Launcher, Node};
+use crate::effects::group::{Group, Kin};
+use crate::effects::process::{Launcher, Node};
 use crate::effects::watch::FileWatch;
 use crate::exit::Exit;
 use crate::store::journal_file::JournalFile;
@@ -81,11 +83,12 @@ pub struct Shell {
     /// What the supervisor ordered last, counted: late news of an earlier launch is told by it.
     launch: u64,
     node: Option<Node>,
-    group: Option<process::Group>,
+    group: Option<Group>,
     node_lock: Option<Lock>,
     /// Those in the node's homes, which are inherited with it.
     home_locks: Vec<(PathBuf, Lock)>,
-    mark: String,
+    /// How the node's processes are known, wherever they go.
+    kin: Kin,
     /// Whether a node that fails is restarted at all.
     restarts: bool,
     /// Whether the run ends after a switch.
@@ -281,7 +284,7 @@ impl Shell {
             let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
             tracing::warn!(?pids, "processes that the node left behind are {}", if kill { "killed" } else { "ended" });
         }
-        group.signal(if kill { Signal::KILL } else { Signal::TERM });
+        group.signal(&left, if kill { Signal::KILL } else { Signal::TERM });
         group.clone().watch_empty(kill, self.tagged());
     }
 
@@ -432,6 +435,7 @@ impl Shell {
         if tokio::time::timeout(LAST_MIRROR, mirrored).await.is_err() {
             tracing::warn!("the files for other tools could not be brought up to date; the next start tries again");
         }
+        self.kin.cgroup.iter().for_each(Cgroup::remove);
         let code = outcome.as_ref().map_or_else(|(exit, _)| exit.code(), |()| Exit::Success.code());
         tracing::info!(code, "the supervisor ends");
         outcome

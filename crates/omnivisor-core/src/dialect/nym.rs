@@ -181,7 +181,7 @@ impl Layout for Nym {
         Ok(vec![self.executable(folder)])
     }
 
-    /// Whoever is asked who it is is no node.
+    /// Whoever is asked something is no node, nor is what a node has started for something else.
     fn recognise(
         &self,
         executable: &Path,
@@ -193,7 +193,8 @@ impl Layout for Nym {
         let is_shelved = folder.parent() == Some(&self.paths.releases.join("upgrades"));
         let is_one = is_shelved || folder == self.genesis_folder();
         let is_question = arguments.iter().any(|argument| argument == "build-info" || argument == "--version");
-        (is_one && !is_question && self.executable(folder) == executable).then(|| (folder.to_owned(), 0))
+        (is_one && !is_question && launch::runs_on(arguments) && self.executable(folder) == executable)
+            .then(|| (folder.to_owned(), 0))
     }
 
     /// What describes a release is written with the other files.

@@ -21,7 +21,11 @@ pub(crate) struct Log<'a> {
 impl<'a> Log<'a> {
     /// `kind` tells processes of one version apart.
     pub(crate) fn open(version: &'a str, kind: Option<Kind>) -> Self {
-        let path = std::env::var_os("FAKE_NODE_LOG").map(PathBuf::from);
+        Self::at(std::env::var_os("FAKE_NODE_LOG").map(PathBuf::from), version, kind)
+    }
+
+    /// The log at this path.
+    pub(crate) fn at(path: Option<PathBuf>, version: &'a str, kind: Option<Kind>) -> Self {
         let file = path.as_ref().map(|path| OpenOptions::new().append(true).create(true).open(path).unwrap());
         Self { file, path, version, kind }
     }

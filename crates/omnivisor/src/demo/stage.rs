@@ -19,7 +19,8 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::FOLDER;
-use crate::effects::process::{Group, ProcessId, all_pids};
+use crate::effects::group;
+use crate::effects::process::{ProcessId, all_pids};
 use crate::effects::space;
 
 /// What the folders of demos are called.
@@ -172,7 +173,7 @@ impl Stage {
             if begun.elapsed() > GONE {
                 bail!("these processes of the demo cannot be killed: {left:?}");
             }
-            Group::only(left).signal(Signal::KILL);
+            group::signal(&left, Signal::KILL);
             std::thread::sleep(Duration::from_millis(2));
         }
         if let Some(mut child) = self.supervisor.take() {

@@ -1,4 +1,5 @@
-//! The node's processes: start them so that no crash can lose one, see them end, stop the whole group.
+//! The node's main processes: start them so that no crash can lose one, see them end. All that belongs to them is a
+//! [`Group`].
 //!
 //! A child waits between fork and exec until its process id, start time and boot are on record; so whatever runs is known
 //! to the next supervisor. It is watched through a pidfd, which never names another process.
@@ -11,27 +12,22 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use omnivisor_core::dialect::CommandSpec;
 use omnivisor_core::supervisor::{Exit, Seen};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal,
-    test_kill_process_group, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::children::{self, Role};
 use super::github::Token;
+use super::group::{Group, Kin};
 use crate::store::lock::Lock;
 use crate::sys::{self, Gate};
 
 /// The variable that marks a process as one of a node's.
 pub const MARK: &str = "OMNIVISOR_NODE";
-
-/// How often a group that is being stopped is looked at.
-const GROUP_LOOK: Duration = Duration::from_millis(10);
 
 /// A process, named so that no later one can be taken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -106,18 +102,20 @@ impl Launcher {
         let (jobs, queue) = mpsc::channel::<(Command, mpsc::Sender<io::Result<Child>>)>();
         std::thread::Builder::new().name("launcher".to_owned()).stack_size(128 * 1024).spawn(move || {
             for (mut command, reply) in queue {
-                let _ = reply.send(command.spawn());
+                let child = children::start(Role::Main, || command.spawn(), |child| Some(child.id()));
+                let _ = reply.send(child);
             }
         })?;
         Ok(Self { jobs })
     }
 
     /// Starts one process of a node. `record` is called when its process exists and before it executes anything; if this process
-    /// dies meanwhile, nothing is executed. `locks` are inherited by it and by whatever it starts.
+    /// dies meanwhile, nothing is executed. `locks` are inherited by it and by whatever it starts; it begins in the cgroup of
+    /// `kin`, if it can be put there.
     pub fn start(
         &self,
         spec: &CommandSpec,
-        mark: &str,
+        kin: &Kin,
         locks: &[&Lock],
         record: impl FnOnce(ProcessId),
     ) -> io::Result<Main> {
@@ -125,7 +123,7 @@ impl Launcher {
         let (go, go_sender) = pipe_with(PipeFlags::CLOEXEC)?;
         let inherit = locks.iter().map(|lock| lock.file().as_fd().try_clone_to_owned()).collect::<Result<_, _>>()?;
         let mut command = Command::new(&spec.program);
-        command.args(&spec.arguments).env(MARK, mark).stdin(Stdio::null()).process_group(0);
+        command.args(&spec.arguments).env(MARK, &kin.mark).stdin(Stdio::null()).process_group(0);
         command.env_remove(Token::VARIABLE); // that is ours, and no node's business
         let gate = Gate { ready: ready_sender, go, go_sender: sys::number(&go_sender), inherit };
         sys::hold_at_gate(&mut command, gate);
@@ -142,6 +140,11 @@ impl Launcher {
         let recorded = Stat::of(pid).ok_or_else(|| io::Error::other("the new process vanished")).and_then(|stat| {
             let id = ProcessId { pid, start_time: stat.start_time };
             let pidfd = open_pidfd(id)?;
+            if let Some(cgroup) = &kin.cgroup
+                && let Err(error) = cgroup.take_in(pid)
+            {
+                tracing::warn!(cgroup = %cgroup.path().display(), %error, "the node cannot be put into its cgroup, and runs in ours");
+            }
             record(id);
             Ok((id, pidfd))
         });
@@ -158,7 +161,8 @@ impl Launcher {
     }
 }
 
-fn open_pidfd(id: ProcessId) -> io::Result<OwnedFd> {
+/// A descriptor of this process, which will never be another's.
+pub fn open_pidfd(id: ProcessId) -> io::Result<OwnedFd> {
     let pid = id.raw().ok_or_else(|| io::Error::other("no process has this number"))?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     if id.is_alive() { Ok(pidfd) } else { Err(Errno::SRCH.into()) }
@@ -197,14 +201,15 @@ impl Main {
 /// A running node: its main processes.
 pub struct Node {
     mains: Vec<Main>,
+    kin: Kin,
     left: Arc<AtomicUsize>,
 }
 
 impl Node {
-    /// Of these.
-    pub fn new(mains: Vec<Main>) -> Self {
+    /// Of these, and of what else is known for theirs.
+    pub fn new(mains: Vec<Main>, kin: Kin) -> Self {
         let left = Arc::new(AtomicUsize::new(mains.len()));
-        Self { mains, left }
+        Self { mains, kin, left }
     }
 
     /// Its main processes, in the order in which they were started; some may have ended.
@@ -212,17 +217,12 @@ impl Node {
         &self.mains
     }
 
-    /// Everything that is part of it: the groups that its main processes lead, and those of them that lead none.
+    /// Everything that is part of it: the groups that its main processes lead, those of them that lead none, and their kin.
     pub fn group(&self) -> Group {
-        let mut group = Group::default();
-        for main in &self.mains {
-            if main.leads() {
-                group.led.push(main.id.pid);
-            } else {
-                group.only.push(main.id);
-            }
-        }
-        group
+        let (led, only): (Vec<_>, Vec<_>) = self.mains.iter().partition(|main| main.leads());
+        let ours = self.mains.iter().all(|main| main.ours);
+        let led = led.iter().map(|main| main.id.pid).collect();
+        Group::new(led, only.iter().map(|main| main.id).collect(), ours, self.kin.clone())
     }
 
     /// Sends a signal to every main process. One that is gone already is no error.
@@ -275,64 +275,11 @@ fn reap(pidfd: &OwnedFd) -> Exit {
     }
 }
 
-/// The processes of a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Group {
-    /// The process groups that these processes led.
-    pub led: Vec<i32>,
-    /// And these processes.
-    pub only: Vec<ProcessId>,
-}
-
-impl Group {
-    /// These processes and no others.
-    pub fn only(processes: Vec<ProcessId>) -> Self {
-        Self { led: Vec::new(), only: processes }
-    }
-
-    /// Whether none of them is left; zombies, which only wait for their parent, do not count.
-    pub fn is_empty(&self) -> bool {
-        let gone = |group: &i32| match Pid::from_raw(*group) {
-            Some(id) => test_kill_process_group(id) == Err(Errno::SRCH),
-            None => true,
-        };
-        !self.only.iter().any(|process| process.is_alive()) && (self.led.iter().all(gone) || self.members().is_empty())
-    }
-
-    /// Those that are left.
-    pub fn members(&self) -> Vec<ProcessId> {
-        let mut left: Vec<_> = self.only.iter().copied().filter(|process| process.is_alive()).collect();
-        if !self.led.is_empty() {
-            let is_member = |pid: &i32| Stat::of(*pid).is_some_and(|stat| self.led.contains(&stat.group));
-            left.extend(all_pids().filter(is_member).filter_map(ProcessId::of));
-        }
-        left
-    }
-
-    /// Sends a signal to all that are left.
-    pub fn signal(&self, signal: Signal) {
-        for id in self.led.iter().filter_map(|group| Pid::from_raw(*group)) {
-            let _ = kill_process_group(id, signal);
-        }
-        for process in &self.only {
-            if let Ok(pidfd) = open_pidfd(*process) {
-                let _ = pidfd_send_signal(pidfd, signal);
-            }
-        }
-    }
-
-    /// Reports when the last one is gone. With `kill`, whatever is left or is still being born is killed until then.
-    pub fn watch_empty(self, kill: bool, report: UnboundedSender<Seen>) {
-        tokio::spawn(async move {
-            while !self.is_empty() {
-                if kill {
-                    self.signal(Signal::KILL);
-                }
-                tokio::time::sleep(GROUP_LOOK).await;
-            }
-            let _ = report.send(Seen::GroupEmpty);
-        });
-    }
+/// The mark in a process's environment, whoever's it is.
+pub fn mark_of(pid: i32) -> Option<Vec<u8>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let prefix = format!("{MARK}=");
+    environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes())).map(<[u8]>::to_vec)
 }
 
 /// This boot of the machine; process numbers and start times mean nothing in another one.

@@ -1,7 +1,7 @@
 //! Which processes of this node are alive, whoever started them: asked before anything is started.
 //!
 //! A node counts as alive if any one of these holds: the process that was recorded at its start is there; a process of its
-//! group is; a process carries its mark; somebody holds its lock; a process runs an executable of this instance's release
+//! group or its cgroup is; a process carries its mark; somebody holds its lock; a process runs an executable of this instance's release
 //! folders, or a script there, on this home, as a peer's orphan does.
 
 use std::ffi::OsString;
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use omnivisor_core::dialect::Dialect;
 use serde::{Deserialize, Serialize};
 
-use super::process::{Group, MARK, ProcessId, Stat, all_pids, boot_id};
+use super::cgroup;
+use super::group::in_groups;
+use super::process::{ProcessId, Stat, all_pids, boot_id, mark_of};
 use super::script;
 use crate::store::{atomic, small};
 
@@ -33,6 +35,9 @@ pub struct LaunchRecord {
     /// The other main processes, in the order in which they were started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<ProcessId>,
+    /// The cgroup that they are in, if they have one of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
 }
 
 impl LaunchRecord {
@@ -59,6 +64,8 @@ pub struct Sought<'a> {
     pub launch: Option<&'a LaunchRecord>,
     /// The mark of this node's processes.
     pub mark: &'a str,
+    /// The cgroups that they may be in.
+    pub cgroups: &'a [PathBuf],
     /// How the dialect knows its own.
     pub dialect: &'a dyn Dialect,
     /// How many main processes a node has.
@@ -129,7 +136,8 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
         }
         let mark = mark_of(pid);
         let ours = mark.as_deref() == Some(sought.mark.as_bytes());
-        if ours || group.contains(&process) || sought.held_lock.is_some_and(|lock| holds(pid, lock)) {
+        let inside = sought.cgroups.iter().any(|path| cgroup::has(pid, path));
+        if ours || inside || group.contains(&process) || sought.held_lock.is_some_and(|lock| holds(pid, lock)) {
             marked.push(process);
         } else if mark.is_none()
             && let Some(runner) = recognise(process)
@@ -150,13 +158,14 @@ pub fn call(sought: &Sought<'_>) -> RollCall {
         let role = launch.processes().position(|it| it == *process)?;
         Some(Runner { process: *process, folder: launch.folder.clone(), role })
     };
-    // A node whose record was lost is known by its mark; one that a peer left, by its executables.
+    // A node whose record was lost is known by its mark; one that a peer left, by its executables. Where there is a record, and
+    // what it names is gone, what has the mark is only what that has left, and may be of the same executable.
     let leading = marked.iter().copied().filter_map(|process| {
         let leads = Stat::of(process.pid).is_some_and(|stat| stat.group == process.pid);
         leads.then(|| recognise(process))?
     });
     roll.mains = whole(recorded.iter().filter_map(of_launch).collect(), sought);
-    if roll.mains.is_empty() {
+    if roll.mains.is_empty() && sought.launch.is_none() {
         // What a node starts may lead a group of its own, and be of the same executable: it is younger.
         roll.mains = whole(oldest_of_each_role(leading.collect()), sought);
     }
@@ -196,18 +205,8 @@ fn whole(candidates: Vec<Runner>, sought: &Sought<'_>) -> Vec<Runner> {
 fn left_in_group(launch: &LaunchRecord) -> Vec<ProcessId> {
     let same_session = |pid: i32| Stat::of(pid).is_some_and(|stat| stat.session == launch.session);
     let is_the_one = |leader: &ProcessId| ProcessId::of(leader.pid).is_none_or(|now| now == *leader);
-    let led = launch.processes().filter(is_the_one).map(|leader| leader.pid).collect();
-    let group = Group { led, only: Vec::new() };
-    if group.led.is_empty() {
-        return Vec::new();
-    }
-    group.members().into_iter().filter(|process| same_session(process.pid)).collect()
-}
-
-fn mark_of(pid: i32) -> Option<Vec<u8>> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let prefix = format!("{MARK}=");
-    environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes())).map(<[u8]>::to_vec)
+    let led: Vec<i32> = launch.processes().filter(is_the_one).map(|leader| leader.pid).collect();
+    in_groups(&led).into_iter().filter(|process| same_session(process.pid)).collect()
 }
 
 /// What a process is to this installation, also when its executable has been deleted or replaced since. Its release's folder
@@ -306,6 +305,7 @@ mod tests {
             folder: PathBuf::new(),
             arguments: Vec::new(),
             others: Vec::new(),
+            cgroup: None,
         };
         assert!(!left_in_group(&launch(leader.start_time, session)).is_empty());
         assert_eq!(left_in_group(&launch(leader.start_time + 1, session)), []);

@@ -10,11 +10,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use super::children::{self, Role};
 use super::github::Token;
 use super::process::MARK;
 
 /// What a command may print: build information is half a kilobyte, a probe's answer a few.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
+
+/// The mark of what is run here, and of what that leaves behind: nobody takes it for the node's.
+const NOBODYS: &str = "a short command";
 
 /// What a failed command's complaint is cut to.
 const COMPLAINT: usize = 500;
@@ -52,7 +56,7 @@ pub async fn run(
     timeout: Duration,
 ) -> Result<Vec<u8>, CommandError> {
     let mut command = Command::new(program);
-    command.args(arguments).envs(environment.iter().copied()).env_remove(MARK);
+    command.args(arguments).envs(environment.iter().copied()).env(MARK, NOBODYS);
     command.env_remove(Token::VARIABLE); // nothing that is run here has any business with it
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = spawn(&mut command).await.map_err(CommandError::Start)?;
@@ -78,15 +82,16 @@ pub async fn run(
 /// An executable that was written a moment ago may still be open for writing in a child that has forked and not executed
 /// yet; that is over in milliseconds.
 async fn spawn(command: &mut Command) -> std::io::Result<tokio::process::Child> {
+    let mut start = || children::start(Role::Helper, || command.spawn(), tokio::process::Child::id);
     for _ in 0..40 {
-        match command.spawn() {
+        match start() {
             Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             result => return result,
         }
     }
-    command.spawn()
+    start()
 }
 
 /// All of it, or none if there is too much.

@@ -73,15 +73,23 @@ pub(super) async fn open_journal(
             if let Some(ours) = ours(std::slice::from_ref(&record)) {
                 requeue_unfinished(dialect, Ours { since: Timestamp::EPOCH, ..ours }).await;
             }
-            let journal = JournalFile::create(&path, std::slice::from_ref(&record))
-                .map_err(state(format!("the journal {} cannot be made", path.display())))?;
-            mark_adopted(&marker)?;
-            return Ok((Some(journal), vec![record], None));
+            return Ok(match JournalFile::create(&path, std::slice::from_ref(&record)) {
+                Ok(journal) => {
+                    note_adopted(&marker);
+                    (Some(journal), vec![record], None)
+                }
+                // A full disk is no reason to stay down.
+                Err(error) => {
+                    let why =
+                        format!("the journal {} cannot be made: {error}; make room and start again", path.display());
+                    (None, vec![record, Record::Held], Some(why))
+                }
+            });
         }
         Known::Believed(_) => match JournalFile::open(&path) {
             Err(error) => said(&error),
             Ok((mut journal, mut records)) => {
-                mark_adopted(&marker)?;
+                note_adopted(&marker);
                 set_aside_unreadable(&**dialect);
                 let before = ours(&records);
                 let record = taken_over(&**dialect, &records, &|path| small::read(path).ok()).await?;
@@ -222,6 +230,13 @@ pub(super) async fn prove(dialect: &dyn Dialect, folder: &Path) -> Result<Result
         }
     }
     Ok(Err(format!("{} is being replaced again and again", executables[0].display())))
+}
+
+/// Without the marker a journal that is lost later is begun anew, and not missed; that is no reason to stay down.
+fn note_adopted(marker: &Path) {
+    if let Err(error) = mark_adopted(marker) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "that there is a journal cannot be noted");
+    }
 }
 
 fn mark_adopted(marker: &Path) -> Result<(), StartError> {

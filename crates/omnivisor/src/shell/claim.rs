@@ -95,20 +95,11 @@ pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool
     let mut locks = vec![supervisor_lock];
     for home in homes(dialect) {
         locks.push(lock_home(&home, dialect.instance()).await?);
-        let end = clock::now().monotonic + ORPHANED_LOCK;
-        loop {
-            match lock_for_node(dialect, &home) {
-                // Given back: nobody else starts a node here as long as the home is ours.
-                Ok(_) | Err(NodeThere::Ours(_)) => break,
-                // A child of a supervisor of ours that was killed, and that has not executed anything yet: it has no mark, and
-                // ends as soon as it sees that.
-                Err(NodeThere::Another(StartError::HomeInUse { holder, .. }))
-                    if holder == signature(dialect).trim() && clock::now().monotonic < end =>
-                {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                Err(NodeThere::Another(error)) => return Err(error),
-            }
+        match lock_for_node(dialect, &home) {
+            // Given back: nobody else starts a node here as long as the home is ours. What holds it is found by the roll-call; a
+            // child of a killed supervisor that has not executed anything yet is about to end.
+            Ok(_) | Err(NodeThere::Ours(..)) => {}
+            Err(NodeThere::Another(error)) => return Err(error),
         }
     }
     Ok(locks)
@@ -131,8 +122,8 @@ fn signature(dialect: &dyn Dialect) -> String {
 
 /// Why a home is not free for a node to be started.
 pub(super) enum NodeThere {
-    /// These processes of this instance's node are on it.
-    Ours(Vec<ProcessId>),
+    /// These processes of this instance's node are on it, and hold this lock; some may not be seen.
+    Ours(Vec<ProcessId>, PathBuf),
     /// Another instance's is, or nobody can tell.
     Another(StartError),
 }
@@ -142,14 +133,20 @@ pub(super) fn lock_for_node(dialect: &dyn Dialect, home: &Path) -> Result<Lock, 
     let path = home.join(HOME_NODE_LOCK);
     match Lock::try_take(&path) {
         Ok(mut lock) => {
+            // For people; and for us, if whoever holds it after our death says nothing else of itself.
             let _ = lock.sign(&signature(dialect));
             Ok(lock)
         }
         Err(LockError::Held { holder, .. }) => {
-            let ours = roll_call::marked_holders(&path, &present::mark(dialect));
-            match ours.is_empty() {
-                true => Err(NodeThere::Another(StartError::HomeInUse { home: home.to_owned(), holder })),
-                false => Err(NodeThere::Ours(ours)),
+            let mark = present::mark(dialect);
+            let says_so = holder == signature(dialect).trim();
+            let ours = match says_so {
+                true => roll_call::holders(&path, &mark),
+                false => roll_call::marked_holders(&path, &mark),
+            };
+            match says_so || !ours.is_empty() {
+                true => Err(NodeThere::Ours(ours, path)),
+                false => Err(NodeThere::Another(StartError::HomeInUse { home: home.to_owned(), holder })),
             }
         }
         Err(error) => Err(NodeThere::Another(error.into())),

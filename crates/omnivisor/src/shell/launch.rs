@@ -3,6 +3,7 @@
 //! Where nothing has to be asked or waited for, a start is one call. Else it is prepared beside the loop, and dropped when it
 //! is not wanted any more.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use omnivisor_core::agent::Event;
@@ -14,10 +15,12 @@ use tokio::task::JoinHandle;
 
 use super::claim::{self, NodeThere};
 use super::{Shell, adopt, present};
-use crate::effects::process::{self, Group, Main, Node, ProcessId};
+use crate::effects::group::{Group, Kin};
+use crate::effects::process::{self, Main, Node, ProcessId};
 use crate::effects::roll_call::{self, LaunchRecord};
 use crate::effects::{digest, needed};
-use crate::store::lock::Lock;
+use crate::store::disk;
+use crate::store::lock::{Lock, LockError};
 use crate::store::small;
 
 /// What is being done before a start.
@@ -181,7 +184,7 @@ impl Shell {
             self.node = None;
             return self.not_started(failure.unwrap_or_else(|| "it has no process".to_owned()));
         }
-        let node = Node::new(mains);
+        let node = Node::new(mains, self.kin.clone());
         self.group = Some(node.group());
         if let Err(error) = node.watch(&self.tagged()) {
             tracing::error!(%error, "the node cannot be watched");
@@ -233,16 +236,19 @@ impl Shell {
                 folder: key.installed.folder.clone(),
                 arguments: first.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect(),
                 others: processes,
+                cgroup: self.kin.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
             };
             // The next supervisor finds the node by its mark and its lock, too: a full disk is no reason to stay down.
             if let Err(error) = launch.write(&file) {
                 tracing::warn!(path = %file.display(), %error, "the node's start cannot be noted");
+                // Nor must it find an earlier one's, whose end would make a straggler of this one.
+                let _ = disk::remove_file(&file);
             }
         };
         let locks: Vec<&Lock> = self.node_lock.iter().chain(self.home_locks.iter().map(|(_, lock)| lock)).collect();
         let mut tries = 0;
         loop {
-            match self.launcher.start(spec, &self.mark, &locks, record) {
+            match self.launcher.start(spec, &self.kin, &locks, record) {
                 // It was written a moment ago, and a child that has not executed yet still has it open.
                 Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 40 => {
                     tries += 1;
@@ -260,18 +266,18 @@ impl Shell {
             return Ok(());
         }
         let path = self.dialect.paths().state.join(present::NODE_LOCK);
-        let error = match Lock::try_take(&path) {
+        match Lock::try_take(&path) {
             Ok(lock) => {
                 self.node_lock = Some(lock);
-                return Ok(());
+                Ok(())
             }
-            Err(error) => error.to_string(),
-        };
-        let left = roll_call::holders(&path, &self.mark);
-        if left.is_empty() {
-            return Err(NoStart::Failed(error));
+            // Nobody may be seen to hold it: one that forks and ends all the time is here and there.
+            Err(LockError::Held { .. }) => {
+                let left = roll_call::holders(&path, &self.kin.mark);
+                Err(self.end_first(left, path))
+            }
+            Err(error) => Err(NoStart::Failed(error.to_string())),
         }
-        Err(self.end_first(left))
     }
 
     /// Those in the node's homes, to be inherited, too: no other instance starts a node on one of them as long as this one's
@@ -285,7 +291,7 @@ impl Shell {
             }
             match claim::lock_for_node(&*self.dialect, &home) {
                 Ok(lock) => self.home_locks.push((home, lock)),
-                Err(NodeThere::Ours(left)) => return Err(self.end_first(left)),
+                Err(NodeThere::Ours(left, lock)) => return Err(self.end_first(left, lock)),
                 Err(NodeThere::Another(error)) => return Err(NoStart::Failed(error.to_string())),
             }
         }
@@ -293,10 +299,12 @@ impl Shell {
     }
 
     /// What is in the way is the node from now on, until it is gone.
-    fn end_first(&mut self, left: Vec<ProcessId>) -> NoStart {
+    fn end_first(&mut self, left: Vec<ProcessId>, lock: PathBuf) -> NoStart {
         let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
-        tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
-        self.group = Some(Group::only(left));
+        let held = lock.display();
+        tracing::warn!(?pids, %held, "processes of an earlier node are still there and are ended first");
+        self.why_down = Some(format!("{held} is held by processes of an earlier node {pids:?}, which are ended first"));
+        self.group = Some(Group::of(left, Kin { lock, ..self.kin.clone() }));
         NoStart::InTheWay
     }
 }

@@ -11,7 +11,9 @@ use super::claim::{StartError, claim, state};
 use super::present::Present;
 use super::start::unknown;
 use crate::clock;
-use crate::effects::process::{Group, Main, Node};
+use crate::effects::cgroup::Cgroup;
+use crate::effects::group::Group;
+use crate::effects::process::{Main, Node};
 
 /// What is left after the first time may have been started meanwhile; what is left after this often is started by somebody.
 const ROUNDS: usize = 5;
@@ -42,7 +44,7 @@ pub async fn end_orphan(
     };
     let present = Present::find(dialect, shared)?;
     present.refuse_peer()?;
-    let roll = present.roll;
+    let (roll, kin) = (present.roll, present.kin);
     let mut ended = Ended { main: None, others: roll.stragglers.len(), killed: false };
     let policy = RestartPolicy {
         on_failure: false,
@@ -57,7 +59,7 @@ pub async fn end_orphan(
         ended.main = Some(first.process.pid);
         let unwatchable = || state("the node cannot be watched".to_owned());
         let mains = roll.mains.iter().map(|main| Main::adopt("node", main.process));
-        let node = Node::new(mains.collect::<Result<_, _>>().map_err(unwatchable())?);
+        let node = Node::new(mains.collect::<Result<_, _>>().map_err(unwatchable())?, kin);
         let (sender, seen) = mpsc::unbounded_channel();
         node.watch(&sender).map_err(unwatchable())?;
         let mut supervisor = Supervisor::new(policy);
@@ -69,15 +71,16 @@ pub async fn end_orphan(
     for _ in 0..ROUNDS {
         let present = Present::find(dialect, shared)?;
         present.refuse_peer()?;
-        let roll = present.roll;
+        let (roll, kin) = (present.roll, present.kin);
         let left: Vec<_> = roll.mains.iter().map(|main| main.process).chain(roll.stragglers).collect();
         if left.is_empty() {
+            kin.cgroup.iter().for_each(Cgroup::remove);
             return Ok((ended.main.is_some() || ended.others > 0).then_some(ended));
         }
         let mut supervisor = Supervisor::new(policy);
         supervisor.observe(clock::now().monotonic, Seen::Stragglers);
         let signal = dialect.stop_signal();
-        press(&mut supervisor, None, &Group::only(left), signal, mpsc::unbounded_channel()).await;
+        press(&mut supervisor, None, &Group::of(left, kin), signal, mpsc::unbounded_channel()).await;
         ended.killed |= supervisor.was_killed();
     }
     Err(StartError::State {
@@ -105,7 +108,7 @@ async fn press(
                 }
                 Order::AskGroup | Order::Kill => {
                     let kill = order == Order::Kill;
-                    group.signal(if kill { Signal::KILL } else { Signal::TERM });
+                    group.signal(&group.members(), if kill { Signal::KILL } else { Signal::TERM });
                     group.clone().watch_empty(kill, sender.clone());
                 }
             }

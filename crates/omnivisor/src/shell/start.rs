@@ -20,8 +20,11 @@ use super::sweep::sweep;
 use super::{Shell, report};
 use crate::clock;
 use crate::effects::activate::{self, ActivateError};
+use crate::effects::cgroup::Cgroup;
+use crate::effects::children;
 use crate::effects::github::GitHub;
-use crate::effects::process::{Group, Launcher, Main, Node};
+use crate::effects::group::{Group, Kin};
+use crate::effects::process::{Launcher, Main, Node};
 use crate::effects::roll_call::{LaunchRecord, RollCall, Runner};
 use crate::store::small;
 
@@ -54,10 +57,11 @@ impl Start {
         let dialect = self.dialect;
         let locks = claim(&*dialect, self.allow_network_file_system).await?;
         sweep(&*dialect);
+        take_orphans();
 
         let present = Present::find(&*dialect, self.shared)?;
         present.refuse_peer()?;
-        let Present { launch, mark, node_lock, roll } = present;
+        let Present { launch, kin, node_lock, roll } = present;
 
         let (journal, records, degraded) = open_journal(&dialect, roll.folder().cloned()).await?;
         if let Some(why) = &degraded {
@@ -87,7 +91,7 @@ impl Start {
             group: None,
             node_lock,
             home_locks: Vec::new(),
-            mark,
+            kin: Kin { cgroup: make_cgroup(&*dialect, &kin.mark), ..kin.clone() },
             restarts: self.restarts.on_failure,
             ends_after_switch,
             waiting: std::collections::VecDeque::new(),
@@ -111,7 +115,7 @@ impl Start {
             _locks: locks,
             dialect,
         };
-        shell.take_over(roll, launch.as_ref());
+        shell.take_over(roll, launch.as_ref(), &kin);
         let recorded = shell.record(&effects.records);
         recorded.map_err(state("the journal cannot be written".to_owned()))?;
         report::tell(&effects.records, &shell.agent);
@@ -126,9 +130,9 @@ impl Start {
 
 impl Shell {
     /// Takes over what is alive.
-    fn take_over(&mut self, roll: RollCall, launch: Option<&LaunchRecord>) {
+    fn take_over(&mut self, roll: RollCall, launch: Option<&LaunchRecord>, kin: &Kin) {
         let folder = roll.folder().cloned();
-        let adopted = folder.and_then(|folder| match self.adopt_node(&roll.mains, &folder) {
+        let adopted = folder.and_then(|folder| match self.adopt_node(&roll.mains, &folder, kin) {
             Ok(node) => Some((node, folder)),
             Err(error) => {
                 tracing::warn!(%error, "the node ended while it was being taken over");
@@ -157,7 +161,7 @@ impl Shell {
                 }
                 let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
                 tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
-                self.group = Some(Group::only(left));
+                self.group = Some(Group::of(left, kin.clone()));
                 Seen::Stragglers
             }
         };
@@ -169,11 +173,11 @@ impl Shell {
 
 impl Shell {
     /// All of its main processes, or none.
-    fn adopt_node(&self, mains: &[Runner], folder: &Path) -> io::Result<Node> {
+    fn adopt_node(&self, mains: &[Runner], folder: &Path, kin: &Kin) -> io::Result<Node> {
         let names = self.names(folder);
         let name = |role: usize| names.get(role).copied().unwrap_or("node");
         let mains = mains.iter().enumerate().map(|(role, main)| Main::adopt(name(role), main.process));
-        Ok(Node::new(mains.collect::<io::Result<_>>()?))
+        Ok(Node::new(mains.collect::<io::Result<_>>()?, kin.clone()))
     }
 
     /// What the main processes of a release are called.
@@ -200,6 +204,26 @@ impl Shell {
         let Some(first) = commands.ok().and_then(|commands| commands.into_iter().next()) else { return true };
         launch.arguments == first.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>()
     }
+}
+
+/// What a node leaves behind comes to us from now on.
+fn take_orphans() {
+    match children::take_orphans() {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::debug!("not every orphan that comes to us is the node's: they are known by their mark only")
+        }
+        Err(error) => {
+            tracing::warn!(%error, "what the node leaves behind does not come to us: it is known by its mark only")
+        }
+    }
+}
+
+/// A cgroup for the nodes that are started, where the hierarchy is ours to change. One that cannot be made is no reason to stay
+/// down.
+fn make_cgroup(dialect: &dyn Dialect, mark: &str) -> Option<Cgroup> {
+    let made = Cgroup::make(dialect.instance(), mark)?;
+    made.inspect_err(|error| tracing::warn!(%error, "the node has no cgroup of its own")).ok()
 }
 
 /// A release that runs and that nobody knows: it is to be replaced.

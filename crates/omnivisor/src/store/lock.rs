@@ -12,6 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// The longest word of a holder that is read: a path and a few words.
+const HOLDER: u64 = 5000;
+
 /// Why a lock could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -87,7 +90,7 @@ pub fn is_held(path: &Path) -> bool {
 /// What the holder of a lock wrote into it.
 pub fn holder(path: &Path) -> String {
     let mut holder = String::new();
-    let _ = File::open(path).and_then(|file| file.take(200).read_to_string(&mut holder));
+    let _ = File::open(path).and_then(|file| file.take(HOLDER).read_to_string(&mut holder));
     let holder = holder.trim();
     if holder.is_empty() { "an unknown process".to_owned() } else { holder.to_owned() }
 }

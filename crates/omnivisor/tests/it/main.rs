@@ -15,9 +15,11 @@ mod command_line;
 mod crash;
 mod demo;
 mod github;
+mod grandchildren;
 mod guide;
 mod guides;
 mod never_lost;
+mod never_two;
 mod nymvisor_fixtures;
 mod peer_defects;
 #[cfg(debug_assertions)]

@@ -51,7 +51,7 @@ fn a_journal_that_begins_anew_takes_no_old_snapshot_for_its_own() {
 
 #[test]
 fn what_an_adopted_node_leaves_in_a_session_of_its_own_delays_the_next_start_and_no_more() {
-    let grandchild = Some(Grandchild { ignore_term: true, own_session: true });
+    let grandchild = Some(Grandchild { ignore_term: true, own_session: true, ..Default::default() });
     let node = Behaviour { grandchild, ..Behaviour::new("1.0.0") };
     let world = World::with(node, Options { shutdown_grace_period: "300ms".to_owned(), ..options() });
     let mut first = world.run();
@@ -62,7 +62,7 @@ fn what_an_adopted_node_leaves_in_a_session_of_its_own_delays_the_next_start_and
     let killed = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
     wait_until("another node runs", SOON, || world.log().running().iter().any(|it| it.pid != pid).then_some(()));
-    assert!(again.stderr().contains("are ended first"), "{}", again.stderr());
+    assert!(again.stderr().contains("that the node left behind are killed"), "{}", again.stderr());
     world.log().assert_never_double();
 }
 

@@ -70,7 +70,7 @@ fn a_node_that_ignores_the_request_is_killed_at_the_end_of_its_grace() {
 #[test]
 fn what_a_node_leaves_behind_is_ended_before_the_next_one_starts() {
     for ignore_term in [false, true] {
-        let grandchild = Some(Grandchild { ignore_term, own_session: false });
+        let grandchild = Some(Grandchild { ignore_term, ..Grandchild::default() });
         let node =
             Behaviour { grandchild, die_of_signal: Some(9), exit_after_ms: Some(100), ..Behaviour::new("1.0.0") };
         let options = Options { shutdown_grace_period: "300ms".to_owned(), ..options() };

@@ -174,7 +174,7 @@ fn a_stop_ends_the_node_that_a_killed_supervisor_has_left() {
 /// And what has outlived the node, in its group.
 #[test]
 fn a_stop_ends_what_is_left_of_a_node() {
-    let grandchild = omnivisor_testkit::Grandchild { ignore_term: false, own_session: false };
+    let grandchild = omnivisor_testkit::Grandchild::default();
     let world = World::with(Behaviour { grandchild: Some(grandchild), ..Behaviour::new("1.0.0") }, options());
     let mut supervised = world.run();
     let pid = world.wait_for("1.0.0");
@@ -263,7 +263,7 @@ fn a_peer_at_work_is_seen_beside_the_node_that_it_has_left() {
 /// What has left the node's group, and ignores what it is asked, is gone, too, when the command returns.
 #[test]
 fn a_stop_returns_when_the_last_process_is_gone() {
-    let grandchild = omnivisor_testkit::Grandchild { ignore_term: true, own_session: true };
+    let grandchild = omnivisor_testkit::Grandchild { ignore_term: true, own_session: true, ..Default::default() };
     let node = Behaviour { grandchild: Some(grandchild), ignore_stop: true, ..Behaviour::new("1.0.0") };
     let world = World::with(node, Options { shutdown_grace_period: "500ms".to_owned(), ..options() });
     let mut supervised = world.run();

@@ -1,5 +1,7 @@
 //! How a daemon of Nym is run, asked who it is, and judged.
 
+use std::ffi::OsString;
+
 use super::build_info::BuildInfo;
 use super::{Nym, wrong};
 use crate::dialect::{Answered, CommandSpec, DialectError, Health, Launch, Preparation, Read, StartReason};
@@ -37,10 +39,15 @@ impl Launch for Nym {
     }
 
     fn is_long_running(&self) -> bool {
-        match self.arguments.first() {
-            Some(first) => first == "run" || first.to_string_lossy().starts_with('-'),
-            None => true,
-        }
+        runs_on(&self.arguments)
+    }
+}
+
+/// Whether with these arguments it runs until somebody ends it.
+pub(super) fn runs_on(arguments: &[OsString]) -> bool {
+    match arguments.first() {
+        Some(first) => first == "run" || first.to_string_lossy().starts_with('-'),
+        None => true,
     }
 }
 

@@ -56,7 +56,7 @@ fn a_sigterm_to_everybody_is_one_sigint_to_the_node() {
 #[test]
 fn what_the_node_started_ends_with_it_on_a_stop() {
     for ignore_term in [false, true] {
-        let grandchild = Some(Grandchild { ignore_term, own_session: false });
+        let grandchild = Some(Grandchild { ignore_term, ..Grandchild::default() });
         let node = Behaviour { grandchild, ..Behaviour::new("1.0.0") };
         let world = World::with(node, Options { shutdown_grace_period: "500ms".to_owned(), ..options() });
         let mut supervised = world.run();
