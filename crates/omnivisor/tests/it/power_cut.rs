@@ -74,20 +74,23 @@ struct Lost {
     why: String,
 }
 
-/// How many different states were recovered from; or the first that lost something.
+/// How many different states were recovered from; or the first that lost something. From the end, where most that is missing
+/// is missed.
 fn recover_from_all(case: &Case<'_>, trace: &Trace, root: &Path) -> Result<usize, Lost> {
-    let mut disk = Disk::with(root, &trace.before);
+    let mut disks = vec![Disk::with(root, &trace.before)];
+    for (index, call) in trace.calls.iter().enumerate() {
+        let mut disk = disks[index].clone();
+        let lost = |why| Lost { after: index + 1, why: format!("the call fails: {why}") };
+        disk.apply(call).map_err(lost)?;
+        disks.push(disk);
+    }
     let mut seen = BTreeSet::new();
-    for after in 0..=trace.calls.len() {
-        let lost = |why| Lost { after, why };
-        if let Some(call) = after.checked_sub(1).and_then(|index| trace.calls.get(index)) {
-            disk.apply(call).map_err(|why| lost(format!("the call fails: {why}")))?;
-        }
+    for (after, disk) in disks.iter().enumerate().rev() {
         let steps = trace.steps(after);
         for tree in disk.after_power_cut() {
             if !seen.contains(&(steps, tree.clone())) {
                 write(root, &tree);
-                (case.check)(root, steps).map_err(lost)?;
+                (case.check)(root, steps).map_err(|why| Lost { after, why })?;
                 seen.insert((steps, tree));
             }
         }

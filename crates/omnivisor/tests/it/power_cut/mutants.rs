@@ -48,13 +48,13 @@ fn mutate(case: &Case<'_>, root: &Path) -> (Vec<String>, Vec<String>) {
     for (index, call) in trace.calls.iter().enumerate().filter(|(_, call)| is_needed(call)) {
         let said = |mutant: &str, lost| format!("{}, call {index} ({}) {mutant}: {lost}", case.name, call.name());
         let loses = |trace: &Trace| recover_from_all(case, trace, root).err();
-        let without = loses(&trace.without(index));
-        let swapped = trace.swapped(index).and_then(|trace| loses(&trace));
-        if without.is_none() && swapped.is_none() {
+        if let Some(lost) = loses(&trace.without(index)) {
+            lines.push(said("left out", lost.why));
+        } else if let Some(lost) = trace.swapped(index).and_then(|trace| loses(&trace)) {
+            lines.push(said("swapped with the next", lost.why));
+        } else {
             idle.push(format!("{}, call {index} ({})", case.name, call.name()));
         }
-        lines.extend(without.map(|lost| said("left out", lost.why)));
-        lines.extend(swapped.map(|lost| said("swapped with the next", lost.why)));
     }
     (lines, idle)
 }
