@@ -38,6 +38,9 @@ pub(super) fn run(run: Run) -> Outcome {
     let loaded = Loaded::find()?;
     let settings = loaded.settings()?;
     let dialect = loaded.dialect(&settings, run.daemon_args);
+    if dialect.is_long_running() {
+        supervise::hold_signals()?;
+    }
     loaded.log(!dialect.is_long_running());
     if !dialect.is_long_running() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

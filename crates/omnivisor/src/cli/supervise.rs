@@ -14,6 +14,11 @@ use crate::shell::{Signals, Start, StartError};
 /// How long what is still at work may take when all is over.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Keeps the signals until they are listened to: the first thing that a run does, as no thread may be there before.
+pub(super) fn hold_signals() -> anyhow::Result<()> {
+    Signals::hold().context("cannot hold the signals")
+}
+
 pub(super) fn run(start: Start) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -11,6 +11,7 @@ use crate::shell::{Reload, Start};
 use crate::store::small;
 
 pub(super) fn run(home: &Path) -> Outcome {
+    supervise::hold_signals()?;
     let loaded = Loaded::read(home)?;
     log::begin(log::Stream::Stdout, false);
     let settings = loaded.settings.clone();

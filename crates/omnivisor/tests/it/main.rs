@@ -27,6 +27,7 @@ mod power_cut;
 mod releases;
 mod run_to_its_end;
 mod scripts;
+mod signals;
 mod supervise;
 mod upgrade;
 mod vega;
