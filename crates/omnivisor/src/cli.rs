@@ -7,6 +7,7 @@ mod adopt;
 mod build_info;
 mod demo;
 mod env_file;
+mod history;
 mod installation;
 mod log;
 mod nym;

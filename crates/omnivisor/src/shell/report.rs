@@ -172,7 +172,7 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
                 release = %installed.release, digest = %installed.digest,
                 "the executable was replaced by hand; it says who it is, and is the active release's from now on"
             ),
-            Record::Summed(_) => {}
+            Record::Began { .. } | Record::Summed(_) => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use omnivisor_core::agent::{Agent, Event, Policy};
 use omnivisor_core::dialect::{Dialect, Mirrored, StartReason};
+use omnivisor_core::journal::{Beginning, Record};
 use omnivisor_core::release::{Algorithm, Identity, Installed, Release, ReleaseName, Version};
 use omnivisor_core::supervisor::{LaunchKey, RestartPolicy, Seen, Supervisor};
 use tokio::sync::{mpsc, watch};
@@ -115,7 +116,8 @@ impl Start {
             _locks: locks,
             dialect,
         };
-        shell.take_over(roll, launch.as_ref(), &kin);
+        let how = shell.take_over(roll, launch.as_ref(), &kin);
+        shell.note_beginning(how);
         let recorded = shell.record(&effects.records);
         recorded.map_err(state("the journal cannot be written".to_owned()))?;
         report::tell(&effects.records, &shell.agent);
@@ -130,7 +132,7 @@ impl Start {
 
 impl Shell {
     /// Takes over what is alive.
-    fn take_over(&mut self, roll: RollCall, launch: Option<&LaunchRecord>, kin: &Kin) {
+    fn take_over(&mut self, roll: RollCall, launch: Option<&LaunchRecord>, kin: &Kin) -> Beginning {
         let folder = roll.folder().cloned();
         let adopted = folder.and_then(|folder| match self.adopt_node(&roll.mains, &folder, kin) {
             Ok(node) => Some((node, folder)),
@@ -140,7 +142,7 @@ impl Shell {
             }
         });
         let mut left = roll.stragglers;
-        let seen = match adopted {
+        let (seen, how) = match adopted {
             Some((node, folder)) => {
                 let installed = self.known(&folder).unwrap_or_else(|| unknown(folder));
                 let pids: Vec<i32> = node.mains().iter().map(|main| main.id().pid).collect();
@@ -151,22 +153,32 @@ impl Shell {
                     tracing::error!(%error, "the node cannot be watched");
                 }
                 self.node = Some(node);
-                Seen::Adopted(LaunchKey { installed, generation: if same { 0 } else { u64::MAX } })
+                let key = LaunchKey { installed, generation: if same { 0 } else { u64::MAX } };
+                (Seen::Adopted(key), Beginning::TookOver)
             }
             None => {
                 left.extend(roll.mains.iter().map(|main| main.process));
                 left.retain(|process| process.is_alive());
                 if left.is_empty() {
-                    return;
+                    return Beginning::Started;
                 }
                 let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
                 tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
                 self.group = Some(Group::of(left, kin.clone()));
-                Seen::Stragglers
+                (Seen::Stragglers, Beginning::Cleared)
             }
         };
         if let Some(report) = self.supervisor.observe(clock::now().monotonic, seen) {
             self.waiting.push_back(Event::Node(report));
+        }
+        how
+    }
+
+    /// For `omnivisor history`; nothing depends on it, so that a full disk is no reason not to begin.
+    fn note_beginning(&mut self, how: Beginning) {
+        let (at, version) = (clock::now().wall, env!("CARGO_PKG_VERSION").to_owned());
+        if let Err(error) = self.record(&[Record::Began { at, version, how }]) {
+            tracing::warn!(%error, "that a supervisor has begun cannot be recorded");
         }
     }
 }

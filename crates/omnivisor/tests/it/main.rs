@@ -18,6 +18,7 @@ mod github;
 mod grandchildren;
 mod guide;
 mod guides;
+mod history;
 mod never_lost;
 mod never_two;
 mod nymvisor_fixtures;
