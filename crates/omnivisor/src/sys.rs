@@ -116,6 +116,38 @@ fn set_of(signals: &[i32]) -> libc::sigset_t {
     set
 }
 
+/// Lets what `command` executes inherit these descriptors, which have to stay open until then.
+pub fn pass_on(command: &mut Command, descriptors: Vec<RawFd>) {
+    let inherit = move || {
+        for descriptor in &descriptors {
+            // SAFETY: it takes a number and changes a flag; a number that is no descriptor is refused.
+            if unsafe { libc::fcntl(*descriptor, libc::F_SETFD, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec one async-signal-safe call is made; nothing is allocated, and errors carry a number only.
+    unsafe { command.pre_exec(inherit) };
+}
+
+/// Takes a descriptor that this process was started with, which its children do not inherit from now on. None if it is not
+/// there, or one of the three that everybody has. To be called at the very start, and once for each: nobody else may own it.
+pub fn inherited(descriptor: RawFd) -> Option<OwnedFd> {
+    // SAFETY: it takes a number and changes a flag; a number that is no descriptor is refused.
+    if descriptor < 3 || unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and was opened before this process began: nothing in it owns it yet.
+    Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Takes a variable out of the environment. To be called before there is any other thread.
+pub fn remove_variable(name: &str) {
+    // SAFETY: no other thread can read the environment meanwhile, as there is none.
+    unsafe { std::env::remove_var(name) };
+}
+
 /// A descriptor whose readability can be awaited.
 pub fn awaitable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the AsyncFd owns the descriptor, so it stays open for as long as it is registered.

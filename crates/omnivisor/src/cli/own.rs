@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::installation::{Installation, Which};
-use super::{Outcome, Trouble, adopt, env_file, history, output};
+use super::{Outcome, Trouble, adopt, env_file, history, output, reexec};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
 use crate::shell::end_orphan;
@@ -39,6 +39,11 @@ pub(super) enum Own {
     Hold(Which),
     /// Go on with automatic upgrades, and with an undo that was stuck
     Resume(Which),
+    Reexec(reexec::Reexec),
+    #[command(hide = true)]
+    CheckReplacement(reexec::Check),
+    #[command(hide = true)]
+    GuardReplacement(reexec::Guard),
     /// Switch to an announced release now, although it waits for a person
     Upgrade {
         /// The upgrade's name
@@ -52,6 +57,9 @@ pub(super) fn run(own: &Own) -> Outcome {
     let (which, command) = match own {
         Own::Adopt(verb) => return adopt::run(verb),
         Own::History(verb) => return history::run(verb),
+        Own::CheckReplacement(verb) => return reexec::check(verb),
+        Own::GuardReplacement(verb) => return reexec::guard(verb),
+        Own::Reexec(verb) => (&verb.which, verb.command()?),
         Own::Status { which, .. } => (which, Command::Status),
         Own::Stop { which, config_env_file } => {
             if let Some(file) = config_env_file {
@@ -80,7 +88,8 @@ pub(super) fn run(own: &Own) -> Outcome {
     match own {
         Own::Status { json: true, .. } => output::result(&value.to_string()),
         Own::Status { .. } => output::result(&describe(&value)),
-        Own::Adopt(_) | Own::History(_) => {}
+        Own::Adopt(_) | Own::History(_) | Own::CheckReplacement(_) | Own::GuardReplacement(_) => {}
+        Own::Reexec(_) => return reexec::followed(&instance, &value),
         Own::Stop { .. } => output::result(&format!("{} is stopping", instance.id)),
         Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),
         Own::Resume(_) => output::result(&format!("{} goes on", instance.id)),
@@ -176,7 +185,12 @@ fn describe(status: &Value) -> String {
         Some(other) => other.to_string(),
     };
     let mut lines = vec![
-        format!("instance    {} (supervisor: process {})", text("/instance"), text("/supervisor")),
+        format!(
+            "instance    {} (supervisor: process {}, omnivisor {})",
+            text("/instance"),
+            text("/supervisor"),
+            text("/supervisorVersion")
+        ),
         format!("node        {}", node(&status["node"])),
         format!("release     {} ({})", text("/active/version"), text("/active/name")),
     ];

@@ -257,6 +257,8 @@ impl Shell {
         json!({
             "instance": self.dialect.instance(),
             "supervisor": std::process::id(),
+            "supervisorVersion": env!("CARGO_PKG_VERSION"),
+            "replacement": self.replacement.as_ref().map(super::replace::Replacement::shown),
             "node": {
                 "state": state,
                 "why": self.why_down.as_ref().filter(|_| state != "running"),

@@ -25,6 +25,7 @@ mod nymvisor_fixtures;
 mod peer_defects;
 #[cfg(debug_assertions)]
 mod power_cut;
+mod reexec;
 mod releases;
 mod run_to_its_end;
 mod scripts;
