@@ -13,7 +13,7 @@ use crate::release::{Installed, Release};
 use crate::schedule::Announcement;
 use crate::time::Timestamp;
 
-pub use self::record::{Adoption, CancelReason, Record, Summary};
+pub use self::record::{Adoption, Beginning, CancelReason, Record, Summary};
 
 /// How often an undo is tried before a person is called.
 pub const UNDO_ATTEMPTS: u32 = 3;
@@ -170,6 +170,7 @@ impl Journal {
                 Idle
             }
             (_, _) if self.active.is_none() => return Err(self.refuse(record)),
+            (phase, Record::Began { .. }) => phase.clone(),
 
             (_, Record::TakenOver { installed, at }) => {
                 self.committed.insert(installed.release.clone());

@@ -11,7 +11,7 @@ mod world;
 use std::time::Duration;
 
 use omnivisor_core::formats::journal::{MAGIC, decode, encode};
-use omnivisor_core::journal::{Adoption, CancelReason, Journal, Record};
+use omnivisor_core::journal::{Adoption, Beginning, CancelReason, Journal, Record};
 use omnivisor_core::plan::{FailureKind, Step, Undo, UpgradePlan};
 use omnivisor_core::schedule::{Announcement, Asset, Origin, Source, Trigger};
 use world::{NEW, OLD, agreed, announce, at, installed, release};
@@ -20,6 +20,8 @@ use world::{NEW, OLD, agreed, announce, at, installed, release};
 const FIRST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/journal-1.bin");
 /// With what has come since.
 const SECOND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/journal-1b.bin");
+/// And then.
+const THIRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/journal-1c.bin");
 
 /// One life with every record that the first version knew.
 fn first_records() -> Vec<Record> {
@@ -31,6 +33,25 @@ fn first_records() -> Vec<Record> {
 
 /// And with every one there is.
 fn every_record() -> Vec<Record> {
+    let mut records = second_records();
+    records.pop();
+    let summary = Journal::replay(&records).unwrap();
+    for how in [
+        Beginning::Started,
+        Beginning::TookOver,
+        Beginning::Cleared,
+        Beginning::Replaced("0.1.0".to_owned()),
+        Beginning::Returned("0.2.0".to_owned()),
+    ] {
+        records.push(Record::Began { at: at(Duration::from_secs(1)), version: "0.1.0".to_owned(), how });
+    }
+    assert_eq!(Journal::replay(&records).unwrap(), summary, "who supervises changes nothing");
+    records.push(summary.summary().unwrap());
+    records
+}
+
+/// With those of the second.
+fn second_records() -> Vec<Record> {
     let mut records = records();
     let from = installed(&release(OLD, 0));
     let now = at(Duration::from_secs(1));
@@ -117,7 +138,7 @@ fn records() -> Vec<Record> {
 
 #[test]
 fn a_journal_of_version_1_is_read_and_written_as_ever() {
-    for (path, records) in [(FIRST, first_records()), (SECOND, every_record())] {
+    for (path, records) in [(FIRST, first_records()), (SECOND, second_records()), (THIRD, every_record())] {
         let mut bytes = MAGIC.to_vec();
         records.iter().for_each(|record| bytes.extend(encode(std::slice::from_ref(record))));
         // For a fixture that is new; one that was released is never written again.

@@ -24,9 +24,10 @@ const CORE: &[(&str, &[&str])] = &[
 
 /// What each module of the shell may use.
 const SHELL: &[(&str, &[&str])] = &[
-    ("cli", &["clock", "control", "demo", "effects", "exit", "settings", "shell", "store"]),
-    ("demo", &["clock", "control", "effects"]),
-    ("shell", &["checkpoint", "clock", "control", "effects", "exit", "store"]),
+    ("cli", &["checkpoint", "clock", "control", "demo", "effects", "exit", "handover", "settings", "shell", "store"]),
+    ("demo", &["clock", "control", "effects", "sys"]),
+    ("shell", &["checkpoint", "clock", "control", "effects", "exit", "handover", "store", "sys"]),
+    ("handover", &["checkpoint", "effects", "store", "sys"]),
     ("effects", &["checkpoint", "clock", "store", "sys"]),
     ("control", &["store"]),
     ("store", &["checkpoint"]),

@@ -5,6 +5,7 @@
 //! | `OMNIVISOR_CHECKPOINT=name` (or `name:3`: when it is reached for the third time) | where; `*` is every call that changes a disk |
 //! | `OMNIVISOR_FAULT` | `KILL`, the default: SIGKILL. `ENOSPC`, `EIO` or `EACCES`: the call that is about to be made fails with it; with a `*` behind it, so does every later call that changes a disk |
 //! | `OMNIVISOR_CHECKPOINTS_REACHED=file` | each name that is reached is written there, a line each |
+//! | `OMNIVISOR_MISBEHAVE=name:how` | at `replacement` (an image that is to take over) or `check` (one that is asked whether it could): `hang`, `panic`, `exit`, `abort` |
 //!
 //! The points are those of [`reach`], and every call of [`store::disk`](crate::store::disk), by the name that it has there. Debug builds only: a
 //! release cannot be told to die.
@@ -30,6 +31,14 @@ pub fn pass(name: &str) -> io::Result<()> {
     }
 }
 
+/// Goes wrong at the point called `name`, if a test wants it: never in a release.
+pub fn misbehave(name: &str) {
+    #[cfg(debug_assertions)]
+    armed::misbehave(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::fs::{File, OpenOptions};
@@ -49,6 +58,20 @@ mod armed {
         lasts: bool,
         reached: AtomicUsize,
         failing: AtomicBool,
+    }
+
+    #[allow(clippy::panic, clippy::exit, reason = "that is what is asked for")]
+    pub(super) fn misbehave(name: &str) {
+        let wanted = std::env::var("OMNIVISOR_MISBEHAVE").unwrap_or_default();
+        match wanted.split_once(':') {
+            Some((at, "hang")) if at == name => loop {
+                std::thread::park();
+            },
+            Some((at, "panic")) if at == name => panic!("as a test wants it"),
+            Some((at, "exit")) if at == name => std::process::exit(1),
+            Some((at, "abort")) if at == name => std::process::abort(),
+            _ => {}
+        }
     }
 
     pub(super) fn pass(name: &str, may_fail: bool) -> io::Result<()> {

@@ -7,6 +7,7 @@ mod adopt;
 mod build_info;
 mod demo;
 mod env_file;
+mod history;
 mod installation;
 mod log;
 mod nym;
@@ -15,6 +16,7 @@ mod nym_init;
 mod nym_run;
 mod output;
 mod own;
+mod reexec;
 mod supervise;
 mod vega;
 mod vega_init;
@@ -27,6 +29,7 @@ use clap::{Parser, Subcommand};
 
 use crate::demo::sample;
 use crate::exit::Exit;
+use crate::handover;
 
 /// What went wrong, for `main` to print: once, with all its causes, and what to do where there is something to do.
 #[derive(Debug)]
@@ -82,30 +85,58 @@ enum Verb {
     Own(own::Own),
 }
 
+/// What a command line says, in the dialect that it is in.
+enum Spoken {
+    Nym(nym::Nymvisor),
+    Vega(vega::VegaVisor),
+    Omnivisor(Verb),
+}
+
+impl Spoken {
+    fn parse(arguments: &[OsString]) -> Result<Self, Trouble> {
+        match called(arguments) {
+            "nymvisor" => nym::Nymvisor::try_parse_from(arguments).map(Self::Nym),
+            "vegavisor" | "visor" => vega::VegaVisor::try_parse_from(arguments).map(Self::Vega),
+            _ => Omnivisor::try_parse_from(arguments).map(|parsed| match parsed.verb {
+                Verb::Nym(nymvisor) => Self::Nym(nymvisor),
+                Verb::Vega(visor) => Self::Vega(visor),
+                verb => Self::Omnivisor(verb),
+            }),
+        }
+        .map_err(usage)
+    }
+
+    fn run(self) -> Outcome {
+        match self {
+            Self::Nym(nymvisor) | Self::Omnivisor(Verb::Nym(nymvisor)) => nym::run(nymvisor),
+            Self::Vega(visor) | Self::Omnivisor(Verb::Vega(visor)) => vega::run(&visor),
+            Self::Omnivisor(Verb::Demo) => demo::demo(),
+            Self::Omnivisor(Verb::Own(own)) => own::run(&own),
+        }
+    }
+}
+
+/// What the program is called by.
+fn called(arguments: &[OsString]) -> &str {
+    arguments.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default()
+}
+
 /// Runs the command line; prints what went wrong.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let called = arguments.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
+    handover::receive();
     // A release of the demo's node is this executable, too.
-    let sample = if called == sample::NAME { sample::Sample::own() } else { None };
-    let outcome = if let Some(sample) = sample {
-        demo::node(&sample, &arguments)
-    } else if called == "nymvisor" {
-        nym::Nymvisor::try_parse_from(&arguments).map_err(usage).and_then(nym::run)
-    } else if called == "vegavisor" || called == "visor" {
-        vega::VegaVisor::try_parse_from(&arguments).map_err(usage).and_then(vega::run)
-    } else {
-        Omnivisor::try_parse_from(&arguments).map_err(usage).and_then(|parsed| match parsed.verb {
-            Verb::Demo => demo::demo(),
-            Verb::Nym(nymvisor) => nym::run(nymvisor),
-            Verb::Vega(visor) => vega::run(visor),
-            Verb::Own(own) => own::run(&own),
-        })
+    let sample = if called(&arguments) == sample::NAME { sample::Sample::own() } else { None };
+    let outcome = match sample {
+        Some(sample) => demo::node(&sample, &arguments),
+        None => Spoken::parse(&arguments).and_then(Spoken::run),
     };
     log::end();
     match outcome {
         Ok(exit) => exit,
         Err(trouble) => {
+            // If this image was to take over, the one before it goes on.
+            handover::go_back(&trouble.to_string());
             output::trouble(&trouble.error, trouble.hint.as_deref());
             trouble.exit
         }

@@ -26,6 +26,9 @@ const LONGEST: u64 = 64 * 1024;
 /// Somebody who connects and says nothing is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// An order may take a while: what a supervisor is to be replaced by is asked first, for ten seconds, and then what runs now.
+const WORK: Duration = Duration::from_secs(30);
+
 /// Who has asked something at the end of a run is answered within this.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,12 @@ pub enum Command {
     Upgrade {
         /// Its name.
         name: String,
+    },
+    /// Let another executable take the supervisor's place, while the node runs on.
+    Reexec {
+        /// Its absolute path; none is where this one was started from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with: Option<PathBuf>,
     },
 }
 
@@ -118,7 +127,7 @@ impl Server {
                     Ok((stream, _)) => {
                         let (commands, open) = (commands.clone(), open.clone());
                         tokio::spawn(async move {
-                            let _ = tokio::time::timeout(PATIENCE, serve(stream, commands)).await;
+                            let _ = serve(stream, commands).await;
                             drop(open);
                         });
                     }
@@ -136,6 +145,12 @@ impl Server {
         self.remove_files();
         self.accepting.abort();
         let _ = tokio::time::timeout(LAST_ANSWERS, self.answered.recv()).await;
+    }
+
+    /// The same; but the files stay, for another image of this supervisor, which replaces them.
+    pub async fn hand_over(mut self) {
+        self.files.clear();
+        self.close().await;
     }
 
     fn remove_files(&mut self) {
@@ -165,7 +180,7 @@ fn free_name(folder: &Path, id: &str, state: &Path) -> String {
 async fn serve(mut stream: UnixStream, commands: mpsc::Sender<Asked>) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
     let mut line = String::new();
-    tokio::io::BufReader::new(reader.take(LONGEST)).read_line(&mut line).await?;
+    tokio::time::timeout(PATIENCE, tokio::io::BufReader::new(reader.take(LONGEST)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Request>(&line) {
         Err(error) => Err(format!("this is no request: {error}")),
         Ok(request) if request.version != 1 => Err(format!("version {} is not spoken here, 1 is", request.version)),
@@ -174,7 +189,10 @@ async fn serve(mut stream: UnixStream, commands: mpsc::Sender<Asked>) -> io::Res
             let asked = Asked { command: request.command, answer };
             let gone = || Err("the supervisor is ending".to_owned());
             match commands.send(asked).await {
-                Ok(()) => answered.await.unwrap_or_else(|_| gone()),
+                Ok(()) => match tokio::time::timeout(WORK, answered).await {
+                    Ok(answer) => answer.unwrap_or_else(|_| gone()),
+                    Err(_) => Err("it takes too long: see the log".to_owned()),
+                },
                 Err(_) => gone(),
             }
         }
@@ -183,7 +201,7 @@ async fn serve(mut stream: UnixStream, commands: mpsc::Sender<Asked>) -> io::Res
         Ok(value) => serde_json::json!({ "version": 1, "ok": value }),
         Err(error) => serde_json::json!({ "version": 1, "error": error }),
     };
-    writer.write_all(format!("{answer}\n").as_bytes()).await
+    tokio::time::timeout(PATIENCE, writer.write_all(format!("{answer}\n").as_bytes())).await?
 }
 
 /// The instances that run, by what their files say.
@@ -198,8 +216,9 @@ pub fn running(folder: &Path) -> Vec<Instance> {
 
 /// Asks a running supervisor. Blocks.
 pub fn ask(socket: &Path, command: Command) -> io::Result<Answer> {
+    let patience = if matches!(command, Command::Reexec { .. }) { WORK } else { PATIENCE };
     let mut stream = StdUnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = serde_json::to_string(&Request { version: 1, command })?;
     stream.write_all(format!("{request}\n").as_bytes())?;

@@ -7,6 +7,7 @@ pub mod control;
 pub mod demo;
 pub mod effects;
 pub mod exit;
+pub mod handover;
 pub mod settings;
 pub mod shell;
 pub mod store;

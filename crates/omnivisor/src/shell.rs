@@ -14,6 +14,7 @@ mod orphan;
 mod poll;
 mod present;
 mod reload;
+mod replace;
 mod report;
 mod signals;
 mod start;
@@ -43,6 +44,7 @@ use crate::effects::group::{Group, Kin};
 use crate::effects::process::{Launcher, Node};
 use crate::effects::watch::FileWatch;
 use crate::exit::Exit;
+use crate::handover::Leaving;
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Lock;
 use crate::store::small;
@@ -52,6 +54,7 @@ pub use claim::StartError;
 pub use gone::upstream_gone;
 pub use orphan::{Ended, end_orphan};
 pub use reload::{Reload, Reloaded};
+pub use replace::could_take_over;
 pub use signals::Signals;
 pub use start::Start;
 pub use survey::survey;
@@ -65,6 +68,14 @@ const LAST_MIRROR: Duration = Duration::from_secs(10);
 
 /// Between two looks for executables that a person is to place.
 const PLACED: Duration = Duration::from_secs(1);
+
+/// How a run is over.
+pub enum Finish {
+    /// The node and the supervisor have ended as they should.
+    Ended,
+    /// Another executable is to take this one's place; the node runs on.
+    Replaced(Box<Leaving>),
+}
 
 /// Both ends of what tasks report through.
 type Channel<T> = (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>);
@@ -117,7 +128,12 @@ pub struct Shell {
     /// Why the node ended last, or was not started, until one is up again.
     why_down: Option<String>,
     /// Held for life: nobody else supervises this instance, or its homes.
-    _locks: Vec<Lock>,
+    locks: Vec<Lock>,
+    checked: Channel<replace::Checked>,
+    /// What is to take this supervisor's place, and is being asked whether it could.
+    replacing: Option<replace::Replacing>,
+    /// How this image of the supervisor came to be, if not by a start.
+    replacement: Option<replace::Replacement>,
 }
 
 impl Shell {
@@ -126,7 +142,7 @@ impl Shell {
         mut self,
         mut signals: Signals,
         mut commands: mpsc::Receiver<Asked>,
-    ) -> Result<(), (Exit, String)> {
+    ) -> Result<Finish, (Exit, String)> {
         let (mut monotonic, mut wall) = match (Timer::monotonic(), Timer::wall()) {
             (Ok(monotonic), Ok(wall)) => (monotonic, wall),
             (Err(error), _) | (_, Err(error)) => {
@@ -145,7 +161,10 @@ impl Shell {
         loop {
             self.settle();
             if let Some(outcome) = self.ended() {
-                return self.end(outcome).await;
+                return self.end(outcome).await.map(|()| Finish::Ended);
+            }
+            if let Some(leaving) = self.leaving() {
+                return Ok(Finish::Replaced(Box::new(leaving)));
             }
             self.set_timers(&mut monotonic, &mut wall);
             tokio::select! {
@@ -158,6 +177,7 @@ impl Shell {
                         self.waiting.push_back(event);
                     }
                 }
+                Some(checked) = self.checked.1.recv() => self.checked(checked),
                 Some(asked) = commands.recv() => self.answer(asked),
                 Some((launch, news)) = self.news.1.recv() => self.hear(launch, news),
                 () = changed(&mut queue) => self.look_at_queue(),

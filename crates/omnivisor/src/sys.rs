@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "each block says why it is sound")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -26,6 +26,7 @@ pub struct Gate {
 pub fn hold_at_gate(command: &mut Command, gate: Gate) {
     let Gate { ready, go, go_sender, inherit } = gate;
     let wait = move || {
+        empty_mask()?;
         // SAFETY: the descriptor is this process's own copy of the parent's end, made by fork; nothing else uses it here.
         unsafe { rustix::io::close(go_sender) };
         for lock in &inherit {
@@ -44,8 +45,107 @@ pub fn hold_at_gate(command: &mut Command, gate: Gate) {
             }
         }
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are made: close, fcntl, getpid, write, read and _exit; nothing is allocated, no lock is taken, and errors carry a number only.
+    // SAFETY: between fork and exec only async-signal-safe calls are made: sigprocmask, close, fcntl, getpid, write, read and _exit; nothing is allocated, no lock is taken, and errors carry a number only.
     unsafe { command.pre_exec(wait) };
+}
+
+/// Gives what `command` executes an empty signal mask: a supervisor blocks what ends it, and a child would never hear that.
+pub fn unblock_signals(command: &mut Command) {
+    // SAFETY: between fork and exec one async-signal-safe call is made; nothing is allocated, and errors carry a number only.
+    unsafe { command.pre_exec(empty_mask) };
+}
+
+fn empty_mask() -> io::Result<()> {
+    let empty = set_of(&[]);
+    // SAFETY: the set is initialised, and the old one is not asked for.
+    match unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Blocks `signals` in this thread and in those that it makes from now on, so that they wait to be read; one that was
+/// ignored is not ignored any more.
+pub fn block_signals(signals: &[i32]) -> io::Result<()> {
+    let set = set_of(signals);
+    // SAFETY: the set is initialised, and the old one is not asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
+        0 => {}
+        error => return Err(io::Error::from_raw_os_error(error)),
+    }
+    for signal in signals {
+        // SAFETY: the default action has no code of ours that could run at the wrong time.
+        if unsafe { libc::signal(*signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// A descriptor from which these signals are read while they are blocked. Close-on-exec, not blocking.
+pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
+    let set = set_of(signals);
+    // SAFETY: the set is initialised; -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was just made, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The signal that is read next; none if none is waiting.
+pub fn read_signal(fd: &OwnedFd) -> Option<i32> {
+    let mut told = [0_u8; size_of::<libc::signalfd_siginfo>()];
+    match rustix::io::read(fd, &mut told) {
+        // Its first field is the signal's number.
+        Ok(length) if length == told.len() => Some(i32::from_ne_bytes([told[0], told[1], told[2], told[3]])),
+        _ => None,
+    }
+}
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: a set is plain numbers, of which zero is one; it is made empty before it is used.
+    let mut set = unsafe { std::mem::zeroed::<libc::sigset_t>() };
+    // SAFETY: the set is ours; a number that is no signal is refused, and changes nothing.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    for signal in signals {
+        // SAFETY: as above.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    set
+}
+
+/// Lets what `command` executes inherit these descriptors, which have to stay open until then.
+pub fn pass_on(command: &mut Command, descriptors: Vec<RawFd>) {
+    let inherit = move || {
+        for descriptor in &descriptors {
+            // SAFETY: it takes a number and changes a flag; a number that is no descriptor is refused.
+            if unsafe { libc::fcntl(*descriptor, libc::F_SETFD, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec one async-signal-safe call is made; nothing is allocated, and errors carry a number only.
+    unsafe { command.pre_exec(inherit) };
+}
+
+/// Takes a descriptor that this process was started with, which its children do not inherit from now on. None if it is not
+/// there, or one of the three that everybody has. To be called at the very start, and once for each: nobody else may own it.
+pub fn inherited(descriptor: RawFd) -> Option<OwnedFd> {
+    // SAFETY: it takes a number and changes a flag; a number that is no descriptor is refused.
+    if descriptor < 3 || unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and was opened before this process began: nothing in it owns it yet.
+    Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Takes a variable out of the environment. To be called before there is any other thread.
+pub fn remove_variable(name: &str) {
+    // SAFETY: no other thread can read the environment meanwhile, as there is none.
+    unsafe { std::env::remove_var(name) };
 }
 
 /// A descriptor whose readability can be awaited.

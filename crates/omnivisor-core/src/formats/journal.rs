@@ -70,11 +70,17 @@ pub enum DecodeError {
 /// What is appended together, as frames.
 pub fn encode(records: &[Record]) -> Vec<u8> {
     let frames = records.iter().enumerate().flat_map(|(place, record)| {
-        // A map with string keys and strings in it: there is nothing in it that JSON cannot say.
-        let payload = serde_json::to_vec(&RecordDto::from(record)).unwrap_or_default();
-        frame(0, VERSION, u16::try_from(place).unwrap_or(u16::MAX), &payload)
+        // Without it every other record means the same.
+        let flags = if matches!(record, Record::Began { .. }) { OPTIONAL } else { 0 };
+        frame(flags, VERSION, u16::try_from(place).unwrap_or(u16::MAX), &payload(record))
     });
     frames.collect()
+}
+
+/// One record as a JSON object.
+pub fn payload(record: &Record) -> Vec<u8> {
+    // A map with string keys and strings in it: there is nothing in it that JSON cannot say.
+    serde_json::to_vec(&RecordDto::from(record)).unwrap_or_default()
 }
 
 fn frame(flags: u8, version: u8, place: u16, payload: &[u8]) -> Vec<u8> {
@@ -128,7 +134,8 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     while let Some(frame) = whole(&bytes[decoded.end..]) {
         match read(&frame) {
             Ok(record) => decoded.records.push(record),
-            Err(Reading::Unknown(_)) if frame.flags & OPTIONAL != 0 => decoded.skipped += 1,
+            // Its sum is right, so it is as it was written: of a later version, if it is not understood.
+            Err(_) if frame.flags & OPTIONAL != 0 => decoded.skipped += 1,
             Err(Reading::Unknown(reason)) => return Err(DecodeError::TooNew { offset: decoded.end, reason }),
             Err(Reading::Wrong(reason)) => return Err(DecodeError::Unreadable { offset: decoded.end, reason }),
         }
@@ -216,9 +223,11 @@ mod tests {
 
     #[test]
     fn what_a_later_version_wrote_is_skipped_only_if_it_says_so() {
-        let optional = frame(OPTIONAL, VERSION, 0, br#"{"record":"weather","sky":"blue"}"#);
-        let decoded = decode(&journal(&[encode(&[Record::Held]), optional, encode(&[Record::Resumed])])).unwrap();
-        assert_eq!((decoded.records.len(), decoded.skipped), (2, 1));
+        for payload in [&br#"{"record":"weather","sky":"blue"}"#[..], br#"{"record":"began","how":"twice"}"#] {
+            let optional = frame(OPTIONAL, VERSION, 0, payload);
+            let decoded = decode(&journal(&[encode(&[Record::Held]), optional, encode(&[Record::Resumed])])).unwrap();
+            assert_eq!((decoded.records.len(), decoded.skipped), (2, 1));
+        }
         for required in [frame(0, VERSION, 0, br#"{"record":"weather"}"#), frame(0, VERSION + 1, 0, b"\x01\x02")] {
             let error = decode(&journal(&[required, encode(&[Record::Held])])).unwrap_err();
             assert!(matches!(error, DecodeError::TooNew { .. }), "{error}");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Adoption, Attempts, CancelReason, Record, Summary};
+use crate::journal::{Adoption, Attempts, Beginning, CancelReason, Record, Summary};
 use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
 use crate::release::{Digest, Identity, Installed, Release, ReleaseName, Version};
 use crate::schedule::{Announcement, Asset, Origin, Source, Trigger};
@@ -73,6 +73,13 @@ pub(super) enum RecordDto {
     Replaced {
         installed: InstalledDto,
         at: String,
+    },
+    Began {
+        at: String,
+        version: String,
+        how: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        from: String,
     },
     Summed(Box<SummaryDto>),
 }
@@ -173,7 +180,7 @@ impl AttemptsDto {
 }
 
 /// The names of [`RecordDto`]'s variants: what this version knows.
-pub(super) const KNOWN: [&str; 18] = [
+pub(super) const KNOWN: [&str; 19] = [
     "adopted",
     "planned",
     "started",
@@ -191,6 +198,7 @@ pub(super) const KNOWN: [&str; 18] = [
     "approved",
     "taken-over",
     "replaced",
+    "began",
     "summed",
 ];
 
@@ -428,6 +436,10 @@ impl From<&Record> for RecordDto {
             Record::Approved(release) => Self::Approved { release: release.into() },
             Record::TakenOver { installed, at } => Self::TakenOver { installed: installed.into(), at: at.to_string() },
             Record::Replaced { installed, at } => Self::Replaced { installed: installed.into(), at: at.to_string() },
+            Record::Began { at, version, how } => {
+                let (how, from) = how.parts();
+                Self::Began { at: at.to_string(), version: version.clone(), how: how.into(), from: from.into() }
+            }
             Record::Summed(summary) => Self::Summed(Box::new((&**summary).into())),
         }
     }
@@ -475,6 +487,10 @@ impl RecordDto {
             Self::Approved { release } => Record::Approved(release.read()?),
             Self::TakenOver { installed, at } => Record::TakenOver { installed: installed.read()?, at: time(&at)? },
             Self::Replaced { installed, at } => Record::Replaced { installed: installed.read()?, at: time(&at)? },
+            Self::Began { at, version, how, from } => {
+                let how = Beginning::parse(&how, from).ok_or_else(|| format!("unknown beginning {how:?}"))?;
+                Record::Began { at: time(&at)?, version, how }
+            }
             Self::Summed(summary) => Record::Summed(Box::new(summary.read()?)),
         })
     }

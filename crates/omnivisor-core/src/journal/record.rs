@@ -42,6 +42,46 @@ impl CancelReason {
     }
 }
 
+/// What a supervisor found when it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// No process of the node.
+    Started,
+    /// A live node, which goes on: it was not restarted.
+    TookOver,
+    /// Only what an earlier node had left behind.
+    Cleared,
+    /// Itself: it has taken the place of a supervisor of this version, in the same process, and the node goes on.
+    Replaced(String),
+    /// Itself: a supervisor of this version was to take its place, and failed. The node goes on.
+    Returned(String),
+}
+
+impl Beginning {
+    /// Its name, as files write it, and the version that it names, if it does.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Started => ("started", ""),
+            Self::TookOver => ("took-over", ""),
+            Self::Cleared => ("cleared", ""),
+            Self::Replaced(from) => ("replaced", from),
+            Self::Returned(from) => ("returned", from),
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str, from: String) -> Option<Self> {
+        Some(match name {
+            "started" => Self::Started,
+            "took-over" => Self::TookOver,
+            "cleared" => Self::Cleared,
+            "replaced" => Self::Replaced(from),
+            "returned" => Self::Returned(from),
+            _ => return None,
+        })
+    }
+}
+
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -114,6 +154,15 @@ pub enum Record {
         installed: Installed,
         /// When that was found.
         at: Timestamp,
+    },
+    /// A supervisor began to supervise, or went on in another's place. Changes nothing of what the journal amounts to.
+    Began {
+        /// When.
+        at: Timestamp,
+        /// The supervisor's own version.
+        version: String,
+        /// What it found.
+        how: Beginning,
     },
     /// Stands for every record before it: the first one of a journal that had become long.
     Summed(Box<Summary>),

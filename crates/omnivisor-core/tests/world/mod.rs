@@ -677,6 +677,7 @@ pub fn brief(record: &Record) -> String {
         Record::Approved(release) => format!("Approved {}", release.version),
         Record::TakenOver { installed, .. } => format!("TakenOver {}", installed.release.version),
         Record::Replaced { installed, .. } => format!("Replaced {}", installed.release.version),
+        Record::Began { how, .. } => format!("Began: {}", how.parts().0),
         Record::Summed(_) => "Summed".to_owned(),
         Record::RolledBack | Record::Held | Record::Resumed => format!("{record:?}"),
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::Outcome;
 use super::output::{self, Screen};
+use super::{Outcome, supervise};
 use crate::demo::{self, sample};
 use crate::exit::Exit;
 use crate::shell::Signals;
@@ -15,6 +15,7 @@ use crate::shell::Signals;
 const LINGER: Duration = Duration::from_secs(1);
 
 pub(super) fn demo() -> Outcome {
+    supervise::hold_signals()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
     let screen = Screen::new();
     let outcome = runtime.block_on(async {

@@ -15,7 +15,7 @@ use omnivisor_core::dialect::nym::{self, Nym};
 use super::{Outcome, Trouble, build_info, env_file, log, nym_add_upgrade, nym_init, nym_run, output};
 use crate::exit::Exit;
 use crate::settings::Settings;
-use crate::shell::upstream_gone;
+use crate::shell::{Start, upstream_gone};
 
 /// Runs a Nym daemon and upgrades it: a drop-in for Nymvisor.
 #[derive(Parser)]
@@ -102,6 +102,18 @@ pub(super) fn run(nymvisor: Nymvisor) -> Outcome {
             Ok(Exit::Success)
         }
     }
+}
+
+/// What a run would begin with.
+pub(super) fn start(nymvisor: Nymvisor) -> Result<Start, Trouble> {
+    if let Some(file) = &nymvisor.config_env_file {
+        env_file::apply(file)?;
+    }
+    let NymCommand::Run(run) = nymvisor.command else { return Err(anyhow!("this is no run").into()) };
+    let loaded = Loaded::find()?;
+    let settings = loaded.settings()?;
+    let dialect = loaded.dialect(&settings, run.daemon_args);
+    nym_run::start(&loaded, &settings, dialect)
 }
 
 /// The home that everything of Nymvisor is below.

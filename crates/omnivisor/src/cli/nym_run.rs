@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use omnivisor_core::agent::{Policy, Rollback};
+use omnivisor_core::dialect::nym::Nym;
 use omnivisor_core::dialect::nym::config::Config;
 use omnivisor_core::dialect::{Dialect, Launch as _};
 use omnivisor_core::journal::Journal;
@@ -31,22 +32,30 @@ const RECHECKS: u32 = 3;
 pub(super) struct Run {
     /// What the daemon is run with
     #[arg(trailing_var_arg = true)]
-    daemon_args: Vec<OsString>,
+    pub(super) daemon_args: Vec<OsString>,
 }
 
 pub(super) fn run(run: Run) -> Outcome {
     let loaded = Loaded::find()?;
     let settings = loaded.settings()?;
     let dialect = loaded.dialect(&settings, run.daemon_args);
+    if dialect.is_long_running() {
+        supervise::hold_signals()?;
+    }
     loaded.log(!dialect.is_long_running());
     if !dialect.is_long_running() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot begin to work")?;
         return runtime.block_on(short_command(&dialect));
     }
+    supervise::run(start(&loaded, &settings, dialect)?)
+}
+
+/// What a run begins with.
+pub(super) fn start(loaded: &Loaded, settings: &Settings, dialect: Nym) -> Result<Start, Trouble> {
     let config = &loaded.config;
-    let start = Start {
-        policy: policy(&settings, &dialect, config),
+    Ok(Start {
+        policy: policy(settings, &dialect, config),
         restarts: RestartPolicy {
             on_failure: config.restart_on_failure,
             delay: config.failure_restart_delay,
@@ -60,8 +69,7 @@ pub(super) fn run(run: Run) -> Outcome {
         github: settings.github(|name| env::var_os(name))?,
         reload: None,
         dialect: Arc::new(dialect),
-    };
-    supervise::run(start)
+    })
 }
 
 pub(super) fn policy(settings: &Settings, dialect: &impl Dialect, config: &Config) -> Policy {
@@ -79,7 +87,7 @@ pub(super) fn policy(settings: &Settings, dialect: &impl Dialect, config: &Confi
 }
 
 /// Executes the active release's executable in our place: no lock, no poll, no upgrade, its own exit code.
-async fn short_command(dialect: &omnivisor_core::dialect::nym::Nym) -> Outcome {
+async fn short_command(dialect: &Nym) -> Outcome {
     let installed = match active(dialect) {
         Some(installed) => installed,
         None => adopt_installation(dialect, None).await?,

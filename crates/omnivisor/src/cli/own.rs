@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::installation::{Installation, Which};
-use super::{Outcome, Trouble, adopt, env_file, output};
+use super::{Outcome, Trouble, adopt, env_file, history, output, reexec};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
 use crate::shell::end_orphan;
@@ -26,6 +26,7 @@ pub(super) enum Own {
         #[arg(long)]
         json: bool,
     },
+    History(history::History),
     /// Stop the node, and end its supervisor; or what a supervisor that was killed has left
     Stop {
         #[command(flatten)]
@@ -38,6 +39,11 @@ pub(super) enum Own {
     Hold(Which),
     /// Go on with automatic upgrades, and with an undo that was stuck
     Resume(Which),
+    Reexec(reexec::Reexec),
+    #[command(hide = true)]
+    CheckReplacement(reexec::Check),
+    #[command(hide = true)]
+    GuardReplacement(reexec::Guard),
     /// Switch to an announced release now, although it waits for a person
     Upgrade {
         /// The upgrade's name
@@ -50,6 +56,10 @@ pub(super) enum Own {
 pub(super) fn run(own: &Own) -> Outcome {
     let (which, command) = match own {
         Own::Adopt(verb) => return adopt::run(verb),
+        Own::History(verb) => return history::run(verb),
+        Own::CheckReplacement(verb) => return reexec::check(verb),
+        Own::GuardReplacement(verb) => return reexec::guard(verb),
+        Own::Reexec(verb) => (&verb.which, verb.command()?),
         Own::Status { which, .. } => (which, Command::Status),
         Own::Stop { which, config_env_file } => {
             if let Some(file) = config_env_file {
@@ -78,7 +88,8 @@ pub(super) fn run(own: &Own) -> Outcome {
     match own {
         Own::Status { json: true, .. } => output::result(&value.to_string()),
         Own::Status { .. } => output::result(&describe(&value)),
-        Own::Adopt(_) => {}
+        Own::Adopt(_) | Own::History(_) | Own::CheckReplacement(_) | Own::GuardReplacement(_) => {}
+        Own::Reexec(_) => return reexec::followed(&instance, &value),
         Own::Stop { .. } => output::result(&format!("{} is stopping", instance.id)),
         Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),
         Own::Resume(_) => output::result(&format!("{} goes on", instance.id)),
@@ -98,13 +109,14 @@ pub(super) fn run(own: &Own) -> Outcome {
 }
 
 /// Why no running instance could be chosen.
-struct Missing {
-    error: anyhow::Error,
+pub(super) struct Missing {
+    pub(super) error: anyhow::Error,
     /// Whether that is because there are several.
-    several: bool,
+    pub(super) several: bool,
 }
 
-fn find(which: &Which) -> Result<Instance, Missing> {
+/// The running instance that is meant.
+pub(super) fn find(which: &Which) -> Result<Instance, Missing> {
     let Some(folder) = control::runtime_folder(|name| env::var_os(name)) else {
         let error = anyhow!("there is no folder for running instances: set XDG_RUNTIME_DIR or OMNIVISOR_RUNTIME_DIR");
         return Err(Missing { error, several: false });
@@ -173,7 +185,12 @@ fn describe(status: &Value) -> String {
         Some(other) => other.to_string(),
     };
     let mut lines = vec![
-        format!("instance    {} (supervisor: process {})", text("/instance"), text("/supervisor")),
+        format!(
+            "instance    {} (supervisor: process {}, omnivisor {})",
+            text("/instance"),
+            text("/supervisor"),
+            text("/supervisorVersion")
+        ),
         format!("node        {}", node(&status["node"])),
         format!("release     {} ({})", text("/active/version"), text("/active/name")),
     ];

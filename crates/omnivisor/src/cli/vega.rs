@@ -18,7 +18,7 @@ use super::{Outcome, Trouble, build_info, output, vega_init, vega_run};
 use crate::effects::github::Token;
 use crate::exit::Exit;
 use crate::settings::Settings;
-use crate::shell::Reloaded;
+use crate::shell::{Reloaded, Start};
 use crate::store::small;
 
 /// How long a new release has to run, and to have answered: its first blocks are behind it then.
@@ -66,16 +66,26 @@ enum VersionFormat {
     Json,
 }
 
-pub(super) fn run(visor: VegaVisor) -> Outcome {
-    let home = || -> Result<PathBuf, Trouble> {
-        let home = visor.home.home.as_deref().ok_or_else(|| {
+impl Home {
+    fn find(&self) -> Result<PathBuf, Trouble> {
+        let home = self.home.as_deref().ok_or_else(|| {
             Trouble::new(Exit::Usage, anyhow!("the home is not known")).hint("say it with --home <path>")
         })?;
         Ok(std::path::absolute(home).with_context(|| format!("cannot find the home {}", home.display()))?)
-    };
-    match visor.command {
-        VegaCommand::Init(ref init) => vega_init::init(init, &home()?),
-        VegaCommand::Run => vega_run::run(&home()?),
+    }
+}
+
+/// What a run would begin with.
+pub(super) fn start(visor: &VegaVisor) -> Result<Start, Trouble> {
+    let VegaCommand::Run = visor.command else { return Err(anyhow!("this is no run").into()) };
+    let home = visor.home.find()?;
+    Ok(vega_run::start(&home, Loaded::read(&home)?)?.0)
+}
+
+pub(super) fn run(visor: &VegaVisor) -> Outcome {
+    match &visor.command {
+        VegaCommand::Init(init) => vega_init::init(init, &visor.home.find()?),
+        VegaCommand::Run => vega_run::run(&visor.home.find()?),
         VegaCommand::Version { output } => {
             let (version, hash) = (env!("CARGO_PKG_VERSION"), build_info::commit());
             output::result(&match output {

@@ -11,14 +11,22 @@ use crate::shell::{Reload, Start};
 use crate::store::small;
 
 pub(super) fn run(home: &Path) -> Outcome {
+    supervise::hold_signals()?;
     let loaded = Loaded::read(home)?;
     log::begin(log::Stream::Stdout, false);
+    let (start, warnings) = start(home, loaded)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    tracing::info!(home = %home.display(), instance = start.dialect.instance(), "begins");
+    supervise::run(start)
+}
+
+/// What a run begins with, and what an operator should know of it.
+pub(super) fn start(home: &Path, loaded: Loaded) -> Result<(Start, Vec<String>), Trouble> {
     let settings = loaded.settings.clone();
     if let Some((path, why)) = loaded.dialect().unfilled(&|path| small::read(path).ok()) {
         return Err(Trouble::from(anyhow!("nothing can be run yet: {}: {why}", path.display())));
     }
     let reloaded = loaded.reloaded();
-    reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let again = home.to_owned();
     let start = Start {
         policy: reloaded.policy,
@@ -36,6 +44,5 @@ pub(super) fn run(home: &Path) -> Outcome {
         }),
         dialect: reloaded.dialect,
     };
-    tracing::info!(home = %home.display(), instance = start.dialect.instance(), "begins");
-    supervise::run(start)
+    Ok((start, reloaded.warnings))
 }

@@ -22,6 +22,7 @@ use super::FOLDER;
 use crate::effects::group;
 use crate::effects::process::{ProcessId, all_pids};
 use crate::effects::space;
+use crate::sys;
 
 /// What the folders of demos are called.
 const PREFIX: &str = "omnivisor-demo-";
@@ -109,6 +110,7 @@ impl Stage {
         command.env("HOME", self.path.join("home")).env("NYM_HOME_DIR", &self.path);
         // A group of its own: a Ctrl-C is for the demo, which knows in which order things end.
         command.process_group(0).kill_on_drop(true);
+        sys::unblock_signals(command.as_std_mut());
         command
     }
 

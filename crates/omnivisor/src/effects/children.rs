@@ -45,7 +45,9 @@ fn waited_for() -> MutexGuard<'static, Vec<(ProcessId, Role)>> {
 /// Makes this process the parent of every orphan below it, and from then on reaps those that nobody waits for. False if not all
 /// that comes to us is the node's: as the first process of a container, or with children from before, which may leave
 /// something, too; or if the kernel does not list children. Then nothing is told by its being our child.
-pub fn take_orphans() -> io::Result<bool> {
+///
+/// `already` says that an earlier image of this process did so: then those that nobody waits for have come to us since.
+pub fn take_orphans(already: bool) -> io::Result<bool> {
     let mut ended = signal(SignalKind::child())?;
     tokio::spawn(async move {
         while ended.recv().await.is_some() {
@@ -58,12 +60,24 @@ pub fn take_orphans() -> io::Result<bool> {
         let waited_for = waited_for();
         of("self").iter().any(|pid| !waited_for.iter().any(|(process, _)| process.pid == *pid))
     };
-    if own == 1 || strangers || !listed {
+    if own == 1 || (strangers && !already) || !listed {
         return Ok(false);
     }
     set_child_subreaper(Pid::from_raw(own.cast_signed()))?;
     ORPHANS_ARE_OURS.store(true, Ordering::Relaxed);
     Ok(true)
+}
+
+/// Whether what comes to us is the node's, and so are children that nobody waits for.
+pub fn are_orphans_ours() -> bool {
+    ORPHANS_ARE_OURS.load(Ordering::Relaxed)
+}
+
+/// A child that an earlier image of this process has started, and that is waited for.
+pub fn inherit(pid: i32, role: Role) {
+    if let Some(stat) = Stat::of(pid) {
+        waited_for().push((ProcessId { pid, start_time: stat.start_time }, role));
+    }
 }
 
 /// Starts a child that the caller waits for. `pid` is told what `start` has returned.

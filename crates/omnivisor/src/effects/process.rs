@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use omnivisor_core::dialect::CommandSpec;
@@ -182,6 +182,18 @@ impl Main {
         Ok(Self { name, id, pidfd: open_pidfd(id)?, ours: false })
     }
 
+    /// Takes over a child of this very process, which an earlier image of it has started; it may have ended.
+    pub fn inherit(name: &'static str, id: ProcessId) -> io::Result<Self> {
+        let gone = || io::Error::other(format!("no child of this supervisor is the {name} (process {})", id.pid));
+        let stat = Stat::of(id.pid).ok_or_else(gone)?;
+        if stat.start_time != id.start_time || stat.parent != std::process::id().cast_signed() {
+            return Err(gone());
+        }
+        // Nobody but its parent can reap it, so its number stays its own.
+        let pidfd = pidfd_open(id.raw().ok_or_else(gone)?, PidfdFlags::empty())?;
+        Ok(Self { name, id, pidfd, ours: true })
+    }
+
     /// What people call it.
     pub fn name(&self) -> &'static str {
         self.name
@@ -190,6 +202,11 @@ impl Main {
     /// Which process it is.
     pub fn id(&self) -> ProcessId {
         self.id
+    }
+
+    /// Whether it is a child of this process, so that it can be known how it ends.
+    pub fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// Whether it leads a group: one that was started elsewhere may share its group with anything.
@@ -203,13 +220,20 @@ pub struct Node {
     mains: Vec<Main>,
     kin: Kin,
     left: Arc<AtomicUsize>,
+    /// Whether somebody else watches it from now on.
+    released: Arc<AtomicBool>,
 }
 
 impl Node {
     /// Of these, and of what else is known for theirs.
     pub fn new(mains: Vec<Main>, kin: Kin) -> Self {
         let left = Arc::new(AtomicUsize::new(mains.len()));
-        Self { mains, kin, left }
+        Self { mains, kin, left, released: Arc::default() }
+    }
+
+    /// How it ends is not asked for any more, and left to be found by whoever watches it next.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
     }
 
     /// Its main processes, in the order in which they were started; some may have ended.
@@ -244,9 +268,12 @@ impl Node {
         for main in &self.mains {
             let waited = sys::awaitable(main.pidfd.try_clone()?)?;
             let (ours, name, group) = (main.ours, main.name, self.group());
-            let (left, report) = (self.left.clone(), report.clone());
+            let (left, released, report) = (self.left.clone(), self.released.clone(), report.clone());
             tokio::spawn(async move {
                 let _ = waited.readable().await;
+                if released.load(Ordering::SeqCst) {
+                    return;
+                }
                 let exit = if ours { reap(waited.get_ref()) } else { Exit::Unknown };
                 if several {
                     tracing::info!("the {name} ended with {exit}");

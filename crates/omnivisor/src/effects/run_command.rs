@@ -13,6 +13,7 @@ use tokio::process::Command;
 use super::children::{self, Role};
 use super::github::Token;
 use super::process::MARK;
+use crate::sys;
 
 /// What a command may print: build information is half a kilobyte, a probe's answer a few.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
@@ -56,9 +57,31 @@ pub async fn run(
     timeout: Duration,
 ) -> Result<Vec<u8>, CommandError> {
     let mut command = Command::new(program);
-    command.args(arguments).envs(environment.iter().copied()).env(MARK, NOBODYS);
+    command.args(arguments);
+    run_prepared(command, environment, timeout).await
+}
+
+/// The same for a program that is called by another name than its path.
+pub async fn run_called(
+    name: &str,
+    program: &Path,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    timeout: Duration,
+) -> Result<Vec<u8>, CommandError> {
+    let mut command = Command::new(program);
+    command.arg0(name).args(arguments);
+    run_prepared(command, &[], timeout).await
+}
+
+async fn run_prepared(
+    mut command: Command,
+    environment: &[(&str, &OsStr)],
+    timeout: Duration,
+) -> Result<Vec<u8>, CommandError> {
+    command.envs(environment.iter().copied()).env(MARK, NOBODYS);
     command.env_remove(Token::VARIABLE); // nothing that is run here has any business with it
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    sys::unblock_signals(command.as_std_mut());
     let mut child = spawn(&mut command).await.map_err(CommandError::Start)?;
     let _group = KillGroup(child.id());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());

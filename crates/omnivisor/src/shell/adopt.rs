@@ -18,6 +18,7 @@ use super::report;
 use crate::clock;
 use crate::effects::{activate, digest, preflight};
 use crate::store::journal_file::{JournalFile, OpenError};
+use crate::store::lock::Inherited;
 use crate::store::{atomic, disk, journal_file, small};
 
 /// Everything that ever happened.
@@ -124,8 +125,8 @@ pub async fn adopt(
     shared: bool,
     allow_network_file_system: bool,
 ) -> Result<(), StartError> {
-    let _locks = claim(&**dialect, allow_network_file_system).await?;
-    let present = Present::find(&**dialect, shared)?;
+    let _locks = claim(&**dialect, allow_network_file_system, &mut Inherited::default()).await?;
+    let present = Present::find(&**dialect, shared, &mut Inherited::default())?;
     present.refuse_peer()?;
     let (_, records, degraded) = open_journal(dialect, present.roll.folder().cloned()).await?;
     if let Some(why) = degraded {

@@ -11,7 +11,7 @@ use super::present;
 use crate::clock;
 use crate::effects::process::ProcessId;
 use crate::effects::roll_call;
-use crate::store::lock::{self, Lock, LockError};
+use crate::store::lock::{self, Inherited, Lock, LockError};
 use crate::store::{disk, small};
 
 /// Held by the supervisor.
@@ -78,13 +78,18 @@ pub(super) fn state(what: String) -> impl FnOnce(io::Error) -> StartError {
 }
 
 /// Makes the state folder and takes every lock: nobody else supervises this instance, or its homes, until they are dropped.
-pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool) -> Result<Vec<Lock>, StartError> {
+/// Those that are inherited are taken from there.
+pub(super) async fn claim(
+    dialect: &dyn Dialect,
+    allow_network_file_system: bool,
+    inherited: &mut Inherited,
+) -> Result<Vec<Lock>, StartError> {
     let paths = dialect.paths();
     make_state_folder(&paths.state)?;
     if let Some(kind) = lock::unreliable_file_system(&paths.state).filter(|_| !allow_network_file_system) {
         return Err(StartError::FileSystem { path: paths.state.clone(), kind });
     }
-    let mut supervisor_lock = be_the_one(&paths.state.join(SUPERVISOR_LOCK)).await?;
+    let mut supervisor_lock = be_the_one(&paths.state.join(SUPERVISOR_LOCK), inherited).await?;
     let holder = format!("process {}\n", std::process::id());
     if let Err(error) = supervisor_lock.sign(&holder) {
         // It is held all the same; whoever finds it held will not know by whom.
@@ -94,7 +99,10 @@ pub(super) async fn claim(dialect: &dyn Dialect, allow_network_file_system: bool
         .map_err(state(format!("{} cannot be made", paths.beside.display())))?;
     let mut locks = vec![supervisor_lock];
     for home in homes(dialect) {
-        locks.push(lock_home(&home, dialect.instance()).await?);
+        locks.push(lock_home(&home, dialect.instance(), inherited).await?);
+        if inherited.has(&home.join(HOME_NODE_LOCK)) {
+            continue; // ours, with the node or without
+        }
         match lock_for_node(dialect, &home) {
             // Given back: nobody else starts a node here as long as the home is ours. What holds it is found by the roll-call; a
             // child of a killed supervisor that has not executed anything yet is about to end.
@@ -128,6 +136,12 @@ pub(super) enum NodeThere {
     Another(StartError),
 }
 
+/// The locks in homes that a node inherits, as far as they were inherited.
+pub(super) fn inherited_home_locks(dialect: &dyn Dialect, inherited: &mut Inherited) -> Vec<(PathBuf, Lock)> {
+    let homes = homes(dialect).into_iter();
+    homes.filter_map(|home| inherited.take(&home.join(HOME_NODE_LOCK)).map(|lock| (home, lock))).collect()
+}
+
 /// Takes the lock in a home that a node which is started on it inherits.
 pub(super) fn lock_for_node(dialect: &dyn Dialect, home: &Path) -> Result<Lock, NodeThere> {
     let path = home.join(HOME_NODE_LOCK);
@@ -155,7 +169,10 @@ pub(super) fn lock_for_node(dialect: &dyn Dialect, home: &Path) -> Result<Lock, 
 
 /// Takes the supervisor's lock. A holder that is dead has left it to a child that had not executed yet, and which ends as
 /// soon as it sees that: that is waited for.
-async fn be_the_one(path: &Path) -> Result<Lock, StartError> {
+async fn be_the_one(path: &Path, inherited: &mut Inherited) -> Result<Lock, StartError> {
+    if let Some(lock) = inherited.take(path) {
+        return Ok(lock);
+    }
     let end = clock::now().monotonic + ORPHANED_LOCK;
     loop {
         match Lock::try_take(path) {
@@ -175,8 +192,8 @@ async fn be_the_one(path: &Path) -> Result<Lock, StartError> {
 }
 
 /// Two instances of one home would run two nodes on the same keys.
-async fn lock_home(home: &Path, instance: &str) -> Result<Lock, StartError> {
-    let mut lock = be_the_one(&home.join(HOME_LOCK)).await.map_err(|error| match error {
+async fn lock_home(home: &Path, instance: &str, inherited: &mut Inherited) -> Result<Lock, StartError> {
+    let mut lock = be_the_one(&home.join(HOME_LOCK), inherited).await.map_err(|error| match error {
         StartError::AlreadyRunning(holder) => {
             StartError::AlreadyRunning(format!("{holder}, on the same home ({})", home.display()))
         }

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::effects::cgroup::Cgroup;
 use crate::effects::group::Group;
 use crate::effects::process::{Main, Node};
+use crate::store::lock::Inherited;
 
 /// What is left after the first time may have been started meanwhile; what is left after this often is started by somebody.
 const ROUNDS: usize = 5;
@@ -39,10 +40,10 @@ pub async fn end_orphan(
 ) -> Result<Option<Ended>, StartError> {
     // Where we never were, nothing is left behind.
     let _locks = match dialect.paths().state.exists() {
-        true => Some(claim(dialect, allow_network_file_system).await?),
+        true => Some(claim(dialect, allow_network_file_system, &mut Inherited::default()).await?),
         false => None,
     };
-    let present = Present::find(dialect, shared)?;
+    let present = Present::find(dialect, shared, &mut Inherited::default())?;
     present.refuse_peer()?;
     let (roll, kin) = (present.roll, present.kin);
     let mut ended = Ended { main: None, others: roll.stragglers.len(), killed: false };
@@ -69,7 +70,7 @@ pub async fn end_orphan(
         ended.killed |= supervisor.was_killed();
     }
     for _ in 0..ROUNDS {
-        let present = Present::find(dialect, shared)?;
+        let present = Present::find(dialect, shared, &mut Inherited::default())?;
         present.refuse_peer()?;
         let (roll, kin) = (present.roll, present.kin);
         let left: Vec<_> = roll.mains.iter().map(|main| main.process).chain(roll.stragglers).collect();

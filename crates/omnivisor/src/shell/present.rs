@@ -9,7 +9,7 @@ use crate::effects::activate;
 use crate::effects::cgroup::Cgroup;
 use crate::effects::group::Kin;
 use crate::effects::roll_call::{self, LaunchRecord, Peer, RollCall, Sought};
-use crate::store::lock::{self, Lock, LockError};
+use crate::store::lock::{self, Inherited, Lock, LockError};
 use crate::store::small;
 
 /// Held by the node.
@@ -32,12 +32,13 @@ pub(super) struct Present {
 impl Present {
     /// Looks. `shared` says whether other instances use the same release folders. Where there is no state folder yet, none is
     /// made.
-    pub(super) fn find(dialect: &dyn Dialect, shared: bool) -> Result<Self, StartError> {
+    pub(super) fn find(dialect: &dyn Dialect, shared: bool, inherited: &mut Inherited) -> Result<Self, StartError> {
         let paths = dialect.paths();
         let launch = LaunchRecord::read(&paths.state.join(LAUNCH));
         let kin = kin(dialect, launch.as_ref());
         let lock_path = paths.state.join(NODE_LOCK);
-        let (node_lock, held) = match Lock::try_take(&lock_path) {
+        let taken = inherited.take(&lock_path).map_or_else(|| Lock::try_take(&lock_path), Ok);
+        let (node_lock, held) = match taken {
             Ok(lock) => (Some(lock), false),
             Err(LockError::Held { .. }) => (None, true),
             Err(_) if !paths.state.exists() => (None, false),

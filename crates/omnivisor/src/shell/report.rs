@@ -172,7 +172,7 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
                 release = %installed.release, digest = %installed.digest,
                 "the executable was replaced by hand; it says who it is, and is the active release's from now on"
             ),
-            Record::Summed(_) => {}
+            Record::Began { .. } | Record::Summed(_) => {}
         }
     }
 }
@@ -257,6 +257,8 @@ impl Shell {
         json!({
             "instance": self.dialect.instance(),
             "supervisor": std::process::id(),
+            "supervisorVersion": env!("CARGO_PKG_VERSION"),
+            "replacement": self.replacement.as_ref().map(super::replace::Replacement::shown),
             "node": {
                 "state": state,
                 "why": self.why_down.as_ref().filter(|_| state != "running"),

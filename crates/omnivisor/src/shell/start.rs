@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use omnivisor_core::agent::{Agent, Event, Policy};
 use omnivisor_core::dialect::{Dialect, Mirrored, StartReason};
+use omnivisor_core::journal::{Beginning, Record};
 use omnivisor_core::release::{Algorithm, Identity, Installed, Release, ReleaseName, Version};
 use omnivisor_core::supervisor::{LaunchKey, RestartPolicy, Seen, Supervisor};
 use tokio::sync::{mpsc, watch};
 
 use super::adopt::open_journal;
-use super::claim::{StartError, claim, state};
+use super::claim::{StartError, claim, inherited_home_locks, state};
 use super::poll::known;
 use super::present::Present;
 use super::reload::Reload;
+use super::replace::Replacement;
 use super::sweep::sweep;
 use super::{Shell, report};
 use crate::clock;
@@ -26,6 +28,8 @@ use crate::effects::github::GitHub;
 use crate::effects::group::{Group, Kin};
 use crate::effects::process::{Launcher, Main, Node};
 use crate::effects::roll_call::{LaunchRecord, RollCall, Runner};
+use crate::handover::{Handed, NodeHanded};
+use crate::store::lock::Inherited;
 use crate::store::small;
 
 /// How long after a first failed mirror the next try is; doubled each time, up to the second.
@@ -53,13 +57,22 @@ pub struct Start {
 impl Start {
     /// Takes the instance over. If an upgrade was under way, it goes on with it; otherwise nothing is started or stopped
     /// before [`Shell::run`].
-    pub async fn begin(self) -> Result<Shell, StartError> {
+    ///
+    /// `handed` is what an earlier image of this supervisor has passed on.
+    pub async fn begin(self, handed: Option<Handed>) -> Result<Shell, StartError> {
         let dialect = self.dialect;
-        let locks = claim(&*dialect, self.allow_network_file_system).await?;
+        let (mut inherited, orphans, handed) = match handed {
+            Some(Handed { locks, from, failed, order, node, orphans }) => {
+                (locks, orphans, Some((Replacement { from, failed, order }, node)))
+            }
+            None => (Inherited::default(), false, None),
+        };
+        let locks = claim(&*dialect, self.allow_network_file_system, &mut inherited).await?;
         sweep(&*dialect);
-        take_orphans();
+        take_orphans(orphans);
 
-        let present = Present::find(&*dialect, self.shared)?;
+        let present = Present::find(&*dialect, self.shared, &mut inherited)?;
+        let home_locks = inherited_home_locks(&*dialect, &mut inherited);
         present.refuse_peer()?;
         let Present { launch, kin, node_lock, roll } = present;
 
@@ -90,7 +103,7 @@ impl Start {
             node: None,
             group: None,
             node_lock,
-            home_locks: Vec::new(),
+            home_locks,
             kin: Kin { cgroup: make_cgroup(&*dialect, &kin.mark), ..kin.clone() },
             restarts: self.restarts.on_failure,
             ends_after_switch,
@@ -112,13 +125,19 @@ impl Start {
             refused_configuration: None,
             told: report::Told::default(),
             why_down: None,
-            _locks: locks,
+            locks,
+            checked: mpsc::unbounded_channel(),
+            replacing: None,
+            replacement: None,
             dialect,
         };
-        shell.take_over(roll, launch.as_ref(), &kin);
+        let (replacement, node) = handed.map_or((None, None), |(replacement, node)| (Some(replacement), node));
+        let found = shell.take_over(roll, launch.as_ref(), &kin, node.as_ref());
         let recorded = shell.record(&effects.records);
         recorded.map_err(state("the journal cannot be written".to_owned()))?;
         report::tell(&effects.records, &shell.agent);
+        shell.note_beginning(replacement.as_ref().map_or(found, Replacement::beginning));
+        shell.replacement = replacement;
         if let Some(action) = effects.action {
             // The processes first, as always: what is to be done may need the node to be gone.
             shell.supervise();
@@ -130,17 +149,32 @@ impl Start {
 
 impl Shell {
     /// Takes over what is alive.
-    fn take_over(&mut self, roll: RollCall, launch: Option<&LaunchRecord>, kin: &Kin) {
-        let folder = roll.folder().cloned();
-        let adopted = folder.and_then(|folder| match self.adopt_node(&roll.mains, &folder, kin) {
-            Ok(node) => Some((node, folder)),
+    fn take_over(
+        &mut self,
+        roll: RollCall,
+        launch: Option<&LaunchRecord>,
+        kin: &Kin,
+        handed: Option<&NodeHanded>,
+    ) -> Beginning {
+        let own = handed.and_then(|handed| match self.inherit_node(handed) {
+            Ok(node) => Some((node, handed.folder.clone())),
             Err(error) => {
-                tracing::warn!(%error, "the node ended while it was being taken over");
+                tracing::warn!(%error, "the node that was handed over is looked for");
                 None
             }
         });
+        let folder = roll.folder().cloned();
+        let adopted = own.or_else(|| {
+            folder.and_then(|folder| match self.adopt_node(&roll.mains, &folder, kin) {
+                Ok(node) => Some((node, folder)),
+                Err(error) => {
+                    tracing::warn!(%error, "the node ended while it was being taken over");
+                    None
+                }
+            })
+        });
         let mut left = roll.stragglers;
-        let seen = match adopted {
+        let (seen, how) = match adopted {
             Some((node, folder)) => {
                 let installed = self.known(&folder).unwrap_or_else(|| unknown(folder));
                 let pids: Vec<i32> = node.mains().iter().map(|main| main.id().pid).collect();
@@ -151,22 +185,32 @@ impl Shell {
                     tracing::error!(%error, "the node cannot be watched");
                 }
                 self.node = Some(node);
-                Seen::Adopted(LaunchKey { installed, generation: if same { 0 } else { u64::MAX } })
+                let key = LaunchKey { installed, generation: if same { 0 } else { u64::MAX } };
+                (Seen::Adopted(key), Beginning::TookOver)
             }
             None => {
                 left.extend(roll.mains.iter().map(|main| main.process));
                 left.retain(|process| process.is_alive());
                 if left.is_empty() {
-                    return;
+                    return Beginning::Started;
                 }
                 let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
                 tracing::warn!(?pids, "processes of an earlier node are still there and are ended first");
                 self.group = Some(Group::of(left, kin.clone()));
-                Seen::Stragglers
+                (Seen::Stragglers, Beginning::Cleared)
             }
         };
         if let Some(report) = self.supervisor.observe(clock::now().monotonic, seen) {
             self.waiting.push_back(Event::Node(report));
+        }
+        how
+    }
+
+    /// For `omnivisor history`; nothing depends on it, so that a full disk is no reason not to begin.
+    fn note_beginning(&mut self, how: Beginning) {
+        let (at, version) = (clock::now().wall, env!("CARGO_PKG_VERSION").to_owned());
+        if let Err(error) = self.record(&[Record::Began { at, version, how }]) {
+            tracing::warn!(%error, "that a supervisor has begun cannot be recorded");
         }
     }
 }
@@ -178,6 +222,19 @@ impl Shell {
         let name = |role: usize| names.get(role).copied().unwrap_or("node");
         let mains = mains.iter().enumerate().map(|(role, main)| Main::adopt(name(role), main.process));
         Ok(Node::new(mains.collect::<io::Result<_>>()?, kin.clone()))
+    }
+
+    /// One that belongs to this very process; main processes may have ended since it was handed over, and then that is seen.
+    fn inherit_node(&self, handed: &NodeHanded) -> io::Result<Node> {
+        if handed.mains.is_empty() {
+            return Err(io::Error::other("it has no process"));
+        }
+        let names = self.names(&handed.folder);
+        let mains = handed.mains.iter().enumerate().map(|(role, main)| {
+            let name = names.get(role).copied().unwrap_or("node");
+            if handed.ours { Main::inherit(name, *main) } else { Main::adopt(name, *main) }
+        });
+        Ok(Node::new(mains.collect::<io::Result<_>>()?, self.kin.clone()))
     }
 
     /// What the main processes of a release are called.
@@ -207,8 +264,8 @@ impl Shell {
 }
 
 /// What a node leaves behind comes to us from now on.
-fn take_orphans() {
-    match children::take_orphans() {
+fn take_orphans(already: bool) {
+    match children::take_orphans(already) {
         Ok(true) => {}
         Ok(false) => {
             tracing::debug!("not every orphan that comes to us is the node's: they are known by their mark only")

@@ -8,6 +8,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,7 +40,10 @@ pub enum LockError {
 
 /// A lock that is held until it is dropped, or until every process that inherited it is gone.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct Lock {
+    path: PathBuf,
+    file: File,
+}
 
 impl Lock {
     /// Takes the lock if nobody has it. Close-on-exec.
@@ -48,7 +52,7 @@ impl Lock {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(unusable)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
+            Ok(()) => Ok(Self { path: path.to_owned(), file }),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
             Err(TryLockError::WouldBlock) => Err(LockError::Held { path: path.to_owned(), holder: holder(path) }),
         }
@@ -67,14 +71,54 @@ impl Lock {
 
     /// Writes into the lock file who holds it, for whoever finds it held.
     pub fn sign(&mut self, holder: &str) -> io::Result<()> {
-        self.0.set_len(0)?;
-        self.0.rewind()?;
-        self.0.write_all(holder.as_bytes())
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(holder.as_bytes())
     }
 
     /// The locked file, to be inherited.
     pub fn file(&self) -> &File {
-        &self.0
+        &self.file
+    }
+
+    /// The path that it was taken by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One that this process was started with, if it is on the file that has this path.
+    pub fn inherited(path: &Path, descriptor: OwnedFd) -> Option<Self> {
+        let file = File::from(descriptor);
+        let (held, named) = (file.metadata().ok()?, std::fs::metadata(path).ok()?);
+        let is_the_one = (held.dev(), held.ino()) == (named.dev(), named.ino());
+        is_the_one.then(|| Self { path: path.to_owned(), file })
+    }
+
+    /// The same lock once more: it is held until the last one is dropped.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { path: self.path.clone(), file: self.file.try_clone()? })
+    }
+}
+
+/// Locks that this process was started with, and that nobody has asked for yet.
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<Lock>);
+
+impl Inherited {
+    /// These.
+    pub fn new(locks: Vec<Lock>) -> Self {
+        Self(locks)
+    }
+
+    /// Whether the lock of this path is among them.
+    pub fn has(&self, path: &Path) -> bool {
+        self.0.iter().any(|lock| lock.path == path)
+    }
+
+    /// Takes the lock of this path out, if it is among them.
+    pub fn take(&mut self, path: &Path) -> Option<Lock> {
+        let index = self.0.iter().position(|lock| lock.path == path)?;
+        Some(self.0.swap_remove(index))
     }
 }
 

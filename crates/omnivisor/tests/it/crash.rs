@@ -23,15 +23,15 @@ const OF_AN_UPGRADE: [(&str, &[usize]); 18] = [
     ("node-before-exec", &[2]),
     ("node-after-exec", &[2]),
     ("mirror-between-files", &[3, 4, 5, 6]),
-    ("write journal", &[1, 2, 3, 4, 5, 6, 7]),
-    ("flush journal", &[1, 2, 3, 4, 5, 6, 7]),
+    ("write journal", &[1, 2, 3, 4, 5, 6, 7, 8]),
+    ("flush journal", &[1, 2, 3, 4, 5, 6, 7, 8]),
 ];
 
 /// Those that only an undo passes.
 const OF_AN_UNDO: [(&str, &[usize]); 8] = [
     ("node-before-exec", &[3, 4]),
     ("node-after-exec", &[3, 4]),
-    ("flush journal", &[7, 8, 9, 10, 11, 12]),
+    ("flush journal", &[8, 9, 10, 11, 12, 13]),
     ("before-restore", &[1]),
     ("restore-before-renames", &[1]),
     ("rename data", &[1]),

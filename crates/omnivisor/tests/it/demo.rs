@@ -142,7 +142,7 @@ fn what_is_not_seen_is_an_error_and_nothing_is_left() {
     // Whatever comes next, it does not.
     let mut demo = theatre.begin("2. A good release");
     let said = demo.stdout();
-    let supervisor = said.split("(supervisor: process ").nth(1).unwrap().split(')').next().unwrap();
+    let supervisor = said.split("(supervisor: process ").nth(1).unwrap().split(',').next().unwrap();
     let supervisor = rustix::process::Pid::from_raw(supervisor.parse().unwrap()).unwrap();
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
     assert_eq!(demo.wait(SOON).code(), Some(1));

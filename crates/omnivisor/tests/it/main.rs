@@ -18,15 +18,18 @@ mod github;
 mod grandchildren;
 mod guide;
 mod guides;
+mod history;
 mod never_lost;
 mod never_two;
 mod nymvisor_fixtures;
 mod peer_defects;
 #[cfg(debug_assertions)]
 mod power_cut;
+mod reexec;
 mod releases;
 mod run_to_its_end;
 mod scripts;
+mod signals;
 mod supervise;
 mod upgrade;
 mod vega;

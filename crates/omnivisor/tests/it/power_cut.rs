@@ -205,7 +205,13 @@ fn whatever_a_power_cut_leaves_nothing_durable_is_lost() {
         let cut = recover_from_all(case, &trace, root).unwrap_or_else(fail);
         let killed = if case.again { killed_and_then_cut(case, &trace, root).unwrap_or_else(fail) } else { 0 };
         let seconds = begun.elapsed().as_secs_f32();
-        println!("{:<66} {:>3} calls {:>6} states {:>4} after a kill ({seconds:.1} s)", case.name, trace.calls.len(), cut, killed);
+        println!(
+            "{:<66} {:>3} calls {:>6} states {:>4} after a kill ({seconds:.1} s)",
+            case.name,
+            trace.calls.len(),
+            cut,
+            killed
+        );
         states.fetch_add(cut + killed, std::sync::atomic::Ordering::Relaxed);
     });
     let states = states.into_inner();

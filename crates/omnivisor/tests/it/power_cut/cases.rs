@@ -50,7 +50,8 @@ fn died(length: usize) -> Record {
 
 /// Records of all sizes, several at a time, and beyond the room that was made.
 fn journal_appended(each: &dyn Fn(&Case<'_>)) {
-    let appends = [vec![Record::Held], vec![died(700), Record::Resumed], vec![died(40_000)], vec![Record::Held, died(9)]];
+    let appends =
+        [vec![Record::Held], vec![died(700), Record::Resumed], vec![died(40_000)], vec![Record::Held, died(9)]];
     let open = RefCell::new(None);
     let appends = &appends;
     let step = |number: usize| {
@@ -79,7 +80,9 @@ fn journal_appended(each: &dyn Fn(&Case<'_>)) {
             })?;
             journal.append(&[Record::Resumed]).map_err(|error| error.to_string())?;
             let again = JournalFile::open(&path).map_err(|error| format!("{error:?}"))?.1;
-            is(again.len() == found.len() + 1 && again.starts_with(&found), || "what is appended then is lost".to_owned())
+            is(again.len() == found.len() + 1 && again.starts_with(&found), || {
+                "what is appended then is lost".to_owned()
+            })
         }),
         again: false,
     });

@@ -147,7 +147,8 @@ pub(super) fn nym(each: &dyn Fn(&Case<'_>)) {
     let described = |installed: Installed| {
         let info = default_build_info("nym-node", installed.release.version.as_str());
         let fields = info.as_object().unwrap().iter();
-        let identity = fields.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
+        let identity =
+            fields.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
         Installed { identity, ..installed }
     };
     let mirrored = |shown: Installed, committed: Option<i128>| Mirrored {
@@ -210,8 +211,7 @@ pub(super) fn vega(each: &dyn Fn(&Case<'_>)) {
     fs::write(folder.path().join("vega"), NEW).unwrap();
     let server = FakeGitHub::of("vegaprotocol", "vega");
     server.publish("v0.75.0", &[(ASSET, &zip_of(&folder.path().join("vega")), true)]);
-    let github =
-        GitHub::new(server.api_url().parse().unwrap(), server.web_url().parse().unwrap(), None).unwrap();
+    let github = GitHub::new(server.api_url().parse().unwrap(), server.web_url().parse().unwrap(), None).unwrap();
     let config = vega::config::Config::parse(&vega::config::Config::template(ASSET), ASSET).unwrap().0;
     let vega_at = |root: &Path| {
         let extra = Extra { probe: probe(), restart_silent: false, postgres_patience: Duration::ZERO };

@@ -29,8 +29,8 @@ const OF_AN_UPGRADE: [(&str, &[usize]); 16] = [
     ("after-activate", &[1]),
     ("node-before-exec", &[1, 2, 3, 4]),
     ("node-after-exec", &[1, 2, 3, 4]),
-    ("write journal", &[2, 4, 6]),
-    ("flush journal", &[1, 2, 3, 4, 5, 6, 7]),
+    ("write journal", &[3, 5, 7]),
+    ("flush journal", &[1, 2, 3, 4, 5, 6, 7, 8]),
 ];
 
 /// What becomes of the nodes when their supervisor is killed.
