@@ -31,7 +31,7 @@ impl Shell {
             control::Command::Upgrade { name } => self.approve(&name),
         };
         self.settle(); // what was asked for is on disk before it is answered
-        let result = match asked_to_record && self.unwritable {
+        let result = match asked_to_record && self.unwritable.is_some() {
             true => Err("the journal cannot be written, so this is not done yet: see the log".to_owned()),
             false => result,
         };

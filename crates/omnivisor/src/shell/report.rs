@@ -259,7 +259,7 @@ impl Shell {
             "supervisor": std::process::id(),
             "node": {
                 "state": state,
-                "why": self.why_down.as_ref().filter(|_| state != "running"),
+                "why": self.why_down.clone().or_else(|| self.unwritable()).filter(|_| state != "running"),
                 "againInSeconds": again,
                 "pid": running.and_then(|node| node.mains().first()).map(|main| main.id().pid),
                 "processes": running.map_or_else(Vec::new, |node| {
@@ -276,6 +276,7 @@ impl Shell {
                 "version": active.release.version.as_str(),
             })),
             "upgrade": phase(journal.phase()),
+            "unwritable": self.unwritable(),
             "silent": self.heard.silent,
             "unheard": self.unheard(),
             "refusedConfiguration": self.refused_configuration,

@@ -20,6 +20,7 @@ use super::sweep::sweep;
 use super::{Shell, report};
 use crate::clock;
 use crate::effects::activate::{self, ActivateError};
+use crate::effects::asset;
 use crate::effects::github::GitHub;
 use crate::effects::process::{Group, Launcher, Main, Node};
 use crate::effects::roll_call::{LaunchRecord, RollCall, Runner};
@@ -54,6 +55,7 @@ impl Start {
         let dialect = self.dialect;
         let locks = claim(&*dialect, self.allow_network_file_system).await?;
         sweep(&*dialect);
+        asset::sweep(&*dialect);
 
         let present = Present::find(&*dialect, self.shared)?;
         present.refuse_peer()?;
@@ -91,7 +93,7 @@ impl Start {
             restarts: self.restarts.on_failure,
             ends_after_switch,
             waiting: std::collections::VecDeque::new(),
-            unwritable: false,
+            unwritable: None,
             seen: mpsc::unbounded_channel(),
             prepared: mpsc::unbounded_channel(),
             preparing: None,
@@ -115,7 +117,9 @@ impl Start {
         let recorded = shell.record(&effects.records);
         recorded.map_err(state("the journal cannot be written".to_owned()))?;
         report::tell(&effects.records, &shell.agent);
-        if let Some(action) = effects.action {
+        if shell.agent.expects_no_node() && !shell.supervisor.is_down() {
+            shell.was_given_up();
+        } else if let Some(action) = effects.action {
             // The processes first, as always: what is to be done may need the node to be gone.
             shell.supervise();
             shell.act(action);
