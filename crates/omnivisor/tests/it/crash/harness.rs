@@ -29,7 +29,7 @@ const WATCHED: Duration = Duration::from_secs(1);
 const LOOKED_AT: Duration = Duration::from_millis(200);
 
 /// Of all cases, the short form takes one in so many.
-const SHORT: usize = 24;
+const SHORT: usize = 40;
 
 /// Between two commands of a person who does not want to wait for the next try.
 const IMPATIENT: Duration = Duration::from_millis(500);
