@@ -32,3 +32,8 @@ planted *name:
 # Crash the supervisor at every pair of points instead of every seventh: some minutes.
 long:
     OMNIVISOR_LONG=1 cargo test -p omnivisor-core --test crash_points -- --nocapture
+
+# Kill the real binary at every point of an upgrade and an undo, and fail every call there: some minutes for each dialect.
+crash:
+    cargo build -p omnivisor --examples
+    OMNIVISOR_LONG=1 cargo test -p omnivisor --test it crash:: -- --nocapture --test-threads=1

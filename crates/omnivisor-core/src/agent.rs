@@ -132,6 +132,7 @@ impl Agent {
             Event::Cancelled => {
                 self.landed();
             }
+            Event::GivenUp(failure) => self.give_up(now, failure, records),
             Event::Node(report) => self.node(now, report, records),
             Event::NodeAnswered => self.seen.answered = true,
             Event::NodeDown => match self.journal.phase() {
@@ -241,6 +242,17 @@ impl Agent {
         // From the stop on, each try costs an outage: such a failure is never tried again and again.
         let kind = if step > Step::Arm { FailureKind::Permanent } else { kind };
         self.write(records, Record::Failed { step, kind, reason, at: now.wall });
+    }
+
+    /// Whatever was being done for the switch is over.
+    fn give_up(&mut self, now: Now, failure: Failure, records: &mut Vec<Record>) {
+        let Phase::Switching { plan, step, .. } = self.journal.phase() else { return };
+        let (release, step) = (plan.to.release.clone(), *step);
+        self.landed();
+        self.appeared.remove(&release);
+        let Failure { reason, .. } = failure;
+        // As of every failure from the stop on: each try costs an outage.
+        self.write(records, Record::Failed { step, kind: FailureKind::Permanent, reason, at: now.wall });
     }
 
     fn node(&mut self, now: Now, report: Report, records: &mut Vec<Record>) {

@@ -7,6 +7,7 @@ mod act;
 mod adopt;
 mod answer;
 mod claim;
+mod give_up;
 mod gone;
 mod launch;
 mod node_watch;
@@ -106,7 +107,7 @@ pub struct Shell {
     ends_after_switch: bool,
 
     waiting: VecDeque<Event>,
-    unwritable: bool,
+    unwritable: Option<give_up::Unwritable>,
     seen: Channel<(u64, Seen)>,
     prepared: Channel<(u64, launch::Prepared)>,
     /// What is being done before a start.
@@ -183,9 +184,16 @@ impl Shell {
                 () = changed(&mut queue) => self.look_at_queue(),
                 () = changed(&mut configuration) => self.reload().await,
                 _ = looks.tick(), if !self.agent.missing().is_empty() => self.look_for_placed(),
-                () = monotonic.fired() => self.waiting.push_back(Event::Timeout),
-                () = wall.fired() => self.waiting.push_back(Event::Timeout),
+                () = monotonic.fired() => self.look_again(),
+                () = wall.fired() => self.look_again(),
             }
+        }
+    }
+
+    /// Once is enough, however long what is waiting has to wait.
+    fn look_again(&mut self) {
+        if !self.waiting.contains(&Event::Timeout) {
+            self.waiting.push_back(Event::Timeout);
         }
     }
 
@@ -229,16 +237,15 @@ impl Shell {
         let before = self.agent.clone();
         let effects = self.agent.step(clock::now(), event.clone());
         if let Err(error) = self.record(&effects.records) {
-            if !self.unwritable {
-                tracing::error!(%error, "the journal cannot be written: nothing is begun until it can");
-            }
-            self.unwritable = true;
             self.agent = before;
             self.waiting.push_front(event);
-            self.supervise_as(&self.agent.wanted());
+            self.is_unwritable(&error);
+            self.supervise_as(&self.wanted());
             return false;
         }
-        self.unwritable = false;
+        if !effects.records.is_empty() {
+            self.is_writable();
+        }
         report::tell(&effects.records, &self.agent);
         if effects.records.iter().any(|record| matches!(record, Record::Committed { .. })) {
             self.supervisor.forgive();
@@ -261,8 +268,12 @@ impl Shell {
     }
 
     fn supervise(&mut self) {
-        self.supervise_as(&self.agent.wanted());
-        if self.agent.awaits_down() && self.supervisor.is_down() && !self.waiting.contains(&Event::NodeDown) {
+        self.supervise_as(&self.wanted());
+        if self.agent.awaits_down()
+            && self.supervisor.is_down()
+            && !self.has_given_up()
+            && !self.waiting.contains(&Event::NodeDown)
+        {
             self.waiting.push_back(Event::NodeDown);
         }
     }
@@ -294,7 +305,9 @@ impl Shell {
     /// started now would be stopped before it could listen to signals. The look reads one executable and walks the home; a look that
     /// fails starts the old node.
     fn is_about_to_switch(&self) -> bool {
-        self.launch == 0 && self.supervisor.is_down() && matches!(self.agent.in_flight(), Some(Action::Arm(..)))
+        // What the look has found may have to wait for a journal that cannot be written: the node does not.
+        let is_looking = self.unwritable.is_none() && matches!(self.agent.in_flight(), Some(Action::Arm(..)));
+        self.launch == 0 && self.supervisor.is_down() && is_looking
     }
 
     fn end_group(&mut self, kill: bool) {
@@ -391,7 +404,7 @@ impl Shell {
     fn set_timers(&mut self, monotonic: &mut Timer, wall: &mut Timer) {
         let now = clock::now();
         let timeouts = self.agent.timeouts();
-        let retry = self.unwritable.then(|| now.monotonic + UNWRITABLE);
+        let retry = self.unwritable.as_ref().map(|_| now.monotonic + UNWRITABLE);
         let next = [timeouts.monotonic, self.supervisor.timeout(), retry].into_iter().flatten().min();
         let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
         let set = monotonic.set(next.map(nanos)).and_then(|()| wall.set(timeouts.wall.map(|wall| wall.unix_nanos())));
@@ -429,8 +442,11 @@ impl Shell {
 
     fn ended(&self) -> Option<Result<(), (Exit, String)>> {
         let ending = self.agent.ending()?;
-        let waits = !self.waiting.is_empty() && !self.unwritable;
-        if !self.supervisor.is_down() || self.agent.in_flight().is_some() || waits {
+        let waits = !self.waiting.is_empty() && self.unwritable.is_none();
+        // What is done and cannot be recorded is in flight for the agent; the next start does it again.
+        let is_acting =
+            if self.unwritable.is_some() { self.action.is_under_way() } else { self.agent.in_flight().is_some() };
+        if !self.supervisor.is_down() || is_acting || waits {
             return None;
         }
         Some(match ending {

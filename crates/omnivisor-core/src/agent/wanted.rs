@@ -22,6 +22,20 @@ impl Agent {
         }
     }
 
+    /// What may run in the middle of a switch that cannot be gone on with, before that is recorded: the old release. The new
+    /// one was never started, so nothing is owed but the link.
+    pub fn instead(&self) -> Option<Wanted> {
+        let installed = self.journal.active().filter(|_| self.ending.is_none())?.clone();
+        let is_switching = matches!(self.journal.phase(), Phase::Switching { .. });
+        is_switching.then_some(Wanted::Running(LaunchKey { installed, generation: 0 }, Endurance::AsConfigured))
+    }
+
+    /// Whether a node that is found alive now says that the switch was given up, and that nobody could record it: past its
+    /// stop none is there.
+    pub fn expects_no_node(&self) -> bool {
+        matches!(self.journal.phase(), Phase::Switching { step, .. } if *step != Step::Stop)
+    }
+
     /// Whether the next thing to happen is that the node's last process is gone: [`Event::NodeDown`].
     pub fn awaits_down(&self) -> bool {
         match self.journal.phase() {

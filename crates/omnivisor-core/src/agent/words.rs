@@ -57,6 +57,9 @@ pub enum Event {
     Failed(Failure),
     /// The action in flight ended early, as it was asked to.
     Cancelled,
+    /// The switch under way is not gone on with, as that cannot be recorded; no action is being carried out any more, and what
+    /// [`Agent::instead`] says may run already. Harmless at any other time.
+    GivenUp(Failure),
     /// Something happened to the node.
     Node(Report),
     /// The node that runs has answered when it was asked something. Harmless at any time.

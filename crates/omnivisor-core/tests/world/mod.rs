@@ -59,10 +59,12 @@ pub enum Disturbance {
     NodeEnds,
     /// A person replaces the active release's executable.
     Replace,
+    /// What comes next of a switch cannot be recorded for long.
+    GiveUp,
 }
 
 impl Disturbance {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Withdraw,
         Self::Supersede,
         Self::Postpone,
@@ -74,6 +76,7 @@ impl Disturbance {
         Self::NodeDies,
         Self::NodeEnds,
         Self::Replace,
+        Self::GiveUp,
     ];
 }
 
@@ -178,6 +181,10 @@ pub fn release(version: &str, digest: u8) -> Release {
         version: Version::new(version),
         digest: Digest::new(Algorithm::Sha256, &[digest; 32]),
     }
+}
+
+fn given_up() -> Event {
+    Event::GivenUp(Failure::transient("the journal cannot be written"))
 }
 
 pub fn installed(release: &Release) -> Installed {
@@ -341,6 +348,10 @@ impl World {
         let (mut agent, mut effects) = Agent::recover(&self.journal, self.policy(), self.now()).unwrap();
         let mut supervisor = Supervisor::new(self.restart_policy());
         let mut events: VecDeque<Event> = VecDeque::new();
+        if self.node.is_some() && agent.expects_no_node() {
+            effects.action = None;
+            events.push_back(given_up());
+        }
         if let Some(node) = &self.node {
             let key = LaunchKey { installed: self.find(&agent, &node.version.clone()), generation: 0 };
             let report = supervisor.observe(self.clock, Seen::Adopted(key)).unwrap();
@@ -364,12 +375,13 @@ impl World {
                 self.journal.push(record);
             }
             fuse.burn()?;
-            let wanted = agent.wanted();
+            let is_given_up = events.iter().any(|event| matches!(event, Event::GivenUp(_)));
+            let wanted = agent.instead().filter(|_| is_given_up).unwrap_or_else(|| agent.wanted());
             while let Some(order) = supervisor.reconcile(self.clock, &wanted) {
                 self.obey(&order, &mut supervisor, &mut events);
                 fuse.burn()?;
             }
-            if agent.awaits_down() && supervisor.is_down() && !events.contains(&Event::NodeDown) {
+            if agent.awaits_down() && supervisor.is_down() && !is_given_up && !events.contains(&Event::NodeDown) {
                 events.push_back(Event::NodeDown);
             }
             if effects.cancel {
@@ -401,6 +413,22 @@ impl World {
             self.turn += 1;
             if let Some(found) = self.scenario.disturbances.iter().position(|(turn, _)| *turn == self.turn) {
                 let (_, disturbance) = self.scenario.disturbances.remove(found);
+                if let (Disturbance::GiveUp, Phase::Switching { plan, .. }) = (disturbance, self.phase.clone()) {
+                    // It is done, or not; nobody could write it down. The old node is run, and then it can be written.
+                    if let Some(action) = in_flight.take() {
+                        self.act(&action, fuse)?;
+                    }
+                    self.snapshots.remove(&plan.number);
+                    fuse.burn()?;
+                    let instead = agent.instead();
+                    while let Some(wanted) = &instead
+                        && let Some(order) = supervisor.reconcile(self.clock, wanted)
+                    {
+                        self.obey(&order, &mut supervisor, &mut events);
+                        fuse.burn()?;
+                    }
+                    events.push_front(given_up());
+                }
                 self.disturb(disturbance, &mut supervisor, &mut events);
             }
             let event = if let Some(event) = events.pop_front() {
@@ -474,14 +502,15 @@ impl World {
                     assert!(kept, "no way back:\n{}", self.tell());
                     self.data = Data::Of(known(&version));
                 }
-                // While only the link is owed the old node runs already.
+                // While only the link is owed the old node runs already; and before that, if the switch is given up.
                 let journal = Journal::replay(&self.journal).unwrap();
                 let owed = match journal.phase() {
                     Phase::Undoing { owed, .. } | Phase::NeedsHuman { owed, .. } => owed.as_slice(),
                     _ => &[],
                 };
                 let is_active = journal.active().is_some_and(|active| active.release.version.as_str() == version);
-                let link_is_owed = owed == [Undo::Reactivate] && is_active;
+                let is_given_up = matches!(journal.phase(), Phase::Switching { .. });
+                let link_is_owed = (owed == [Undo::Reactivate] || is_given_up) && is_active;
                 assert!(version == self.link || link_is_owed, "not what is active:\n{}", self.tell());
                 self.say(|| format!("node     {version} starts"));
                 self.starts.push(version.clone());
@@ -540,6 +569,7 @@ impl World {
                 let digest = Digest::new(Algorithm::Sha256, &[9; 32]).unwrap();
                 return events.push_back(Event::Replaced(Installed { digest, ..active }));
             }
+            Disturbance::GiveUp => return,
             Disturbance::NodeDies | Disturbance::NodeEnds => {
                 if self.node.take().is_some() {
                     let exit = if disturbance == Disturbance::NodeDies { Exit::Signal(9) } else { Exit::Code(0) };
@@ -570,6 +600,12 @@ impl World {
             Action::Restore(_) => return self.undo(Undo::Restore, action, fuse),
             Action::Reactivate(_) => return self.undo(Undo::Reactivate, action, fuse),
         };
+        if let Action::Activate(plan, _) = action
+            && plan.snapshot
+            && !self.snapshots.contains_key(&plan.number)
+        {
+            return Ok(Event::Failed(Failure::transient("the snapshot is gone")));
+        }
         let attempt = self.attempts.entry(step).or_default();
         *attempt += 1;
         let fault =

@@ -204,6 +204,9 @@ fn describe(status: &Value) -> String {
     if status["held"] == true {
         lines.push("held        no automatic upgrades until `omnivisor resume`".to_owned());
     }
+    if status["unwritable"].is_string() {
+        lines.push(format!("UNWRITABLE  {}; nothing is begun until it can", text("/unwritable")));
+    }
     if status["silent"].is_string() {
         lines.push(format!("SILENT      {}", text("/silent")));
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use omnivisor_core::dialect::{Contents, Dialect, Link, Mirrored, Ours};
+use omnivisor_core::release::Installed;
 use omnivisor_core::time::Timestamp;
 
 use crate::checkpoint;
@@ -88,6 +89,21 @@ pub fn requeue(dialect: &dyn Dialect, ours: &Ours) -> Result<Vec<String>, Activa
 
 /// Rewrites every file that says something else than `state`. Durable when it returns. Holds the shared lock meanwhile.
 pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, ActivateError> {
+    mirror_only(dialect, state, |_| true)
+}
+
+/// Writes what belongs into the folder of a release that is about to be switched to: whoever follows the link finds it whole,
+/// also in the moment after the switch. Durable when it returns. Holds the shared lock meanwhile.
+pub fn describe(dialect: &dyn Dialect, installed: &Installed) -> Result<usize, ActivateError> {
+    let state = Mirrored { shown: installed.clone(), committed: None, linked: false, settled: Vec::new() };
+    mirror_only(dialect, &state, |path| path.starts_with(&installed.folder))
+}
+
+fn mirror_only(
+    dialect: &dyn Dialect,
+    state: &Mirrored,
+    is_wanted: impl Fn(&Path) -> bool,
+) -> Result<usize, ActivateError> {
     let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
     // Whoever shares the link may have moved it since.
     let target = fs::read_link(&dialect.paths().link).ok();
@@ -103,7 +119,7 @@ pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, Activate
         let files = dialect.mirror(state, &read)?;
         let seen = seen.borrow();
         let mut overtaken = false;
-        for file in files {
+        for file in files.into_iter().filter(|file| is_wanted(&file.path)) {
             let bytes = match &file.contents {
                 Contents::Link(target) => {
                     link(&file.path, target)?;

@@ -20,6 +20,12 @@ use crate::store::{atomic, disk, small};
 /// How many names are listed of an archive that has not the one that is wanted.
 const NAMES: usize = 20;
 
+/// The folder in the staging folder that the file itself comes into.
+const ARCHIVE: &str = "asset";
+
+/// What the name of a folder that is not whole ends in.
+const PART: &str = "part";
+
 /// Makes the release's folder at `to`, in the staging folder; durable when it returns.
 pub async fn fetch(
     dialect: &dyn Dialect,
@@ -43,7 +49,7 @@ pub async fn fetch(
         );
     }
     tracing::info!(release = %plan.to.release, url = http::shown(&located.url), "downloading");
-    let archive = dialect.staging().join("asset").join(name);
+    let archive = dialect.staging().join(ARCHIVE).join(name);
     let wanted = Download {
         headers: located.headers.clone(),
         digest: located.digest.as_ref(),
@@ -53,7 +59,7 @@ pub async fn fetch(
     fetch::download(&wanted, &archive).await?;
     checkpoint::reach("asset-before-unpack");
 
-    let part = to.with_extension("part");
+    let part = to.with_extension(PART);
     let cannot = |error: io::Error| Failure::transient(format!("{} cannot be made: {error}", part.display()));
     if part.exists() {
         disk::remove(&part).map_err(cannot)?;
@@ -81,8 +87,20 @@ pub async fn fetch(
         atomic::replace(&path, &bytes, 0o600).map_err(cannot)?;
     }
     disk::rename(&part, to).and_then(|()| atomic::flush_folder_of(to)).map_err(cannot)?;
-    let _ = disk::remove(&dialect.staging().join("asset"));
+    let _ = disk::remove(&dialect.staging().join(ARCHIVE));
     Ok(())
+}
+
+/// Removes what a fetch that was killed left half made. Not while one is under way.
+pub fn sweep(dialect: &dyn Dialect) {
+    for entry in std::fs::read_dir(dialect.staging()).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if name == ARCHIVE || path.extension().is_some_and(|it| it == PART) {
+            let _ = disk::remove(&path);
+        } else {
+            atomic::sweep(&path);
+        }
+    }
 }
 
 /// The executable that is wanted. A file that is no archive is the executable, whatever its name promises.

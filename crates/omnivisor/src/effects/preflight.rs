@@ -11,7 +11,7 @@ use omnivisor_core::plan::{Failure, UpgradePlan};
 use omnivisor_core::release::{Identity, Installed, Version};
 
 use super::run_command::{self, CommandError};
-use super::{digest, fetch, snapshot, space};
+use super::{activate, digest, fetch, snapshot, space};
 use crate::store::{disk, small};
 
 /// An executable that does not say who it is within this is not asked again: a cold start of 100 MB takes a second.
@@ -74,6 +74,7 @@ pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<Inst
     fetch::publish(dialect, &located)
         .map_err(|error| Failure::transient(format!("{} cannot be filled: {error}", located.folder.display())))?;
     let installed = Installed { release: release.clone(), folder: located.folder, digest, identity };
+    activate::describe(dialect, &installed).map_err(|error| Failure::transient(error.to_string()))?;
     can_switch(dialect, plan)?;
     Ok(installed)
 }

@@ -42,6 +42,7 @@ impl Restore<'_> {
                 return Err(io::Error::other(format!("the snapshot {} is not there", self.snapshot.display())));
             }
             disk::remove(&copy)?;
+            atomic::sweep(self.work); // of a try that was killed
             disk::make_folders_durably(self.work, PRIVATE)?;
             snapshot::copy_tree(self.snapshot, &copy, &[], cancelled)?;
             snapshot::flush_tree(&copy)?;

@@ -33,9 +33,7 @@ pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -
     if to.exists() {
         return atomic::flush_folder_of(to); // whoever gave it its name may have been killed before that
     }
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(PARTIAL);
-    let partial = PathBuf::from(partial);
+    let partial = partial(to);
     disk::remove(&partial)?;
     if let Some(parent) = to.parent() {
         disk::make_folders(parent, PRIVATE)?;
@@ -51,6 +49,28 @@ pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -
         let _ = disk::remove(&partial);
     }
     copied
+}
+
+/// What is at `to` is no snapshot any more, if it was one: the node has gone on since. Done in a moment; not durable, as what
+/// has been written since may not be, either.
+pub fn void(to: &Path) -> io::Result<()> {
+    match disk::rename(to, &partial(to)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes what there is of a snapshot that is not whole, or was [made void](void). As well as it can be done.
+pub fn discard(to: &Path) {
+    if let Err(error) = disk::remove(&partial(to)) {
+        tracing::warn!(path = %partial(to).display(), %error, "what is left of a snapshot cannot be removed");
+    }
+}
+
+fn partial(to: &Path) -> PathBuf {
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(PARTIAL);
+    PathBuf::from(partial)
 }
 
 /// Makes the folder that snapshots of a release go to, so that it is durable before the outage begins.

@@ -37,6 +37,11 @@ impl InFlight {
         }
     }
 
+    /// Whether it has not reported yet how it ended.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.cancel.is_some()
+    }
+
     /// Whether this is the result that is waited for.
     pub(super) fn landed(&mut self, ticket: u64) -> bool {
         ticket == self.ticket && self.cancel.take().is_some()
@@ -90,7 +95,9 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, github: &GitHub, canc
         Action::Preflight(plan) => preflight::preflight(dialect, plan).await.map(Outcome::Proven),
         Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged).map(|()| Outcome::Nothing),
         Action::Snapshot(plan) => take_snapshot(dialect, plan, cancel).map(|()| Outcome::Nothing),
-        Action::Activate(_, staged) => point_link(dialect, &staged.folder),
+        Action::Activate(plan, staged) => {
+            has_way_back(dialect, plan).and_then(|()| point_link(dialect, &staged.folder))
+        }
         Action::Reactivate(plan) => point_link(dialect, &plan.from.folder),
         Action::Restore(plan) => restore(dialect, plan, cancel).map(|()| Outcome::Nothing),
         Action::Sample(_) => match &dialect.probe().command {
@@ -109,6 +116,24 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, github: &GitHub, canc
 fn snapshot_folder(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::path::PathBuf {
     let name = format!("snapshot-{}-preupgrade", plan.id());
     dialect.paths().backups.join(plan.to.release.name.as_str()).join(name)
+}
+
+/// The snapshot of a switch that was given up is none of what the node has done since.
+fn has_way_back(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> {
+    let snapshot = snapshot_folder(dialect, plan);
+    if !plan.snapshot || snapshot.is_dir() {
+        return Ok(());
+    }
+    snapshot::discard(&snapshot);
+    Err(Failure::transient(format!("the snapshot {} is gone, without which there is no way back", snapshot.display())))
+}
+
+/// Makes what was copied of this upgrade no snapshot any more, in a moment; its removal goes on behind.
+pub(super) fn void_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::io::Result<()> {
+    let snapshot = snapshot_folder(dialect, plan);
+    snapshot::void(&snapshot)?;
+    tokio::task::spawn_blocking(move || snapshot::discard(&snapshot));
+    Ok(())
 }
 
 fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {

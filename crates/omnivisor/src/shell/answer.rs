@@ -36,7 +36,7 @@ impl Shell {
             control::Command::Reexec { .. } => Ok(serde_json::Value::Null),
         };
         self.settle(); // what was asked for is on disk before it is answered
-        let result = match asked_to_record && self.unwritable {
+        let result = match asked_to_record && self.unwritable.is_some() {
             true => Err("the journal cannot be written, so this is not done yet: see the log".to_owned()),
             false => result,
         };

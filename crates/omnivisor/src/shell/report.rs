@@ -261,7 +261,7 @@ impl Shell {
             "replacement": self.replacement.as_ref().map(super::replace::Replacement::shown),
             "node": {
                 "state": state,
-                "why": self.why_down.as_ref().filter(|_| state != "running"),
+                "why": self.why_down.clone().or_else(|| self.unwritable()).filter(|_| state != "running"),
                 "againInSeconds": again,
                 "pid": running.and_then(|node| node.mains().first()).map(|main| main.id().pid),
                 "processes": running.map_or_else(Vec::new, |node| {
@@ -278,6 +278,7 @@ impl Shell {
                 "version": active.release.version.as_str(),
             })),
             "upgrade": phase(journal.phase()),
+            "unwritable": self.unwritable(),
             "silent": self.heard.silent,
             "unheard": self.unheard(),
             "refusedConfiguration": self.refused_configuration,

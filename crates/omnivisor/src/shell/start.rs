@@ -22,6 +22,7 @@ use super::sweep::sweep;
 use super::{Shell, report};
 use crate::clock;
 use crate::effects::activate::{self, ActivateError};
+use crate::effects::asset;
 use crate::effects::cgroup::Cgroup;
 use crate::effects::children;
 use crate::effects::github::GitHub;
@@ -69,6 +70,7 @@ impl Start {
         };
         let locks = claim(&*dialect, self.allow_network_file_system, &mut inherited).await?;
         sweep(&*dialect);
+        asset::sweep(&*dialect);
         take_orphans(orphans);
 
         let present = Present::find(&*dialect, self.shared, &mut inherited)?;
@@ -108,7 +110,7 @@ impl Start {
             restarts: self.restarts.on_failure,
             ends_after_switch,
             waiting: std::collections::VecDeque::new(),
-            unwritable: false,
+            unwritable: None,
             seen: mpsc::unbounded_channel(),
             prepared: mpsc::unbounded_channel(),
             preparing: None,
@@ -138,7 +140,9 @@ impl Start {
         report::tell(&effects.records, &shell.agent);
         shell.note_beginning(replacement.as_ref().map_or(found, Replacement::beginning));
         shell.replacement = replacement;
-        if let Some(action) = effects.action {
+        if shell.agent.expects_no_node() && !shell.supervisor.is_down() {
+            shell.was_given_up();
+        } else if let Some(action) = effects.action {
             // The processes first, as always: what is to be done may need the node to be gone.
             shell.supervise();
             shell.act(action);

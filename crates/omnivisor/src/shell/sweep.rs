@@ -16,9 +16,6 @@ pub fn sweep(dialect: &dyn Dialect) {
     for folder in [&paths.state, &paths.beside] {
         atomic::sweep(folder);
     }
-    let staging = dialect.staging();
-    let staged = fs::read_dir(&staging).into_iter().flatten().flatten().map(|entry| entry.path());
-    staged.chain([staging]).for_each(|folder| atomic::sweep(&folder));
     // Others may be writing where instances share files; then it is theirs to sweep.
     let Ok(_lock) = Lock::try_take(&paths.shared_lock) else { return };
     atomic::sweep(&paths.releases);

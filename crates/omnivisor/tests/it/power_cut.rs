@@ -18,6 +18,8 @@ use omnivisor::store::trace::{Call, Recording};
 
 use self::model::{Disk, Entry, Tree};
 
+/// Gives some cases, one after the other.
+type Cases = fn(&dyn Fn(&Case<'_>));
 type Step<'a> = Box<dyn Fn(&Path) + 'a>;
 type Prepare<'a> = Box<dyn Fn(&Path) + 'a>;
 type Check<'a> = Box<dyn Fn(&Path, usize) -> Result<(), String> + 'a>;
@@ -177,7 +179,7 @@ fn root(name: &str) -> tempfile::TempDir {
 }
 
 fn every_case(check: impl Fn(&Case<'_>, &Path) + Sync) {
-    let all: [fn(&dyn Fn(&Case<'_>)); 3] = [cases::all, releases::nym, releases::vega];
+    let all: [Cases; 3] = [cases::all, releases::nym, releases::vega];
     std::thread::scope(|scope| {
         for some in all {
             let check = &check;

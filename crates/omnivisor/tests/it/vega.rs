@@ -9,7 +9,6 @@ mod asset_source;
 mod calm;
 mod commands;
 mod configuration;
-mod crash;
 mod doubles;
 mod guide;
 mod height;

@@ -85,24 +85,6 @@ impl World {
         supervised
     }
 
-    /// What is half made, anywhere in the installation.
-    pub fn leftovers(&self) -> Vec<PathBuf> {
-        let mut folders = vec![self.sandbox.nym_home(), self.sandbox.daemon_home()];
-        let mut left = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-                if [".omnivisor-new", ".partial"].iter().any(|ending| name.ends_with(ending)) {
-                    left.push(path.clone());
-                }
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    folders.push(path);
-                }
-            }
-        }
-        left
-    }
-
     /// `nymvisor run run --home <the daemon's>`, not started yet.
     pub fn run_command(&self) -> Command {
         self.nymvisor(&["run", "run", "--home", self.installation.daemon_home().to_str().unwrap()])

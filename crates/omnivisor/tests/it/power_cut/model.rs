@@ -204,9 +204,9 @@ impl Disk {
         }
         for (number, ways) in &ways {
             let others = if ways.len() > 1 { &[&whole, &untouched][..] } else { &[&whole] };
-            for others in others.iter().copied() {
+            for others in others {
                 for way in ways {
-                    let mut contents = others.clone();
+                    let mut contents = (*others).clone();
                     contents.insert(*number, way);
                     trees.push(self.tree(&contents));
                 }
@@ -371,9 +371,9 @@ impl File {
             written(&self.durable, &edits)
         }));
         if let Some((Edit::Write(at, bytes), before)) = self.pending.split_last() {
-            let mut with = |parts: &[std::ops::Range<usize>]| {
+            let mut with = |parts: &[(usize, usize)]| {
                 let mut edits = before.to_vec();
-                edits.extend(parts.iter().map(|part| Edit::Write(at + part.start, bytes[part.clone()].to_vec())));
+                edits.extend(parts.iter().map(|(from, to)| Edit::Write(at + from, bytes[*from..*to].to_vec())));
                 ways.push(written(&self.durable, &edits));
             };
             let mut cuts: Vec<usize> = (*at..at + bytes.len()).filter(|it| it % BLOCK == 0).map(|it| it - at).collect();
@@ -384,12 +384,12 @@ impl File {
             cuts.sort_unstable();
             cuts.dedup();
             for cut in &cuts {
-                with(&[0..*cut]);
-                with(&[*cut..bytes.len()]);
+                with(&[(0, *cut)]);
+                with(&[(*cut, bytes.len())]);
             }
             for block in cuts.windows(2) {
-                with(&[block[0]..block[1]]);
-                with(&[0..block[0], block[1]..bytes.len()]);
+                with(&[(block[0], block[1])]);
+                with(&[(0, block[0]), (block[1], bytes.len())]);
             }
         }
         let mut unwritten = self.durable.clone();

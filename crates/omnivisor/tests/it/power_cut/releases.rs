@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use omnivisor::effects::fetch::{fetch, locate, publish};
 use omnivisor::effects::github::GitHub;
-use omnivisor::effects::{activate, digest};
+use omnivisor::effects::{activate, asset, digest};
 use omnivisor::shell::sweep;
 use omnivisor::store::{atomic, small};
 use omnivisor_core::dialect::nym::Nym;
@@ -110,6 +110,7 @@ fn arrives(
                 return Err("it is not there in the end".to_owned());
             }
             sweep(&*dialect);
+            asset::sweep(&*dialect);
             let left = read(root).into_keys().find(|path| path.to_string_lossy().ends_with(atomic::UNFINISHED));
             left.map_or(Ok(()), |path| Err(format!("{} is left", path.display())))
         }),

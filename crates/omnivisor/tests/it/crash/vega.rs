@@ -1,0 +1,135 @@
+//! The story of Vega: the upgrade of a pair at its height; and the same killed at any moment.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use omnivisor_testkit::{Kind, Sandbox, VegaBehaviour, wait_until};
+use serde_json::Value;
+
+use super::harness::{Scene, Story, kill_nodes, leftovers};
+use super::known::{self, Known};
+use crate::vega::world::{HEIGHT, NEW, OLD, World, installing};
+use crate::world::SOON;
+
+/// To the release that the network has agreed on.
+pub struct Upgrade;
+
+impl Story for Upgrade {
+    fn name(&self) -> &'static str {
+        "an upgrade of Vega"
+    }
+
+    fn known(&self) -> Known {
+        known::VEGA_UPGRADE
+    }
+
+    fn begin(&self) -> Box<dyn Scene> {
+        Box::new(Vega { world: at_the_height() })
+    }
+}
+
+struct Vega {
+    world: World,
+}
+
+/// A pair that was taken over and stopped, and whose network is at the height of an upgrade when it starts again.
+fn at_the_height() -> World {
+    let world = World::with(installing().with_data_node());
+    world.publish(NEW, &VegaBehaviour::new(NEW));
+    let mut supervised = world.run();
+    world.wait_for(OLD);
+    supervised.signal(15);
+    supervised.wait(SOON);
+    world.accept(NEW);
+    world.reach();
+    world
+}
+
+/// Fails unless Vega Visor would start one of the two; whether it is the new one.
+#[track_caller]
+fn visor_would_start_the_new_one(world: &World, when: &str) -> bool {
+    let (_, version) = world.installation.visor_would_start().unwrap_or_else(|why| panic!("{when}: {why}"));
+    assert!(version == OLD || version == NEW, "{when}: {version}");
+    version == NEW
+}
+
+impl Scene for Vega {
+    fn sandbox(&self) -> &Sandbox {
+        &self.world.sandbox
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.world.run_command();
+        command.env("OMNIVISOR_PROBE_WINDOW", "300ms");
+        command.env("OMNIVISOR_RETRY_DELAY", "100ms").env("OMNIVISOR_RETRY_MOST", "300ms");
+        command
+    }
+
+    fn release(&self) -> &'static str {
+        NEW
+    }
+
+    fn is_over(&self, status: &Value) -> Result<(), String> {
+        let said = |what: &str| Err(format!("{what}; {status:#}"));
+        if status["upgrade"]["phase"] != "idle" || status["active"]["version"] != NEW {
+            return said("the upgrade is not over");
+        }
+        for kind in [Kind::Core, Kind::Datanode] {
+            match self.world.log().running_of(kind).as_slice() {
+                [only] if only.version == NEW => {}
+                running => return said(&format!("{running:?} runs")),
+            }
+        }
+        match self.world.installation.visor_would_start() {
+            Ok((_, version)) if version == NEW => Ok(()),
+            other => said(&format!("vegavisor would start {other:?}")),
+        }
+    }
+
+    fn check_files(&self, when: &str) {
+        visor_would_start_the_new_one(&self.world, when);
+    }
+
+    fn check_end(&self, when: &str) {
+        assert_eq!(self.world.installation.assert_visor_would_start(), NEW, "{when}");
+        // The first one, whoever started it; those after the commit need it no more.
+        let mut starts = self.world.log().starts().into_iter();
+        let core = starts.find(|start| start.kind == Some(Kind::Core) && start.version == NEW).unwrap();
+        let flag = ["--snapshot.load-from-block-height".to_owned(), HEIGHT.to_string()];
+        assert!(core.args.windows(2).any(|pair| pair == flag), "{when}: {:?}", core.args);
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        vec![self.world.installation.home().to_owned()]
+    }
+}
+
+// V1, V3, V8
+#[test]
+fn vega_killed_again_and_again_at_any_moment_the_new_pair_runs_once() {
+    for nodes_die_too in [false, true] {
+        let scene = Vega { world: at_the_height() };
+        let world = &scene.world;
+        let mut new = false;
+        // It is not waited for anything here: whatever it does at that moment is what it is killed in.
+        for life in [30, 400, 2300, 2500, 150, 800, 2200, 90, 600] {
+            let mut supervised = world.start();
+            std::thread::sleep(Duration::from_millis(life));
+            supervised.kill9();
+            let when = format!("after {life} ms, and the nodes die, too: {nodes_die_too}");
+            let is_new = visor_would_start_the_new_one(world, &when);
+            assert!(is_new || !new, "{when}: it went back");
+            new = is_new;
+            if nodes_die_too {
+                kill_nodes(&scene);
+            }
+        }
+        let _again = world.start();
+        wait_until("at last", SOON, || scene.is_over(&world.status()?).ok());
+        world.log().assert_never_double();
+        assert!(world.log().of("refused").is_empty(), "no node on newer data");
+        scene.check_end("at last");
+        assert!(leftovers(&scene).is_empty(), "{:?}", leftovers(&scene));
+    }
+}
