@@ -35,6 +35,9 @@ struct Case<'a> {
     check: Check<'a>,
     /// Whether the steps can be taken again after the program was killed.
     again: bool,
+    /// Whether each of its calls has to be needed. What an effect flushes for one that was killed before it could, or can make
+    /// anew, may be more than the power alone can ask for.
+    strict: bool,
 }
 
 /// What was done, and after how many calls each step had returned.

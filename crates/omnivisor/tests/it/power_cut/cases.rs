@@ -85,6 +85,7 @@ fn journal_appended(each: &dyn Fn(&Case<'_>)) {
             })
         }),
         again: false,
+        strict: true,
     });
 }
 
@@ -115,6 +116,7 @@ fn journal_made_and_summed_up(each: &dyn Fn(&Case<'_>)) {
             swept(root)
         }),
         again: true,
+        strict: true,
     });
 }
 
@@ -141,6 +143,7 @@ fn files_replaced(each: &dyn Fn(&Case<'_>)) {
             swept(root)
         }),
         again: true,
+        strict: true,
     });
 }
 
@@ -161,6 +164,7 @@ fn files_exchanged(each: &dyn Fn(&Case<'_>)) {
             swept(root)
         }),
         again: false,
+        strict: true,
     });
 }
 
@@ -182,6 +186,7 @@ fn link_replaced(each: &dyn Fn(&Case<'_>)) {
             swept(root)
         }),
         again: true,
+        strict: true,
     });
 }
 
@@ -225,6 +230,7 @@ fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
                 is(left == 1, || "something is left beside the snapshot".to_owned())
             }),
             again: true,
+            strict: false,
         });
     }
 }
@@ -281,5 +287,6 @@ fn data_put_back(each: &dyn Fn(&Case<'_>)) {
             is_back(root)
         }),
         again: true,
+        strict: false,
     });
 }

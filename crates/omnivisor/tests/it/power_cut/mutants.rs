@@ -63,10 +63,18 @@ fn mutate(case: &Case<'_>, root: &Path) -> (Vec<String>, Vec<String>) {
 fn without_any_flush_rename_or_link_something_is_lost() {
     let begun = Instant::now();
     let (all, idle) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let long = std::env::var_os("OMNIVISOR_LONG").is_some();
     every_case(|case, root| {
+        if !case.strict && !long {
+            return;
+        }
         let (lines, unneeded) = mutate(case, root);
         all.lock().unwrap().extend(lines);
-        idle.lock().unwrap().extend(unneeded);
+        if case.strict {
+            idle.lock().unwrap().extend(unneeded);
+        } else {
+            unneeded.iter().for_each(|call| println!("more than the power alone asks for: {call}"));
+        }
     });
     let (all, idle) = (all.into_inner().unwrap(), idle.into_inner().unwrap());
     all.iter().for_each(|line| println!("{line}"));

@@ -115,6 +115,7 @@ fn arrives(
             left.map_or(Ok(()), |path| Err(format!("{} is left", path.display())))
         }),
         again: true,
+        strict: false,
     });
 }
 
@@ -204,6 +205,7 @@ pub(super) fn nym(each: &dyn Fn(&Case<'_>)) {
         }),
         // They are looked at again at every start: what was written and not flushed by one that was killed needs no more.
         again: false,
+        strict: false,
     });
 }
 
