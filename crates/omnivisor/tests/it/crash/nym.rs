@@ -117,13 +117,13 @@ impl Scene for Nym {
             Ok(version) if version == self.last => {}
             other => return said(&format!("nymvisor would start {other:?}")),
         }
-        match self.performed() == usize::from(!is_undo) {
-            false => return said("the history is not written"),
-            true if !self.world.plan()["queuedUp"].as_array().is_some_and(Vec::is_empty) => {
-                return said("the queue is not empty");
-            }
-            true => Ok(()),
+        if self.performed() != usize::from(!is_undo) {
+            return said("the history is not written");
         }
+        if !self.world.plan()["queuedUp"].as_array().is_some_and(Vec::is_empty) {
+            return said("the queue is not empty");
+        }
+        Ok(())
     }
 
     /// Between two of its files Nymvisor itself would not start either: none of them is missing or half written.
