@@ -92,11 +92,11 @@ pub fn mirror(dialect: &dyn Dialect, state: &Mirrored) -> Result<usize, Activate
     mirror_only(dialect, state, |_| true)
 }
 
-/// Writes what belongs into the folder of a release that is about to be switched to: whoever follows the link finds it whole,
+/// Writes what is missing in the folder of a release that is about to be switched to: whoever follows the link finds it whole,
 /// also in the moment after the switch. Durable when it returns. Holds the shared lock meanwhile.
 pub fn describe(dialect: &dyn Dialect, installed: &Installed) -> Result<usize, ActivateError> {
     let state = Mirrored { shown: installed.clone(), committed: None, linked: false, settled: Vec::new() };
-    mirror_only(dialect, &state, |path| path.starts_with(&installed.folder))
+    mirror_only(dialect, &state, |path| path.starts_with(&installed.folder) && !path.exists())
 }
 
 fn mirror_only(

@@ -142,15 +142,21 @@ pub fn make_folders(path: &Path, mode: u32) -> io::Result<()> {
 /// that was killed before it could flush.
 pub fn make_folders_durably(path: &Path, mode: u32) -> io::Result<()> {
     let made = missing(path);
-    made.iter().rev().try_for_each(|folder| make_if_missing(folder, mode))?;
-    path.ancestors().skip(1).take(made.len().max(OURS)).try_for_each(|folder| match folder.as_os_str().is_empty() {
-        true => Ok(()),
-        false => flush_folder(folder),
-    })
+    // One after the other: so only the last one that is there can be of such a try. One that is not ours need not be flushed,
+    // and perhaps cannot be.
+    let there = path.ancestors().nth(made.len()).and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    match there.map_or(Ok(()), flush_folder) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        flushed => flushed?,
+    }
+    for folder in made.into_iter().rev() {
+        make_if_missing(folder, mode)?;
+        if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+            flush_folder(above)?;
+        }
+    }
+    Ok(())
 }
-
-/// No path has more folders in a row that only this program makes.
-const OURS: usize = 3;
 
 /// What of this path is not there, the longest first.
 fn missing(path: &Path) -> Vec<&Path> {
