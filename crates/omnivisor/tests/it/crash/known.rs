@@ -50,6 +50,7 @@ pub const NYM_UPGRADE: Known = Known {
         "flush-folder 2024.9",
         "flush-folder backups",
         "flush-folder bin",
+        "flush-folder daemon",
         "flush-folder data",
         "flush-folder nym-node",
         "flush-folder nymvisor",
