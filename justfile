@@ -33,7 +33,8 @@ planted *name:
 long:
     OMNIVISOR_LONG=1 cargo test -p omnivisor-core --test crash_points -- --nocapture
 
-# Kill the real binary at every point of an upgrade and an undo, and fail every call there: some minutes for each dialect.
+# Kill the real binary at every point of an upgrade and an undo, and fail every call there; cut the power at every call that
+# changes a disk, and again while that is recovered from: some minutes for each dialect.
 crash:
     cargo build -p omnivisor --examples
-    OMNIVISOR_LONG=1 cargo test -p omnivisor --test it crash:: -- --nocapture --test-threads=1
+    OMNIVISOR_LONG=1 cargo test -p omnivisor --test it -- crash:: power_cut:: --nocapture --test-threads=1
