@@ -30,6 +30,7 @@ mod releases;
 mod run_to_its_end;
 mod scripts;
 mod signals;
+mod soak;
 mod supervise;
 mod upgrade;
 mod vega;

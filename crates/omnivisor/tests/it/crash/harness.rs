@@ -249,7 +249,7 @@ fn check(story: &dyn Story, case: &Case) -> bool {
     assert!(scene.log().of("refused").is_empty(), "{when}: a node was started on newer data");
     scene.check_end(&when);
     // What is being made at this moment is not left.
-    let left = || leftovers(&*scene);
+    let left = || leftovers(scene.folders());
     wait_until(&format!("{when}: nothing is left, but {:?}", left()), SOON, || left().is_empty().then_some(()));
     true
 }
@@ -337,8 +337,8 @@ pub fn kill_nodes(scene: &dyn Scene) {
 }
 
 /// What is half made.
-pub fn leftovers(scene: &dyn Scene) -> Vec<PathBuf> {
-    let (mut folders, mut left) = (scene.folders(), Vec::new());
+pub fn leftovers(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut left = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());

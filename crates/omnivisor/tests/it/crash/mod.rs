@@ -11,6 +11,7 @@ mod nym;
 mod vega;
 
 use harness::enumerate;
+pub use harness::leftovers;
 
 #[test]
 fn nym_at_every_point_of_an_upgrade_with_every_fault_the_new_node_runs_once() {

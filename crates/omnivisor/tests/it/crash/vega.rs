@@ -130,6 +130,6 @@ fn vega_killed_again_and_again_at_any_moment_the_new_pair_runs_once() {
         world.log().assert_never_double();
         assert!(world.log().of("refused").is_empty(), "no node on newer data");
         scene.check_end("at last");
-        assert!(leftovers(&scene).is_empty(), "{:?}", leftovers(&scene));
+        assert!(leftovers(scene.folders()).is_empty(), "{:?}", leftovers(scene.folders()));
     }
 }

@@ -1,0 +1,233 @@
+//! Upgrades and bad upgrades, one after the other, and in all of them random faults; beside it somebody who looks at the
+//! outside world all the time, and says which invariant is broken.
+//!
+//! `OMNIVISOR_SOAK` is how many faults (a few, if it is not set), `OMNIVISOR_SEED` which ones: the same seed gives the same
+//! faults in the same order. How long the machine takes for what is between them is another matter in every run.
+
+mod faults;
+mod watcher;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use omnivisor_testkit::{Behaviour, BuildInfoAnswer, Options, Supervised, wait_until};
+
+use self::faults::{Clock, Fault};
+use self::watcher::Watcher;
+use crate::crash::leftovers;
+use crate::world::{SOON, World, options};
+
+/// Numbers that look random, and are the same for the same seed (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
+    }
+}
+
+/// What is published in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Release {
+    Good,
+    Migrating,
+    DiesAtOnce,
+    DiesInItsWindow,
+    OtherVersion,
+    OtherDigest,
+}
+
+impl Release {
+    /// Good ones as often as all others.
+    const ALL: [Self; 8] = [
+        Self::Good,
+        Self::Good,
+        Self::Migrating,
+        Self::Migrating,
+        Self::DiesAtOnce,
+        Self::DiesInItsWindow,
+        Self::OtherVersion,
+        Self::OtherDigest,
+    ];
+
+    fn is_good(self) -> bool {
+        matches!(self, Self::Good | Self::Migrating)
+    }
+
+    fn behaviour(self, version: &str) -> Behaviour {
+        let well = Behaviour::new(version);
+        match self {
+            Self::Good | Self::OtherDigest => well,
+            Self::Migrating => Behaviour { migrates: true, ..well },
+            Self::DiesAtOnce => Behaviour { exit_after_ms: Some(1), exit_code: 1, migrates: true, ..well },
+            Self::DiesInItsWindow => Behaviour { exit_after_ms: Some(100), exit_code: 3, migrates: true, ..well },
+            Self::OtherVersion => Behaviour { build_info: BuildInfoAnswer::OtherVersion("7.7.7".to_owned()), ..well },
+        }
+    }
+}
+
+struct Soak {
+    world: World,
+    clock: Clock,
+    supervised: Option<Supervised>,
+    /// Whether its disk calls fail.
+    disk_is_bad: bool,
+    random: Random,
+    watcher: Watcher,
+    /// The newest release that is well, and what it is called.
+    good: String,
+    told: BTreeMap<String, usize>,
+}
+
+impl Soak {
+    fn new(seed: u64) -> Self {
+        let options = Options {
+            max_startup_failures: 500,
+            shutdown_grace_period: "2s".to_owned(),
+            failure_restart_delay: "100ms".to_owned(),
+            startup_period_duration: "100ms".to_owned(),
+            ..options()
+        };
+        let world = World::with(Behaviour::new("1.0.0"), options);
+        let clock = Clock::of(world.sandbox.path());
+        std::fs::create_dir_all(world.installation.daemon_home().join("data")).unwrap();
+        let watcher = Watcher::begin(&world);
+        let told = BTreeMap::new();
+        Self {
+            world,
+            clock,
+            supervised: None,
+            disk_is_bad: false,
+            random: Random(seed),
+            watcher,
+            good: "1.0.0".to_owned(),
+            told,
+        }
+    }
+
+    /// A release, the faults, and its end; how many faults that were.
+    fn round(&mut self, number: u64, most: usize) -> usize {
+        let kind = self.random.one_of(&Release::ALL);
+        let (version, name) = (format!("1.{number}.0"), format!("2030.{number}"));
+        self.tell(&format!("release: {kind:?}"));
+        self.watcher.note(&format!("round {number}: {kind:?}"));
+        self.publish(kind, &version, &name);
+        let faults = most.min(1 + usize::try_from(self.random.below(3)).unwrap());
+        for _ in 0..faults {
+            let pause = Duration::from_millis(self.random.below(900));
+            std::thread::sleep(pause); // it is not waited for anything: whatever is done then is disturbed
+            let fault = self.random.one_of(&Fault::ALL);
+            self.tell(&format!("fault: {fault:?}"));
+            self.watcher.note(&format!("{fault:?} after {pause:?}"));
+            self.disturb(fault);
+            self.watcher.check();
+        }
+        self.settle(kind, &version, &name);
+        faults
+    }
+
+    fn tell(&mut self, what: &str) {
+        *self.told.entry(what.to_owned()).or_default() += 1;
+    }
+
+    fn publish(&mut self, kind: Release, version: &str, name: &str) {
+        let mut info = self.world.publish(name, &kind.behaviour(version));
+        self.watcher.publish(&info);
+        if kind == Release::OtherDigest {
+            for platform in info["platforms"].as_object_mut().unwrap().values_mut() {
+                platform["checksum"] = "00".repeat(32).into();
+            }
+            self.world.upstream.serve(crate::world::ANNOUNCEMENT, omnivisor_testkit::Answer::Json(info));
+        }
+    }
+
+    /// All faults end, and then the right release runs.
+    fn settle(&mut self, kind: Release, version: &str, name: &str) {
+        self.world.upstream.serve_instead(None);
+        self.clock.set(Duration::ZERO);
+        self.begin_anew_if_needed();
+        wait_until("the supervisor answers", SOON, || self.world.status());
+        self.world.omnivisor(&["resume"]);
+        if kind.is_good() {
+            version.clone_into(&mut self.good);
+        }
+        let end = Instant::now() + SOON;
+        let mut asked = Instant::now();
+        loop {
+            self.watcher.check();
+            if self.supervised.as_mut().is_none_or(|it| it.try_wait().is_some()) {
+                self.start();
+            }
+            let status = self.world.status().unwrap_or_default();
+            let runs = status["node"]["state"] == "running";
+            let idle = status["upgrade"]["phase"] == "idle";
+            if runs && idle && status["active"]["version"] == self.good.as_str() {
+                // A bad one may have been put off; it is not waited for, as the next one takes its place.
+                return self.watcher.settled(&self.world);
+            }
+            // What has failed waits for its next try, which may be a while.
+            let waits = idle || status["upgrade"]["phase"] == "staged";
+            if kind.is_good() && runs && waits && asked.elapsed() > Duration::from_millis(700) {
+                self.world.omnivisor(&["upgrade", name]);
+                asked = Instant::now();
+            }
+            assert!(Instant::now() < end, "{} does not run: {status:#}\n{}", self.good, self.watcher.story());
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    fn end(mut self) -> BTreeMap<String, usize> {
+        if let Some(mut supervised) = self.supervised.take() {
+            supervised.signal(15);
+            assert_eq!(supervised.wait(SOON).code(), Some(0), "{}", supervised.stderr());
+        }
+        self.watcher.check();
+        self.world.log().assert_never_double();
+        let left = leftovers(vec![self.world.sandbox.nym_home(), self.world.sandbox.daemon_home()]);
+        assert!(left.is_empty(), "{left:?}\n{}", self.watcher.story());
+        let looks = self.watcher.end();
+        self.told.insert("looks at the outside world".to_owned(), looks);
+        self.told
+    }
+}
+
+#[test]
+fn whatever_happens_no_invariant_is_broken() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let wanted = number("OMNIVISOR_SOAK").unwrap_or(8);
+    let seed = number("OMNIVISOR_SEED").unwrap_or(1);
+    let begun = Instant::now();
+    println!("OMNIVISOR_SEED={seed} OMNIVISOR_SOAK={wanted}");
+    let mut soak = Soak::new(seed);
+    if !soak.clock.can_jump() {
+        println!("skipped: the clock does not jump, as libfaketime is not installed");
+    }
+    if !cfg!(debug_assertions) {
+        println!("skipped: no disk is full, as a release has no checkpoints");
+    }
+    soak.start();
+    soak.world.wait_for("1.0.0");
+    wait_until("the supervisor answers", SOON, || soak.world.status());
+    let (mut done, mut round) = (0, 1);
+    while done < wanted {
+        done += u64::try_from(soak.round(round, usize::try_from(wanted - done).unwrap())).unwrap();
+        round += 1;
+    }
+    let upgraded = soak.good.clone();
+    for (what, times) in soak.end() {
+        println!("{times:>6} {what}");
+    }
+    println!("{done} faults in {} rounds, {upgraded} runs, {:.0} s", round - 1, begun.elapsed().as_secs_f32());
+}

@@ -1,0 +1,218 @@
+//! Looks at the outside world all the time, and at nothing else: processes, links, files, and what the control socket says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use omnivisor_testkit::{NodeLog, sha256_hex};
+use serde_json::Value;
+
+use crate::world::World;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long no node may run without a reason, on a machine that is busy.
+const UNEXPLAINED: Duration = Duration::from_secs(10);
+
+/// How much of what was done is told.
+const LAST: usize = 12;
+
+/// What both sides know.
+struct Shared {
+    ends: AtomicBool,
+    looks: AtomicUsize,
+    /// What the key file holds: a number that only grows.
+    key: AtomicU64,
+    broken: Mutex<Option<String>>,
+    done: Mutex<Vec<String>>,
+    /// The digests of all executables that were ever published.
+    published: Mutex<Vec<String>>,
+}
+
+pub(super) struct Watcher {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    pub(super) fn begin(world: &World) -> Self {
+        let shared = Arc::new(Shared {
+            ends: AtomicBool::new(false),
+            looks: AtomicUsize::new(0),
+            key: AtomicU64::new(0),
+            broken: Mutex::new(None),
+            done: Mutex::new(Vec::new()),
+            published: Mutex::new(vec![sha256_hex(&world.installation.binary("genesis"))]),
+        });
+        let installation = &world.installation;
+        let look = Look {
+            current: installation.current(),
+            files: vec![installation.plan(), installation.history(), installation.current_version()],
+            key: installation.daemon_home().join("data/id.pem"),
+            history: installation.history(),
+            runtime: world.sandbox.runtime(),
+            log: world.sandbox.node_log(),
+            digests: BTreeMap::new(),
+            unexplained: None,
+        };
+        fs::write(&look.key, "0").unwrap();
+        let thread = std::thread::spawn({
+            let shared = shared.clone();
+            move || look.again_and_again(&shared)
+        });
+        Self { shared, thread: Some(thread) }
+    }
+
+    /// What was done, for whoever has to find out why something is broken.
+    pub(super) fn note(&self, what: &str) {
+        self.shared.done.lock().unwrap().push(what.to_owned());
+    }
+
+    pub(super) fn publish(&self, info: &Value) {
+        let platforms = info["platforms"].as_object().unwrap();
+        let digests = platforms.values().map(|platform| platform["checksum"].as_str().unwrap().to_owned());
+        self.shared.published.lock().unwrap().extend(digests);
+    }
+
+    /// Fails if an invariant was broken.
+    #[track_caller]
+    pub(super) fn check(&self) {
+        let broken = self.shared.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert!(broken.is_none(), "{}\n{}", broken.unwrap_or_default(), self.story());
+        assert!(self.thread.as_ref().is_none_or(|thread| !thread.is_finished()), "the watcher has ended");
+    }
+
+    /// Everything is over: the peer itself could go on.
+    pub(super) fn settled(&self, world: &World) {
+        omnivisor_testkit::wait_until("Nymvisor would start", crate::world::SOON, || {
+            world.installation.nymvisor_would_start().ok()
+        });
+        self.check();
+    }
+
+    pub(super) fn story(&self) -> String {
+        let done = self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("what was done last: {:#?}", &done[done.len().saturating_sub(LAST)..])
+    }
+
+    /// How often it has looked.
+    pub(super) fn end(mut self) -> usize {
+        self.shared.ends.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+        self.shared.looks.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.shared.ends.store(true, Ordering::SeqCst);
+    }
+}
+
+struct Look {
+    current: PathBuf,
+    files: Vec<PathBuf>,
+    key: PathBuf,
+    history: PathBuf,
+    runtime: PathBuf,
+    log: NodeLog,
+    /// Of executables, by path and time of change.
+    digests: BTreeMap<(PathBuf, SystemTime), String>,
+    /// Since when no node runs, and nobody says why.
+    unexplained: Option<Instant>,
+}
+
+impl Look {
+    fn again_and_again(mut self, shared: &Shared) {
+        while !shared.ends.load(Ordering::SeqCst) {
+            let mut broken = self.files_parse().and(self.key_grows(shared)).and(self.link_is_whole(shared));
+            // The log is long, and seldom tells more.
+            if shared.looks.fetch_add(1, Ordering::SeqCst) % 5 == 0 {
+                broken = broken.and(self.one_node_runs()).and(self.history_has_each_once());
+            }
+            if let Err(what) = broken {
+                shared.broken.lock().unwrap().get_or_insert(what);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Whatever is there can be read by the peer at every instant.
+    fn files_parse(&self) -> Result<(), String> {
+        for path in &self.files {
+            match fs::read(path) {
+                Ok(bytes) => {
+                    serde_json::from_slice::<Value>(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(format!("{}: {error}", path.display())),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a signer has written is never taken back.
+    fn key_grows(&self, shared: &Shared) -> Result<(), String> {
+        let key = shared.key.load(Ordering::SeqCst);
+        let found = fs::read_to_string(&self.key).map_err(|error| format!("{}: {error}", self.key.display()))?;
+        if found != key.to_string() {
+            return Err(format!("the key file holds {found:?}, and {key} was written"));
+        }
+        shared.key.store(key + 1, Ordering::SeqCst);
+        fs::write(&self.key, (key + 1).to_string()).map_err(|error| format!("{}: {error}", self.key.display()))
+    }
+
+    /// `current` is a release that somebody has published, whole.
+    fn link_is_whole(&mut self, shared: &Shared) -> Result<(), String> {
+        let executable = fs::canonicalize(&self.current)
+            .map_err(|error| format!("{} leads nowhere: {error}", self.current.display()))?
+            .join("bin/nym-node");
+        let changed = fs::metadata(&executable).and_then(|it| it.modified());
+        let changed = changed.map_err(|error| format!("{}: {error}", executable.display()))?;
+        let digest = self.digests.entry((executable.clone(), changed)).or_insert_with(|| sha256_hex(&executable));
+        match shared.published.lock().unwrap().contains(digest) {
+            true => Ok(()),
+            false => Err(format!("{} is nothing that was published", executable.display())),
+        }
+    }
+
+    /// At most one node; and one, unless there is a reason.
+    fn one_node_runs(&mut self) -> Result<(), String> {
+        let running = self.log.running();
+        if running.len() > 1 {
+            return Err(format!("more than one node runs: {running:?}"));
+        }
+        let status = omnivisor_testkit::status(&self.runtime);
+        let explained = status.as_ref().is_none_or(|status| {
+            status["node"]["why"].is_string()
+                || matches!(status["upgrade"]["phase"].as_str(), Some("switching" | "undoing"))
+        });
+        if running.len() == 1 || explained {
+            self.unexplained = None;
+            return Ok(());
+        }
+        match self.unexplained.get_or_insert_with(Instant::now).elapsed() > UNEXPLAINED {
+            true => Err(format!("no node runs, and nobody says why: {:#}", status.unwrap_or_default())),
+            false => Ok(()),
+        }
+    }
+
+    fn history_has_each_once(&self) -> Result<(), String> {
+        let Ok(bytes) = fs::read(&self.history) else { return Ok(()) };
+        let history: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let entries = history["history"].as_array().cloned().unwrap_or_default();
+        let mut names: Vec<&str> = entries.iter().filter_map(|entry| entry["info"]["name"].as_str()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(format!("{} is in the history twice", pair[0])),
+            None => Ok(()),
+        }
+    }
+}
