@@ -38,3 +38,8 @@ long:
 crash:
     cargo build -p omnivisor --examples
     OMNIVISOR_LONG=1 cargo test -p omnivisor --test it -- crash:: power_cut:: --nocapture --test-threads=1
+
+# Disturb upgrades at random, for some minutes; the same seed gives the same faults.
+soak faults="500" seed="1":
+    cargo build -p omnivisor --examples
+    OMNIVISOR_SOAK={{faults}} OMNIVISOR_SEED={{seed}} cargo test -p omnivisor --test it soak:: -- --nocapture

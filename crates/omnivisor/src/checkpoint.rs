@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `OMNIVISOR_CHECKPOINT=name` (or `name:3`: when it is reached for the third time) | where; `*` is every call that changes a disk |
 //! | `OMNIVISOR_FAULT` | `KILL`, the default: SIGKILL. `ENOSPC`, `EIO` or `EACCES`: the call that is about to be made fails with it; with a `*` behind it, so does every later call that changes a disk |
+//! | `OMNIVISOR_CHECKPOINT_GATE=socket` | before each call that changes a disk its name is written there, a line each, and an answer of one byte waited for |
 //! | `OMNIVISOR_CHECKPOINTS_REACHED=file` | each name that is reached is written there, a line each |
 //! | `OMNIVISOR_MISBEHAVE=name:how` | at `replacement` (an image that is to take over) or `check` (one that is asked whether it could): `hang`, `panic`, `exit`, `abort` |
 //!
@@ -42,9 +43,10 @@ pub fn misbehave(name: &str) {
 #[cfg(debug_assertions)]
 mod armed {
     use std::fs::{File, OpenOptions};
-    use std::io::{self, Write};
-    use std::sync::OnceLock;
+    use std::io::{self, Read, Write};
+    use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
     use rustix::io::Errno;
     use rustix::process::{Signal, getpid, kill_process};
@@ -84,6 +86,9 @@ mod armed {
         if let Some(mut kept) = kept.as_ref() {
             let _ = kept.write_all(format!("{name}\n").as_bytes());
         }
+        if may_fail {
+            wait_at_gate(name);
+        }
         let Some(wanted) = WANTED.get_or_init(wanted) else { return Ok(()) };
         let hit = (wanted.name == name || wanted.name == "*" && may_fail)
             && wanted.reached.fetch_add(1, Ordering::SeqCst) + 1 == wanted.times;
@@ -100,6 +105,19 @@ mod armed {
                 }
             }
             _ => Ok(()),
+        }
+    }
+
+    fn wait_at_gate(name: &str) {
+        static GATE: OnceLock<Option<Mutex<UnixStream>>> = OnceLock::new();
+        let gate = GATE.get_or_init(|| {
+            let path = std::env::var_os("OMNIVISOR_CHECKPOINT_GATE")?;
+            UnixStream::connect(path).ok().map(Mutex::new)
+        });
+        if let Some(gate) = gate {
+            let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever has gone away wants nothing any more.
+            let _ = gate.write_all(format!("{name}\n").as_bytes()).and_then(|()| gate.read_exact(&mut [0]));
         }
     }
 

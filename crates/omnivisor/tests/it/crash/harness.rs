@@ -324,7 +324,7 @@ fn names(reached: &Path) -> impl Iterator<Item = String> {
 }
 
 /// The dialects do not log to the same stream.
-fn said(supervised: &Supervised) -> String {
+pub fn said(supervised: &Supervised) -> String {
     supervised.stdout() + &supervised.stderr()
 }
 

@@ -6,6 +6,7 @@
 
 mod given_up;
 mod harness;
+mod images;
 mod known;
 mod nym;
 mod vega;
