@@ -17,6 +17,9 @@ use self::watcher::Watcher;
 use crate::crash::leftovers;
 use crate::world::{SOON, World, options};
 
+/// A poll of an upstream that stalls takes thirty seconds, and so may a download.
+const PATIENCE: Duration = Duration::from_secs(100);
+
 /// Numbers that look random, and are the same for the same seed (SplitMix64).
 struct Random(u64);
 
@@ -163,7 +166,7 @@ impl Soak {
         if kind.is_good() {
             version.clone_into(&mut self.good);
         }
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + PATIENCE;
         let mut asked = Instant::now();
         loop {
             self.watcher.check();
