@@ -101,10 +101,10 @@ impl Soak {
     }
 
     fn kill_supervisor(&mut self) {
-        if let Some(mut supervised) = self.supervised.take() {
-            if supervised.try_wait().is_none() {
-                supervised.kill9();
-            }
+        if let Some(mut supervised) = self.supervised.take()
+            && supervised.try_wait().is_none()
+        {
+            supervised.kill9();
         }
     }
 
@@ -163,12 +163,12 @@ impl Soak {
             }
             Fault::StopAndStart => {
                 let disk_is_bad = self.disk_is_bad;
-                if let Some(mut supervised) = self.supervised.take() {
-                    if supervised.try_wait().is_none() {
-                        supervised.signal(15);
-                        let code = supervised.wait(SOON).code();
-                        assert!(code == Some(0) || disk_is_bad, "{code:?}: {}", supervised.stderr());
-                    }
+                if let Some(mut supervised) = self.supervised.take()
+                    && supervised.try_wait().is_none()
+                {
+                    supervised.signal(15);
+                    let code = supervised.wait(SOON).code();
+                    assert!(code == Some(0) || disk_is_bad, "{code:?}: {}", supervised.stderr());
                 }
                 self.start();
             }

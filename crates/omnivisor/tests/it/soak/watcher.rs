@@ -134,7 +134,7 @@ impl Look {
         while !shared.ends.load(Ordering::SeqCst) {
             let mut broken = self.files_parse().and(self.key_grows(shared)).and(self.link_is_whole(shared));
             // The log is long, and seldom tells more.
-            if shared.looks.fetch_add(1, Ordering::SeqCst) % 5 == 0 {
+            if shared.looks.fetch_add(1, Ordering::SeqCst).is_multiple_of(5) {
                 broken = broken.and(self.one_node_runs()).and(self.history_has_each_once());
             }
             if let Err(what) = broken {
