@@ -195,6 +195,13 @@ pub struct Leaving {
 }
 
 impl Leaving {
+    /// It is not replaced after all: nobody has to guard it.
+    pub fn stay(self) {
+        if let Some(done) = &self.letter.done {
+            let _ = rustix::io::write(done, &[1]);
+        }
+    }
+
     /// Prepares everything, and starts the guardian. `order` is what the answer will be known by.
     pub fn prepare<'a>(
         new: OwnedFd,
@@ -246,9 +253,15 @@ impl Leaving {
 pub fn guard(arguments: Vec<OsString>) -> io::Result<()> {
     let Some(mut letter) = received().take() else { return Err(io::Error::other("there is nothing to guard")) };
     let Some(listen) = letter.listen.take() else { return Err(io::Error::other("there is nothing to guard")) };
-    match std::fs::File::from(listen).read(&mut [0]) {
-        Ok(1) => Ok(()),
-        _ => Err(letter.execute(&own_executable()?, arguments)),
+    let mut listen = std::fs::File::from(listen);
+    loop {
+        match listen.read(&mut [0]) {
+            Ok(0) => return Err(letter.execute(&own_executable()?, arguments)),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The supervisor may be alive.
+            Err(error) => return Err(error),
+        }
     }
 }
 

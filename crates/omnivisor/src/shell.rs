@@ -29,12 +29,13 @@ use std::time::Duration;
 
 use omnivisor_core::agent::{Action, Agent, Ending, Event};
 use omnivisor_core::dialect::{Dialect, Mirrored, Watch};
-use omnivisor_core::journal::Record;
+use omnivisor_core::journal::{Phase, Record};
 use omnivisor_core::release::{Installed, Release};
 use omnivisor_core::schedule::Announcement;
 use omnivisor_core::supervisor::{Order, Seen, Supervisor};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 
 use crate::clock::{self, Timer};
 use crate::control::Asked;
@@ -96,6 +97,8 @@ pub struct Shell {
     launch: u64,
     node: Option<Node>,
     group: Option<Group>,
+    /// Those who see to its end.
+    ending: Vec<AbortHandle>,
     node_lock: Option<Lock>,
     /// Those in the node's homes, which are inherited with it.
     home_locks: Vec<(PathBuf, Lock)>,
@@ -161,11 +164,14 @@ impl Shell {
         self.ask_node();
         loop {
             self.settle();
+            if let Some(leaving) = self.leaving() {
+                match self.agent.ending() {
+                    None => return Ok(Finish::Replaced(Box::new(leaving))),
+                    Some(_) => leaving.stay(),
+                }
+            }
             if let Some(outcome) = self.ended() {
                 return self.end(outcome).await.map(|()| Finish::Ended);
-            }
-            if let Some(leaving) = self.leaving() {
-                return Ok(Finish::Replaced(Box::new(leaving)));
             }
             self.set_timers(&mut monotonic, &mut wall);
             tokio::select! {
@@ -207,6 +213,9 @@ impl Shell {
 
     /// Answers every event that is waiting, and makes the world as it is wanted.
     fn settle(&mut self) {
+        if self.has_died_unseen() {
+            return; // that is about to be heard, and comes first: what is dead is not well
+        }
         loop {
             while let Some(event) = self.waiting.pop_front() {
                 if !self.step(event) {
@@ -222,13 +231,27 @@ impl Shell {
         self.sum_up();
     }
 
+    /// Whether a new node that is being judged has ended, and nobody has said so yet.
+    fn has_died_unseen(&self) -> bool {
+        let is_judged = matches!(self.agent.journal().phase(), Phase::Probing { .. }) && self.supervisor.is_running();
+        let has_ended = |node: &Node| node.mains().iter().any(|main| !main.id().is_alive());
+        is_judged && self.node.as_ref().is_some_and(has_ended)
+    }
+
     /// Writes a long journal anew, as one record, while nothing is under way.
     fn sum_up(&mut self) {
         let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_long()) else { return };
         let Some(summary) = self.agent.journal().summary() else { return };
         match journal.rewritten(&summary) {
             Ok(rewritten) => self.journal = Some(rewritten),
-            Err(error) => tracing::warn!(%error, "the journal has become long and cannot be summed up"),
+            Err(error) => {
+                tracing::warn!(%error, "the journal has become long and cannot be summed up");
+                // It may have been replaced all the same: what is recorded from now on must be in the one that has the name.
+                match journal.reopened() {
+                    Ok(journal) => self.journal = Some(journal),
+                    Err(error) => tracing::error!(%error, "the journal cannot be opened again"),
+                }
+            }
         }
     }
 
@@ -318,7 +341,8 @@ impl Shell {
             tracing::warn!(?pids, "processes that the node left behind are {}", if kill { "killed" } else { "ended" });
         }
         group.signal(&left, if kill { Signal::KILL } else { Signal::TERM });
-        group.clone().watch_empty(kill, self.tagged());
+        let watch = group.clone().watch_empty(kill, self.tagged());
+        self.ending.push(watch);
     }
 
     /// A sender whose messages carry the present launch.

@@ -8,6 +8,7 @@ use omnivisor_core::supervisor::Seen;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group, pidfd_send_signal, test_kill_process_group};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::AbortHandle;
 
 use super::cgroup::Cgroup;
 use super::children;
@@ -97,9 +98,10 @@ impl Group {
         self::signal(&outside, signal);
     }
 
-    /// Reports when the last one is gone. With `kill`, whatever is left or is still being born is killed until then.
-    pub fn watch_empty(self, kill: bool, report: UnboundedSender<Seen>) {
-        tokio::spawn(async move {
+    /// Reports when the last one is gone. With `kill`, whatever is left or is still being born is killed until then. It has to
+    /// be ended before another node is started: it would take that for the same.
+    pub fn watch_empty(self, kill: bool, report: UnboundedSender<Seen>) -> AbortHandle {
+        let watch = tokio::spawn(async move {
             let begun = Instant::now();
             let mut known: Vec<ProcessId> = Vec::new();
             let mut in_vain = 0;
@@ -120,6 +122,7 @@ impl Group {
             }
             let _ = report.send(Seen::GroupEmpty);
         });
+        watch.abort_handle()
     }
 
     /// Kills all, and what they have started meanwhile; those that were seen last.

@@ -53,6 +53,7 @@ enum NoStart {
 impl Shell {
     pub(super) fn start_node(&mut self, key: &LaunchKey) {
         self.launch += 1;
+        self.ending.drain(..).for_each(|watch| watch.abort());
         let why = self.start_reason();
         let begun = self.is_proven(key).and_then(|is_proven| {
             let read = |path: &std::path::Path| small::read(path).ok();

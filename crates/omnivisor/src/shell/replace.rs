@@ -174,7 +174,12 @@ impl Shell {
             "a replacement is under way already"
         } else if !rests || self.agent.in_flight().is_some() {
             "an upgrade is at work: try again when `omnivisor status` says `idle` or `staged`"
-        } else if self.preparing.is_some() || !(supervisor.is_running() || supervisor.is_down()) {
+        } else if self.unwritable.is_some() {
+            "the journal cannot be written, and what takes over has to: see `omnivisor status`"
+        } else if self.preparing.is_some()
+            || supervisor.timeout().is_some()
+            || !(supervisor.is_running() || supervisor.is_down())
+        {
             "the node is being started or stopped: try again in a moment"
         } else {
             return None;

@@ -104,6 +104,7 @@ impl Start {
             launch: 0,
             node: None,
             group: None,
+            ending: Vec::new(),
             node_lock,
             home_locks,
             kin: Kin { cgroup: make_cgroup(&*dialect, &kin.mark), ..kin.clone() },
@@ -160,13 +161,19 @@ impl Shell {
         kin: &Kin,
         handed: Option<&NodeHanded>,
     ) -> Beginning {
-        let own = handed.and_then(|handed| match self.inherit_node(handed) {
+        let own = handed.and_then(|handed| match self.inherit_node(handed, kin) {
             Ok(node) => Some((node, handed.folder.clone())),
             Err(error) => {
                 tracing::warn!(%error, "the node that was handed over is looked for");
                 None
             }
         });
+        // What is no child of ours is known by its lock, which must be nobody's but its own.
+        let is_ours = own.is_some() && handed.is_some_and(|handed| handed.ours);
+        let somebody_is_there = !roll.mains.is_empty() || !roll.stragglers.is_empty();
+        if somebody_is_there && !is_ours {
+            self.node_lock = None;
+        }
         let folder = roll.folder().cloned();
         let adopted = own.or_else(|| {
             folder.and_then(|folder| match self.adopt_node(&roll.mains, &folder, kin) {
@@ -229,7 +236,7 @@ impl Shell {
     }
 
     /// One that belongs to this very process; main processes may have ended since it was handed over, and then that is seen.
-    fn inherit_node(&self, handed: &NodeHanded) -> io::Result<Node> {
+    fn inherit_node(&self, handed: &NodeHanded, kin: &Kin) -> io::Result<Node> {
         if handed.mains.is_empty() {
             return Err(io::Error::other("it has no process"));
         }
@@ -238,7 +245,8 @@ impl Shell {
             let name = names.get(role).copied().unwrap_or("node");
             if handed.ours { Main::inherit(name, *main) } else { Main::adopt(name, *main) }
         });
-        Ok(Node::new(mains.collect::<io::Result<_>>()?, self.kin.clone()))
+        let kin = if handed.ours { &self.kin } else { kin };
+        Ok(Node::new(mains.collect::<io::Result<_>>()?, kin.clone()))
     }
 
     /// What the main processes of a release are called.

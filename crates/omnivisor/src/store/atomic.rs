@@ -15,7 +15,7 @@ pub const UNFINISHED: &str = ".omnivisor-new";
 
 /// Replaces `path` by a file with these contents and this mode. When it returns, contents and name are durable.
 ///
-/// On an error `path` is what it was, and nothing is left beside it.
+/// On an error nothing is left beside it, and `path` is what it was; or, if only its folder could not be flushed, the new one.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = unfinished(path)?;
     let written = write(&unfinished, contents, mode, true).and_then(|()| disk::rename(&unfinished, path));

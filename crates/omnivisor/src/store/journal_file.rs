@@ -132,7 +132,13 @@ impl JournalFile {
         self.end > self.made + LONG
     }
 
-    /// This journal anew, with one record that stands for all; this one stays what it is until that is there.
+    /// What has this journal's name now.
+    pub fn reopened(&self) -> Result<Self, OpenError> {
+        Self::open(&self.path).map(|(journal, _)| journal)
+    }
+
+    /// This journal anew, with one record that stands for all; this one stays what it is until that is there. After an error
+    /// either of them may have the name: see [`Self::reopened`].
     pub fn rewritten(&self, summary: &Record) -> io::Result<Self> {
         Self::create(&self.path, std::slice::from_ref(summary))
     }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use omnivisor_testkit::{Behaviour, Options, Supervised, VegaOptions, executable, wait_until};
 
@@ -291,9 +291,11 @@ fn goes_wrong(how: &str, why: &str, in_place: bool) {
     // It is as able as before.
     it.world.publish("2024.2", &Behaviour::new("2.0.0"));
     it.world.wait_for_commit("2.0.0");
+    let asked = Instant::now();
     assert_eq!(it.command(&["stop"]).output().unwrap().status.code(), Some(0));
     wait_until("it has ended", SOON, || it.world.log().running().is_empty().then_some(()));
     wait_until("and its supervisor", SOON, || (!Path::new(&format!("/proc/{supervisor}/exe")).exists()).then_some(()));
+    assert!(asked.elapsed() < Duration::from_secs(8), "{how}: {:?}: it waits for nobody", asked.elapsed());
     if in_place {
         assert_eq!(supervised.wait(SOON).code(), Some(0));
     }
