@@ -33,7 +33,6 @@ use omnivisor_core::journal::{Phase, Record};
 use omnivisor_core::release::{Installed, Release};
 use omnivisor_core::schedule::Announcement;
 use omnivisor_core::supervisor::{Order, Seen, Supervisor};
-use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -331,18 +330,6 @@ impl Shell {
         // What the look has found may have to wait for a journal that cannot be written: the node does not.
         let is_looking = self.unwritable.is_none() && matches!(self.agent.in_flight(), Some(Action::Arm(..)));
         self.launch == 0 && self.supervisor.is_down() && is_looking
-    }
-
-    fn end_group(&mut self, kill: bool) {
-        let Some(group) = &self.group else { return };
-        let left = group.members();
-        if !left.is_empty() {
-            let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
-            tracing::warn!(?pids, "processes that the node left behind are {}", if kill { "killed" } else { "ended" });
-        }
-        group.signal(&left, if kill { Signal::KILL } else { Signal::TERM });
-        let watch = group.clone().watch_empty(kill, self.tagged());
-        self.ending.push(watch);
     }
 
     /// A sender whose messages carry the present launch.

@@ -11,6 +11,7 @@ use omnivisor_core::dialect::{Answered, CommandSpec, Dialect, Preparation, Start
 use omnivisor_core::journal::Phase;
 use omnivisor_core::release::{Installed, Release, Version};
 use omnivisor_core::supervisor::{Exit, LaunchKey, Seen, Wanted};
+use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
 use super::claim::{self, NodeThere};
@@ -128,6 +129,19 @@ impl Shell {
             let _ = prepared.send((launch, result));
         });
         self.preparing = Some(Preparing { key: key.clone(), why, task });
+    }
+
+    /// Asks what is left of the node to end, or makes it.
+    pub(super) fn end_group(&mut self, kill: bool) {
+        let Some(group) = &self.group else { return };
+        let left = group.members();
+        if !left.is_empty() {
+            let pids: Vec<i32> = left.iter().map(|process| process.pid).collect();
+            tracing::warn!(?pids, "processes that the node left behind are {}", if kill { "killed" } else { "ended" });
+        }
+        group.signal(&left, if kill { Signal::KILL } else { Signal::TERM });
+        let watch = group.clone().watch_empty(kill, self.tagged());
+        self.ending.push(watch);
     }
 
     /// A start that is being prepared and is not wanted any more has not happened.
