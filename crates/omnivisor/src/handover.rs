@@ -195,13 +195,6 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// It is not replaced after all: nobody has to guard it.
-    pub fn stay(self) {
-        if let Some(done) = &self.letter.done {
-            let _ = rustix::io::write(done, &[1]);
-        }
-    }
-
     /// Prepares everything, and starts the guardian. `order` is what the answer will be known by.
     pub fn prepare<'a>(
         new: OwnedFd,

@@ -164,10 +164,7 @@ impl Shell {
         loop {
             self.settle();
             if let Some(leaving) = self.leaving() {
-                match self.agent.ending() {
-                    None => return Ok(Finish::Replaced(Box::new(leaving))),
-                    Some(_) => leaving.stay(),
-                }
+                return Ok(Finish::Replaced(Box::new(leaving)));
             }
             if let Some(outcome) = self.ended() {
                 return self.end(outcome).await.map(|()| Finish::Ended);
@@ -352,7 +349,9 @@ impl Shell {
         if let Some(report) = report {
             report::tell_node(&report, &self.supervisor, &self.agent.wanted());
             self.why_down = report::why_down(&report);
-            self.waiting.push_back(Event::Node(report));
+            // Before what was heard meanwhile, and may say of a dead node that it is well; but in the order of its own news.
+            let earlier = self.waiting.iter().rposition(|event| matches!(event, Event::Node(_)));
+            self.waiting.insert(earlier.map_or(0, |last| last + 1), Event::Node(report));
         } else {
             self.waiting.push_back(Event::Timeout);
         }

@@ -75,6 +75,27 @@ fn a_core_that_never_answers_is_restarted_where_that_is_wanted() {
     world.log().assert_never_double();
 }
 
+/// Whoever kills what is left of a node until none of it is left must not take the next one, which is there some milliseconds
+/// later, for it.
+#[test]
+fn a_core_that_is_killed_for_its_silence_takes_not_the_next_one_with_it() {
+    let quick = VegaOptions { stop_signal_timeout_seconds: 1, restarts_delay_seconds: 0, ..options() };
+    // The first question to the next one may come before that listens.
+    let world = World::with(VegaOptions { restart_connection_retries: 2, ..quick });
+    world.installation.control_core(|control| control["ignore_stop"] = true.into());
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_VEGA_RESTART_SILENT", "true");
+    let supervised = world.sandbox.spawn(command);
+    world.wait_for(OLD);
+    wait_for_line(&supervised, &["core answers"]);
+    rpc(&world, "hang");
+    wait_for_line(&supervised, &[ALARM]);
+    rpc(&world, "ok");
+    wait_until("the next one answers", SOON, || (said(&supervised).matches("core answers").count() == 2).then_some(()));
+    world.wait_for(OLD);
+    assert_eq!(world.log().starts().len(), 2, "{}", said(&supervised));
+}
+
 // V15
 /// A first start may replay a chain: it has its own patience. What was started after a failure has another one.
 #[test]
