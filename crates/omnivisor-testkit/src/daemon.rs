@@ -122,11 +122,14 @@ pub(crate) fn take_state(state: &Path, version: &str, migrates: bool) -> bool {
     true
 }
 
-/// Writes a file so that whoever reads it sees all of it.
+/// Writes a file so that whoever reads it sees all of it, also after a power cut.
 pub(crate) fn replace(path: &Path, text: &str) {
     let beside = path.with_extension("beside");
-    fs::write(&beside, text).unwrap();
+    let mut file = File::create(&beside).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.sync_all().unwrap();
     fs::rename(&beside, path).unwrap();
+    File::open(path.parent().unwrap()).unwrap().sync_all().unwrap();
 }
 
 fn numbers(version: &str) -> Vec<u64> {

@@ -23,7 +23,10 @@ const LONGEST_RUNTIME: usize = 60;
 /// A private folder that leaves nothing behind: neither files nor processes.
 #[derive(Debug)]
 pub struct Sandbox {
-    folder: TempDir,
+    folder: PathBuf,
+    /// Where a power cut would not be seen: what is only there while the machine runs, and what a test reads. The folder
+    /// itself, unless that was given.
+    kept: TempDir,
     outputs: Mutex<Vec<PathBuf>>,
 }
 
@@ -36,12 +39,27 @@ impl Default for Sandbox {
 impl Sandbox {
     /// A new one, empty but for its folders.
     pub fn new() -> Self {
+        let kept = Self::begin();
+        Self::of(kept.path().to_owned(), kept)
+    }
+
+    /// A new one on a disk of its own, which is mounted here and stays: all files but those at run time, and what the nodes
+    /// and the supervisors log.
+    pub fn on(disk: &Path) -> Self {
+        Self::of(disk.to_owned(), Self::begin())
+    }
+
+    fn begin() -> TempDir {
         let begin = |within: &Path| tempfile::Builder::new().prefix("ov").tempdir_in(within);
         let mut folder = begin(&std::env::temp_dir()).unwrap();
         if folder.path().join("run").as_os_str().len() > LONGEST_RUNTIME {
             folder = begin(Path::new("/tmp")).unwrap();
         }
-        let sandbox = Self { folder, outputs: Mutex::default() };
+        folder
+    }
+
+    fn of(folder: PathBuf, kept: TempDir) -> Self {
+        let sandbox = Self { folder, kept, outputs: Mutex::default() };
         for path in [sandbox.home(), sandbox.nym_home(), sandbox.daemon_home(), sandbox.runtime()] {
             fs::create_dir(path).unwrap();
         }
@@ -51,7 +69,7 @@ impl Sandbox {
 
     /// The folder itself, which is also the current folder of the programs.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// The value of HOME; nothing should ever be written there.
@@ -71,12 +89,12 @@ impl Sandbox {
 
     /// The value of OMNIVISOR_RUNTIME_DIR: short and private.
     pub fn runtime(&self) -> PathBuf {
-        self.path().join("run")
+        self.kept.path().join("run")
     }
 
     /// The value of FAKE_NODE_LOG.
     pub fn node_log_path(&self) -> PathBuf {
-        self.path().join("node.log")
+        self.kept.path().join("node.log")
     }
 
     /// What the fake nodes of this sandbox logged.
@@ -105,7 +123,8 @@ impl Sandbox {
     pub fn spawn(&self, command: Command) -> Supervised {
         let mut outputs = self.outputs.lock().unwrap();
         let number = outputs.len() / 2 + 1;
-        let [stdout, stderr] = ["out", "err"].map(|stream| self.path().join(format!("supervisor-{number}.{stream}")));
+        let [stdout, stderr] =
+            ["out", "err"].map(|stream| self.kept.path().join(format!("supervisor-{number}.{stream}")));
         outputs.extend([stdout.clone(), stderr.clone()]);
         Supervised::spawn(command, stdout, stderr)
     }
@@ -114,7 +133,7 @@ impl Sandbox {
     fn kill_all(&self) -> bool {
         let begin = Instant::now();
         loop {
-            let ours = |pid| process::has_variable_below(pid, "FAKE_NODE_LOG", self.path());
+            let ours = |pid| process::has_variable_below(pid, "FAKE_NODE_LOG", self.kept.path());
             let mut found = false;
             for pid in process::all().into_iter().filter(|pid| ours(*pid)) {
                 found |= process::kill_if(pid, ours);

@@ -53,7 +53,10 @@ impl World {
     }
 
     pub fn with(genesis: Behaviour, options: Options) -> Self {
-        let sandbox = Sandbox::new();
+        Self::within(Sandbox::new(), genesis, options)
+    }
+
+    pub fn within(sandbox: Sandbox, genesis: Behaviour, options: Options) -> Self {
         let upstream = Upstream::http();
         let executable = minted(&sandbox, &genesis);
         let base_url = upstream.url("/");

@@ -43,7 +43,12 @@ pub trait Story: Sync {
     fn known(&self) -> Known;
 
     /// An installation that was adopted and stopped, and whose upgrade is announced.
-    fn begin(&self) -> Box<dyn Scene>;
+    fn begin(&self) -> Box<dyn Scene> {
+        self.begin_in(Sandbox::new())
+    }
+
+    /// The same in this sandbox.
+    fn begin_in(&self, sandbox: Sandbox) -> Box<dyn Scene>;
 }
 
 /// One telling of a story.
@@ -52,6 +57,9 @@ pub trait Scene {
 
     /// The supervisor, not started yet.
     fn command(&self) -> Command;
+
+    /// `omnivisor history`, not started yet.
+    fn history(&self) -> Command;
 
     /// What the upgrade is called.
     fn release(&self) -> &'static str;

@@ -8,6 +8,7 @@ mod given_up;
 mod harness;
 mod images;
 mod known;
+mod mounts;
 mod nym;
 mod vega;
 

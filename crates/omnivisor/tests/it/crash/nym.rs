@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::harness::{Scene, Story};
 use super::known::{self, Known};
-use crate::world::{SOON, World, options};
+use crate::world::{SOON, World, omnivisor_exe, options};
 
 const OLD: &str = "1.0.0";
 /// What the upgrade is called.
@@ -28,9 +28,9 @@ impl Story for Upgrade {
         known::NYM_UPGRADE
     }
 
-    fn begin(&self) -> Box<dyn Scene> {
+    fn begin_in(&self, sandbox: Sandbox) -> Box<dyn Scene> {
         let behaviour = Behaviour { migrates: true, ..Behaviour::new("2.0.0") };
-        Box::new(Nym::announced(&behaviour, "300ms", "2.0.0"))
+        Box::new(Nym::announced(sandbox, &behaviour, "300ms", "2.0.0"))
     }
 }
 
@@ -46,10 +46,10 @@ impl Story for UndoOf3 {
         known::NYM_UNDO
     }
 
-    fn begin(&self) -> Box<dyn Scene> {
+    fn begin_in(&self, sandbox: Sandbox) -> Box<dyn Scene> {
         let behaviour = Behaviour { exit_after_ms: Some(10), exit_code: 1, migrates: true, ..Behaviour::new("3.0.0") };
         // However slow the machine is, it ends before it has shown that it is well.
-        Box::new(Nym::announced(&behaviour, "20s", OLD))
+        Box::new(Nym::announced(sandbox, &behaviour, "20s", OLD))
     }
 }
 
@@ -63,10 +63,10 @@ struct Nym {
 }
 
 impl Nym {
-    fn announced(behaviour: &Behaviour, window: &'static str, last: &'static str) -> Self {
+    fn announced(sandbox: Sandbox, behaviour: &Behaviour, window: &'static str, last: &'static str) -> Self {
         let options =
             Options { polling_rate: "300ms".to_owned(), failure_restart_delay: "50ms".to_owned(), ..options() };
-        let world = World::with(Behaviour::new(OLD), options);
+        let world = World::within(sandbox, Behaviour::new(OLD), options);
         let data = world.sandbox.daemon_home().join("data");
         std::fs::create_dir_all(&data).unwrap();
         std::fs::write(data.join("id.pem"), KEY).unwrap();
@@ -93,6 +93,12 @@ impl Scene for Nym {
         let mut command = self.world.run_command();
         command.env("OMNIVISOR_PROBE_WINDOW", self.window);
         command.env("OMNIVISOR_RETRY_DELAY", "100ms").env("OMNIVISOR_RETRY_MOST", "300ms");
+        command
+    }
+
+    fn history(&self) -> Command {
+        let mut command = self.world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
+        command.arg("history");
         command
     }
 

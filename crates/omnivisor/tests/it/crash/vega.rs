@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::harness::{Scene, Story, kill_nodes, leftovers};
 use super::known::{self, Known};
 use crate::vega::world::{HEIGHT, NEW, OLD, World, installing};
-use crate::world::SOON;
+use crate::world::{SOON, omnivisor_exe};
 
 /// To the release that the network has agreed on.
 pub struct Upgrade;
@@ -24,8 +24,8 @@ impl Story for Upgrade {
         known::VEGA_UPGRADE
     }
 
-    fn begin(&self) -> Box<dyn Scene> {
-        Box::new(Vega { world: at_the_height() })
+    fn begin_in(&self, sandbox: Sandbox) -> Box<dyn Scene> {
+        Box::new(Vega { world: at_the_height(sandbox) })
     }
 }
 
@@ -34,8 +34,8 @@ struct Vega {
 }
 
 /// A pair that was taken over and stopped, and whose network is at the height of an upgrade when it starts again.
-fn at_the_height() -> World {
-    let world = World::with(installing().with_data_node());
+fn at_the_height(sandbox: Sandbox) -> World {
+    let world = World::within(sandbox, installing().with_data_node());
     world.publish(NEW, &VegaBehaviour::new(NEW));
     let mut supervised = world.run();
     world.wait_for(OLD);
@@ -63,6 +63,12 @@ impl Scene for Vega {
         let mut command = self.world.run_command();
         command.env("OMNIVISOR_PROBE_WINDOW", "300ms");
         command.env("OMNIVISOR_RETRY_DELAY", "100ms").env("OMNIVISOR_RETRY_MOST", "300ms");
+        command
+    }
+
+    fn history(&self) -> Command {
+        let mut command = self.world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
+        command.args(["history", "--home"]).arg(self.world.installation.home());
         command
     }
 
@@ -109,7 +115,7 @@ impl Scene for Vega {
 #[test]
 fn vega_killed_again_and_again_at_any_moment_the_new_pair_runs_once() {
     for nodes_die_too in [false, true] {
-        let scene = Vega { world: at_the_height() };
+        let scene = Vega { world: at_the_height(Sandbox::new()) };
         let world = &scene.world;
         let mut new = false;
         // It is not waited for anything here: whatever it does at that moment is what it is killed in.

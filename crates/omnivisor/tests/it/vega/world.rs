@@ -49,7 +49,10 @@ pub struct World {
 
 impl World {
     pub fn with(options: VegaOptions) -> Self {
-        let sandbox = Sandbox::new();
+        Self::within(Sandbox::new(), options)
+    }
+
+    pub fn within(sandbox: Sandbox, options: VegaOptions) -> Self {
         let installation = VegaInstallation::new(&sandbox, options);
         Self { github: FakeGitHub::new(), installation, sandbox }
     }
