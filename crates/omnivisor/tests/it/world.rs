@@ -56,6 +56,7 @@ impl World {
         Self::within(Sandbox::new(), genesis, options)
     }
 
+    /// The same, in this sandbox.
     pub fn within(sandbox: Sandbox, genesis: Behaviour, options: Options) -> Self {
         let upstream = Upstream::http();
         let executable = minted(&sandbox, &genesis);

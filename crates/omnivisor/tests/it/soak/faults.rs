@@ -9,6 +9,8 @@ use omnivisor_testkit::{Answer, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Soak;
+use super::disk::Disk;
+use super::releases::Release;
 use crate::world::SOON;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +21,8 @@ pub(super) enum Fault {
     KillBoth,
     StopAndStart,
     Hold,
+    Resume,
+    Upgrade,
     Replace,
     UpstreamErrors,
     UpstreamGarbage,
@@ -26,18 +30,24 @@ pub(super) enum Fault {
     UpstreamCuts,
     UpstreamGone,
     FullDisk,
+    /// Full for a moment, and then no more.
+    FullDiskForAWhile,
+    RefusingDisk,
     BrokenDisk,
     ClockAhead,
+    ClockBack,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::KillSupervisor,
         Self::KillSupervisorAndStartTwo,
         Self::KillNode,
         Self::KillBoth,
         Self::StopAndStart,
         Self::Hold,
+        Self::Resume,
+        Self::Upgrade,
         Self::Replace,
         Self::UpstreamErrors,
         Self::UpstreamGarbage,
@@ -45,8 +55,11 @@ impl Fault {
         Self::UpstreamCuts,
         Self::UpstreamGone,
         Self::FullDisk,
+        Self::FullDiskForAWhile,
+        Self::RefusingDisk,
         Self::BrokenDisk,
         Self::ClockAhead,
+        Self::ClockBack,
     ];
 }
 
@@ -97,6 +110,7 @@ impl Soak {
     }
 
     pub(super) fn start(&mut self) {
+        self.may_be_early |= self.clock_is_ahead;
         self.supervised = Some(self.world.sandbox.spawn(self.command()));
     }
 
@@ -129,10 +143,31 @@ impl Soak {
     /// From one of the next calls on every call that changes a disk fails.
     fn begin_with_bad_disk(&mut self, fault: &str) {
         self.kill_supervisor();
+        self.may_be_early |= self.clock_is_ahead;
         let mut command = self.command();
         command.env("OMNIVISOR_CHECKPOINT", format!("*:{}", 1 + self.random.below(60))).env("OMNIVISOR_FAULT", fault);
         self.supervised = Some(self.world.sandbox.spawn(command));
         self.disk_is_bad = true;
+    }
+
+    /// Of its releases and its state, or of the node's home; sometimes a few more pages fit.
+    fn fill_disks(&mut self) {
+        let (which, free) = (self.random.below(3), self.random.one_of(&[0, 0, 8 << 10, 1 << 20]));
+        for (index, disk) in (0..).zip(&self.disks) {
+            self.disk_is_full |= (which == 2 || which == index) && disk.fill(free);
+        }
+    }
+
+    /// That the fake clock reaches the supervisor at all, and that it doubts such a clock. It looks when something happens: a
+    /// release is announced, of which nothing is seen later, as the first round announces another one.
+    pub(super) fn see_the_clock_jump(&mut self) {
+        if self.clock.can_jump() {
+            self.clock.set(Duration::from_secs(40 * 24 * 3600));
+            self.publish(Release::FarOff, "1.0.1", "2030.0");
+            self.world.wait_for_status("the clock is doubted", |status| status["clock"].is_string());
+            self.world.wait_for_status("it is prepared, and waits", |status| status["upgrade"]["phase"] == "staged");
+            self.clock.set(Duration::ZERO);
+        }
     }
 
     pub(super) fn disturb(&mut self, fault: Fault) {
@@ -146,6 +181,7 @@ impl Soak {
             }
             Fault::KillSupervisorAndStartTwo => {
                 self.kill_supervisor();
+                self.may_be_early |= self.clock_is_ahead;
                 let mut two = [0, 1].map(|_| self.world.sandbox.spawn(self.command()));
                 let loser = wait_until("one of two supervisors is refused", SOON, || {
                     let ended: Vec<usize> = (0..2).filter(|index| two[*index].try_wait().is_some()).collect();
@@ -162,28 +198,50 @@ impl Soak {
                 self.start();
             }
             Fault::StopAndStart => {
-                let disk_is_bad = self.disk_is_bad;
+                let disk_is_bad = self.disk_is_bad || self.disk_is_full;
                 if let Some(mut supervised) = self.supervised.take()
                     && supervised.try_wait().is_none()
                 {
                     supervised.signal(15);
                     let code = supervised.wait(SOON).code();
-                    assert!(code == Some(0) || disk_is_bad, "{code:?}: {}", supervised.stderr());
+                    // One that was started just now may not have got as far as to listen to signals.
+                    let not_begun = supervised.died_of() == Some(15) && supervised.stderr().is_empty();
+                    assert!(code == Some(0) || disk_is_bad || not_begun, "{code:?}: {}", supervised.stderr());
                 }
                 self.start();
             }
             Fault::Hold => drop(self.world.omnivisor(&["hold"])),
-            Fault::Replace => drop(self.world.omnivisor(&["reexec"])),
+            Fault::Resume => drop(self.world.omnivisor(&["resume"])),
+            Fault::Upgrade => {
+                self.may_be_early = true;
+                self.world.omnivisor(&["upgrade", &self.name]);
+            }
+            Fault::Replace => {
+                self.may_be_early |= self.clock_is_ahead;
+                self.world.omnivisor(&["reexec"]);
+            }
             Fault::UpstreamErrors => upstream(Answer::Status(503, b"later".to_vec())),
             Fault::UpstreamGarbage => upstream(Answer::Garbage),
             Fault::UpstreamStalls => upstream(Answer::Stall { after_bytes: 1000, of_bytes: 1_000_000 }),
             Fault::UpstreamCuts => upstream(Answer::CutAt { bytes: vec![b'{'; 5000], after: 2000 }),
             Fault::UpstreamGone => upstream(Answer::Status(404, Vec::new())),
-            Fault::FullDisk => self.begin_with_bad_disk("ENOSPC*"),
+            Fault::FullDisk => self.fill_disks(),
+            Fault::FullDiskForAWhile => {
+                self.fill_disks();
+                let pause = self.random.below(1500);
+                std::thread::sleep(Duration::from_millis(pause));
+                self.disks.iter().for_each(Disk::make_room);
+            }
+            Fault::RefusingDisk => self.begin_with_bad_disk("ENOSPC*"),
             Fault::BrokenDisk => self.begin_with_bad_disk("EIO*"),
             Fault::ClockAhead => {
                 let ahead = self.random.one_of(&[90, 3600, 40 * 24 * 3600]);
+                self.clock_is_ahead = true;
                 self.clock.set(Duration::from_secs(ahead));
+            }
+            Fault::ClockBack => {
+                self.clock_is_ahead = false;
+                self.clock.set(Duration::ZERO);
             }
         }
     }
