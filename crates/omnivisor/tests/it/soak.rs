@@ -22,6 +22,10 @@ use self::watcher::Watcher;
 use crate::crash::leftovers;
 use crate::world::{SOON, World, options};
 
+/// In the short form these faults are of as many kinds as there can be, and none takes half a minute: a full disk and a broken
+/// one, a clock that jumps, every kill, a replacement, among good and bad releases.
+const SEED: u64 = 106_461;
+
 /// A poll of an upstream that stalls takes thirty seconds, and so may a download.
 const PATIENCE: Duration = Duration::from_secs(100);
 
@@ -223,7 +227,7 @@ fn judged(status: &Value, name: &str) -> bool {
 fn whatever_happens_no_invariant_is_broken() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let wanted = number("OMNIVISOR_SOAK").unwrap_or(12);
-    let seed = number("OMNIVISOR_SEED").unwrap_or(4);
+    let seed = number("OMNIVISOR_SEED").unwrap_or(SEED);
     let begun = Instant::now();
     println!("OMNIVISOR_SEED={seed} OMNIVISOR_SOAK={wanted}");
     let mut soak = Soak::new(seed);

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use omnivisor_testkit::{NodeLog, sha256_hex};
+use omnivisor_testkit::{NodeLog, executable, sha256_hex, wait_until};
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{SOON, World};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -243,5 +243,47 @@ impl Look {
             Some(pair) => Err(format!("{} is in the history twice", pair[0])),
             None => Ok(()),
         }
+    }
+}
+
+/// Whoever sees nothing finds everything well.
+#[test]
+fn the_watcher_sees_what_is_broken() {
+    type Break = fn(&World);
+    let second_node: Break = |world| {
+        let mut second = std::process::Command::new(world.installation.binary("genesis"));
+        second.arg("run").arg("--home").arg(world.installation.daemon_home());
+        second.env("FAKE_NODE_LOG", world.sandbox.node_log_path());
+        let mut second = second.spawn().unwrap();
+        std::thread::spawn(move || second.wait()); // killed with the sandbox
+    };
+    let no_node: Break = |world| fs::write(world.sandbox.node_log_path(), "").unwrap();
+    let older_key: Break = |world| fs::write(world.installation.daemon_home().join("data/id.pem"), written(0)).unwrap();
+    let no_link: Break = |world| fs::remove_file(world.installation.current()).unwrap();
+    let other_release: Break = |world| executable::script(&world.installation.binary("genesis"), "#!/bin/sh\n");
+    let half_a_file: Break = |world| fs::write(world.installation.plan(), "{").unwrap();
+    let twice: Break = |world| {
+        let entry = serde_json::json!({ "info": { "name": "2030.1" } });
+        fs::write(world.installation.history(), serde_json::json!({ "history": [entry, entry] }).to_string()).unwrap();
+    };
+    for (breaks, says) in [
+        (second_node, "more than one node runs"),
+        (no_node, "no node runs, and nobody says why"),
+        (older_key, "the key file holds"),
+        (no_link, "leads nowhere"),
+        (other_release, "nothing that was published"),
+        (half_a_file, "upgrade-plan.json: EOF"),
+        (twice, "2030.1 is in the history twice"),
+    ] {
+        let world = World::new();
+        fs::create_dir_all(world.installation.daemon_home().join("data")).unwrap();
+        let watcher = Watcher::begin(&world);
+        let _supervised = world.run();
+        world.wait_for("1.0.0");
+        wait_until("it has looked", SOON, || (watcher.shared.looks.load(Ordering::SeqCst) > 10).then_some(()));
+        assert_eq!(watcher.broken(), None);
+        breaks(&world);
+        let broken = wait_until(says, SOON, || watcher.broken());
+        assert!(broken.contains(says), "{broken}");
     }
 }
