@@ -111,7 +111,7 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
         atomic::replace(&described, &new.to_bytes(), 0o644)
             .with_context(|| format!("cannot describe the upgrade in {}", folder.display()))?;
     }
-    let lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    let lock = Lock::take_shared_within(&dialect.paths().shared_lock, PATIENCE)?;
     let info = loop {
         let (bytes, mut plan) = read_plan(path)?;
         let info = edit(add, &mut plan, &entry, &digest)?;

@@ -74,7 +74,7 @@ pub fn link(link: &Path, folder: &Path) -> Result<(), ActivateError> {
 /// Puts the upgrades back into the queue that another tool did not finish; their names. Durable when it returns.
 pub fn requeue(dialect: &dyn Dialect, ours: &Ours) -> Result<Vec<String>, ActivateError> {
     let path = &dialect.paths().queue;
-    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    let _lock = Lock::take_shared_within(&dialect.paths().shared_lock, PATIENCE)?;
     for _ in 0..TRIES {
         let before = small::read(path).ok();
         let read = |file: &Path| if file == path { before.clone() } else { small::read(file).ok() };
@@ -104,7 +104,7 @@ fn mirror_only(
     state: &Mirrored,
     is_wanted: impl Fn(&Path) -> bool,
 ) -> Result<usize, ActivateError> {
-    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    let _lock = Lock::take_shared_within(&dialect.paths().shared_lock, PATIENCE)?;
     // Whoever shares the link may have moved it since.
     let target = fs::read_link(&dialect.paths().link).ok();
     let linked = target.is_none_or(|target| target == state.shown.folder || !target.is_dir());

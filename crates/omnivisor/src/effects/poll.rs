@@ -63,7 +63,7 @@ pub fn prune(dialect: &dyn Dialect, place: &str, releases: &[Release]) -> Result
 
 fn change(dialect: &dyn Dialect, how: impl Fn(&[u8]) -> Result<Merge, DialectError>) -> Result<Merge, PollError> {
     let path = &dialect.paths().queue;
-    let _lock = Lock::take_within(&dialect.paths().shared_lock, PATIENCE)?;
+    let _lock = Lock::take_shared_within(&dialect.paths().shared_lock, PATIENCE)?;
     let wrong = |source| PollError::Queue { path: path.clone(), source };
     for _ in 0..TRIES {
         let queue = small::read(path).map_err(wrong)?;

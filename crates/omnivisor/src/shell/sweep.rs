@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use omnivisor_core::dialect::Dialect;
 
@@ -17,7 +18,7 @@ pub fn sweep(dialect: &dyn Dialect) {
         atomic::sweep(folder);
     }
     // Others may be writing where instances share files; then it is theirs to sweep.
-    let Ok(_lock) = Lock::try_take(&paths.shared_lock) else { return };
+    let Ok(_lock) = Lock::take_shared_within(&paths.shared_lock, Duration::ZERO) else { return };
     atomic::sweep(&paths.releases);
     sweep_release(dialect, &dialect.genesis_folder());
     let entries = dialect.shelves().into_iter().flat_map(fs::read_dir).flatten().flatten();

@@ -9,7 +9,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -46,11 +46,16 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock if nobody has it. Close-on-exec.
+    /// Takes the lock if nobody has it. Close-on-exec. Nobody else may even read its file: whoever can open it can hold it.
     pub fn try_take(path: &Path) -> Result<Self, LockError> {
+        Self::try_take_as(path, 0o600)
+    }
+
+    fn try_take_as(path: &Path, mode: u32) -> Result<Self, LockError> {
         let unusable = |source| LockError::Unusable { path: path.to_owned(), source };
+        let mut options = OpenOptions::new();
         let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(unusable)?;
+            options.read(true).write(true).create(true).truncate(false).mode(mode).open(path).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), file }),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
@@ -58,11 +63,11 @@ impl Lock {
         }
     }
 
-    /// Takes the lock, waiting for it for so long. Blocks its thread.
-    pub fn take_within(path: &Path, patience: Duration) -> Result<Self, LockError> {
+    /// Takes a lock that others know, too, waiting for it for so long. Blocks its thread. Its file is made as theirs are.
+    pub fn take_shared_within(path: &Path, patience: Duration) -> Result<Self, LockError> {
         let end = Instant::now() + patience;
         loop {
-            match Self::try_take(path) {
+            match Self::try_take_as(path, 0o666) {
                 Err(LockError::Held { .. }) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
                 result => return result,
             }
@@ -166,7 +171,7 @@ mod tests {
         assert!(is_held(&path));
         drop(first);
         assert!(!is_held(&path));
-        Lock::take_within(&path, Duration::ZERO).unwrap();
+        Lock::take_shared_within(&path, Duration::ZERO).unwrap();
         std::fs::remove_file(path).unwrap();
     }
 }

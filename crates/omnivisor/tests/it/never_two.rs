@@ -1,6 +1,7 @@
 //! One node whatever was killed, closed or damaged: found by the next supervisor, and by one of two only.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -55,6 +56,21 @@ fn of_two_visors_that_are_started_together_after_a_kill_one_takes_the_nodes_over
     first.signal(SIGTERM);
     assert_eq!(first.wait(SOON).code(), Some(0));
     world.log().assert_never_double();
+}
+
+/// Whoever can open a lock can hold it, and keep the node down.
+#[test]
+fn nobody_else_can_hold_the_locks() {
+    let world = World::new();
+    let _supervised = world.run();
+    let state = world.installation.instance_dir().join("data/omnivisor");
+    let home = world.sandbox.daemon_home().join("nymvisor");
+    let locks = ["supervisor.lock", "node.lock"].map(|name| state.join(name));
+    for lock in locks.into_iter().chain(["omnivisor.lock", "omnivisor-node.lock"].map(|name| home.join(name))) {
+        let mode =
+            fs::metadata(&lock).unwrap_or_else(|error| panic!("{}: {error}", lock.display())).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", lock.display());
+    }
 }
 
 /// Closes every descriptor but the first three, as Python and Node.js do, and runs the program in `$REAL`.
