@@ -11,7 +11,7 @@ use super::installation::{Installation, Which};
 use super::{Outcome, Trouble, adopt, env_file, history, output, reexec};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
-use crate::shell::end_orphan;
+use crate::shell::{Left, end_orphan, look_for_orphan};
 
 /// Verbs of our own.
 #[derive(Subcommand)]
@@ -73,17 +73,11 @@ pub(super) fn run(own: &Own) -> Outcome {
     };
     let instance = match find(which) {
         Err(Missing { error, several: false }) if matches!(own, Own::Stop { .. }) => return stop_orphan(which, error),
-        Err(Missing { error, several: false }) => {
-            return Err(Trouble::from(error).hint(
-                "`nymvisor run …` or `vegavisor run …` starts one; one that another user runs, or with another \
-                 OMNIVISOR_RUNTIME_DIR, is not seen from here",
-            ));
-        }
+        Err(Missing { error, several: false }) => return Err(Trouble::from(error).hint(instead(which))),
         found => found.map_err(|missing| missing.error)?,
     };
-    let answer = control::ask(&instance.socket, command).with_context(|| {
-        format!("the supervisor of {} (process {}) gives no answer within 10 s", instance.id, instance.pid)
-    })?;
+    let answer = control::ask(&instance.socket, command)
+        .with_context(|| format!("the supervisor of {} (process {}) gives no answer", instance.id, instance.pid))?;
     let value = answer.map_err(|error| anyhow!("{}: {error}", instance.id))?;
     match own {
         Own::Status { json: true, .. } => output::result(&value.to_string()),
@@ -122,6 +116,24 @@ pub(super) fn find(which: &Which) -> Result<Instance, Missing> {
         return Err(Missing { error, several: false });
     };
     find_in(control::running(&folder), which, folder)
+}
+
+/// What there is where no supervisor is seen, and what to do.
+fn instead(which: &Which) -> String {
+    const NOT_SEEN: &str = "one that another user runs, or with another OMNIVISOR_RUNTIME_DIR, is not seen from here";
+    let found = Installation::find(which, None, false).ok();
+    let left = found.as_ref().and_then(|it| Some((it, look_for_orphan(&*it.dialect, it.shared)?)));
+    match left {
+        Some((it, Left::Node(pid))) => format!(
+            "the node of {} (process {pid}) runs on without a supervisor: `{}` takes it over, `omnivisor stop` ends it",
+            it.dialect.instance(),
+            it.run
+        ),
+        Some((it, Left::Supervisor(holder))) => {
+            format!("{} is supervised by {holder}: {NOT_SEEN}", it.dialect.instance())
+        }
+        None => format!("`nymvisor run …` or `vegavisor run …` starts one; {NOT_SEEN}"),
+    }
 }
 
 /// No supervisor answers; but its node may be there.

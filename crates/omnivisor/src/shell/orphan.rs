@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::claim::{StartError, claim, state};
 use super::present::Present;
 use super::start::unknown;
+use super::survey::supervisor;
 use crate::clock;
 use crate::effects::cgroup::Cgroup;
 use crate::effects::group::Group;
@@ -28,6 +29,21 @@ pub struct Ended {
     pub others: usize,
     /// Whether it had to be killed.
     pub killed: bool,
+}
+
+/// Who has an instance that nobody seems to supervise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// A supervisor that cannot be asked from here: what it says of itself.
+    Supervisor(String),
+    /// A node without one: its first main process.
+    Node(i32),
+}
+
+/// Looks, and changes nothing; none if nothing runs.
+pub fn look_for_orphan(dialect: &dyn Dialect, shared: bool) -> Option<Left> {
+    let supervisor = supervisor(dialect).map(Left::Supervisor);
+    supervisor.or_else(|| Some(Left::Node(Present::look(dialect, shared).mains.first()?.process.pid)))
 }
 
 /// Ends whatever is left of an instance's node, and returns when the last process is gone; none if nothing is there. Nobody can
@@ -58,11 +74,11 @@ pub async fn end_orphan(
     // Its own end first, which may be the end of the others; then what is left of them.
     if let Some(first) = roll.mains.first() {
         ended.main = Some(first.process.pid);
-        let unwatchable = || state("the node cannot be watched".to_owned());
         let mains = roll.mains.iter().map(|main| Main::adopt("node", main.process));
-        let node = Node::new(mains.collect::<Result<_, _>>().map_err(unwatchable())?, kin);
+        let node =
+            Node::new(mains.collect::<Result<_, _>>().map_err(state("the node cannot be watched".to_owned()))?, kin);
         let (sender, seen) = mpsc::unbounded_channel();
-        node.watch(&sender).map_err(unwatchable())?;
+        node.watch(&sender);
         let mut supervisor = Supervisor::new(policy);
         let key = LaunchKey { installed: unknown(first.folder.clone()), generation: 0 };
         supervisor.observe(clock::now().monotonic, Seen::Adopted(key));

@@ -100,7 +100,7 @@ pub async fn survey(dialect: &dyn Dialect, policy: Policy, shared: bool, allow_n
 }
 
 /// Who holds the supervisor's lock, if anybody does.
-fn supervisor(dialect: &dyn Dialect) -> Option<String> {
+pub(super) fn supervisor(dialect: &dyn Dialect) -> Option<String> {
     let path = dialect.paths().state.join(SUPERVISOR_LOCK);
     lock::is_held(&path).then(|| lock::holder(&path))
 }

@@ -158,6 +158,12 @@ fn a_stop_ends_the_node_that_a_killed_supervisor_has_left() {
         let pid = world.wait_for("1.0.0");
         supervised.kill9();
         assert_eq!(world.log().running().len(), 1, "it lives on");
+        let output = world.omnivisor(&["status"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert_says(
+            &text(&output),
+            &[&format!("(process {pid}) runs on without a supervisor"), "`omnivisor stop` ends it"],
+        );
         let output = world.omnivisor(&["stop"]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
         assert_says(&text(&output), &["has no supervisor", &format!("its node (process {pid})"), how]);
@@ -213,10 +219,12 @@ fn a_stop_leaves_the_node_of_a_supervisor_that_it_cannot_reach() {
     let pid = world.wait_for("1.0.0");
     let elsewhere = world.sandbox.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    let mut command = world.sandbox.omnivisor(crate::world::omnivisor_exe(), "omnivisor");
-    let output = command.arg("stop").env("OMNIVISOR_RUNTIME_DIR", elsewhere).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert_says(&text(&output), &[&format!("supervised already, by process {}", supervised.pid())]);
+    for (verb, says) in [("status", "is supervised by process"), ("stop", "supervised already, by process")] {
+        let mut command = world.sandbox.omnivisor(crate::world::omnivisor_exe(), "omnivisor");
+        let output = command.arg(verb).env("OMNIVISOR_RUNTIME_DIR", &elsewhere).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_says(&text(&output), &[&format!("{says} {}", supervised.pid())]);
+    }
     assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
 }
 
