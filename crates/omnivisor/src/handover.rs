@@ -63,8 +63,8 @@ pub struct Handed {
     pub order: u64,
     /// What it held.
     pub locks: Inherited,
-    /// Whether orphans below this process have come to it already, and are the node's.
-    pub orphans: bool,
+    /// Whether orphans below this process have come to it already, and are the node's; none if this is another process.
+    pub orphans: Option<bool>,
     /// The node, if one runs that belongs to this very process.
     pub node: Option<NodeHanded>,
 }
@@ -154,7 +154,7 @@ pub fn handed() -> Option<Handed> {
         order: letter.order,
         // The letter keeps its own, for the way back.
         locks: Inherited::new(letter.locks.iter().filter_map(|lock| lock.try_clone().ok()).collect()),
-        orphans: letter.orphans && in_place,
+        orphans: in_place.then_some(letter.orphans),
         node: letter.node.clone().filter(|_| in_place),
     })
 }

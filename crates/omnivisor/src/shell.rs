@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use omnivisor_core::agent::{Action, Agent, Ending, Event};
 use omnivisor_core::dialect::{Dialect, Mirrored, Watch};
-use omnivisor_core::journal::{Phase, Record};
+use omnivisor_core::journal::Record;
 use omnivisor_core::release::{Installed, Release};
 use omnivisor_core::schedule::Announcement;
 use omnivisor_core::supervisor::{Order, Seen, Supervisor};
@@ -53,7 +53,7 @@ use crate::store::small;
 pub use adopt::{JOURNAL, adopt, adopt_installation, initialise};
 pub use claim::StartError;
 pub use gone::upstream_gone;
-pub use orphan::{Ended, end_orphan};
+pub use orphan::{Ended, Left, end_orphan, look_for_orphan};
 pub use reload::{Reload, Reloaded};
 pub use replace::could_take_over;
 pub use signals::Signals;
@@ -225,13 +225,6 @@ impl Shell {
         }
         self.publish();
         self.sum_up();
-    }
-
-    /// Whether a new node that is being judged has ended, and nobody has said so yet.
-    fn has_died_unseen(&self) -> bool {
-        let is_judged = matches!(self.agent.journal().phase(), Phase::Probing { .. }) && self.supervisor.is_running();
-        let has_ended = |node: &Node| node.mains().iter().any(|main| !main.id().is_alive());
-        is_judged && self.node.as_ref().is_some_and(has_ended)
     }
 
     /// Writes a long journal anew, as one record, while nothing is under way.

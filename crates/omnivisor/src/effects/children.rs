@@ -46,8 +46,9 @@ fn waited_for() -> MutexGuard<'static, Vec<(ProcessId, Role)>> {
 /// that comes to us is the node's: as the first process of a container, or with children from before, which may leave
 /// something, too; or if the kernel does not list children. Then nothing is told by its being our child.
 ///
-/// `already` says that an earlier image of this process did so: then those that nobody waits for have come to us since.
-pub fn take_orphans(already: bool) -> io::Result<bool> {
+/// `before` is what an earlier image of this process found. If that could tell, those that nobody waits for have come to us since;
+/// if it could not, what its node has left is not below us, and what is below us is not all of it.
+pub fn take_orphans(before: Option<bool>) -> io::Result<bool> {
     let mut ended = signal(SignalKind::child())?;
     tokio::spawn(async move {
         while ended.recv().await.is_some() {
@@ -60,7 +61,7 @@ pub fn take_orphans(already: bool) -> io::Result<bool> {
         let waited_for = waited_for();
         of("self").iter().any(|pid| !waited_for.iter().any(|(process, _)| process.pid == *pid))
     };
-    if own == 1 || (strangers && !already) || !listed {
+    if own == 1 || !before.unwrap_or(!strangers) || !listed {
         return Ok(false);
     }
     set_child_subreaper(Pid::from_raw(own.cast_signed()))?;
@@ -89,8 +90,7 @@ pub fn start<T>(
     let mut waited_for = waited_for();
     let started = start()?;
     // A zombie keeps its number and its time until it is waited for.
-    let is_there = |process: &ProcessId| Stat::of(process.pid).is_some_and(|it| it.start_time == process.start_time);
-    waited_for.retain(|(process, _)| is_there(process));
+    waited_for.retain(|(process, _)| process.is_there());
     if let Some(pid) = pid(&started).map(u32::cast_signed)
         && let Some(stat) = Stat::of(pid)
     {
@@ -105,7 +105,8 @@ pub fn of_node(mark: &str) -> Option<Vec<ProcessId>> {
         return None;
     }
     let waited_for = waited_for();
-    let role = |pid: i32| waited_for.iter().find(|(it, _)| it.pid == pid).map(|(_, role)| *role);
+    // One that is waited for may have ended, and another one have its number.
+    let role = |pid: i32| waited_for.iter().find(|(it, _)| it.pid == pid && it.is_there()).map(|(_, role)| *role);
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for look in 1.. {

@@ -18,6 +18,7 @@ use omnivisor_core::supervisor::{Exit, Seen};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::children::{self, Role};
@@ -48,6 +49,11 @@ impl ProcessId {
     /// Whether it is still there.
     pub fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
+    }
+
+    /// Whether it is still there, or nobody has waited for it yet.
+    pub fn is_there(self) -> bool {
+        Stat::of(self.pid).is_some_and(|stat| stat.start_time == self.start_time)
     }
 
     fn raw(self) -> Option<Pid> {
@@ -145,8 +151,10 @@ impl Launcher {
             {
                 tracing::warn!(cgroup = %cgroup.path().display(), %error, "the node cannot be put into its cgroup, and runs in ours");
             }
+            // Whatever can fail comes before it executes anything: nothing runs whose end would not be heard.
+            let main = Main::of(spec.name, id, pidfd, true)?;
             record(id);
-            Ok((id, pidfd))
+            Ok(main)
         });
         if recorded.is_ok() {
             crate::checkpoint::reach("node-before-exec");
@@ -154,10 +162,10 @@ impl Launcher {
         }
         drop(go_sender);
         let spawned = result.recv().map_err(|_| gone())?;
-        let (id, pidfd) = recorded?;
+        let main = recorded?;
         spawned?; // std's handle is dropped: the pidfd is what the process is waited for with
         crate::checkpoint::reach("node-after-exec");
-        Ok(Main { name: spec.name, id, pidfd, ours: true })
+        Ok(main)
     }
 }
 
@@ -172,14 +180,19 @@ pub fn open_pidfd(id: ProcessId) -> io::Result<OwnedFd> {
 pub struct Main {
     name: &'static str,
     id: ProcessId,
-    pidfd: OwnedFd,
+    /// Readable when it has ended.
+    pidfd: Arc<AsyncFd<OwnedFd>>,
     ours: bool,
 }
 
 impl Main {
+    fn of(name: &'static str, id: ProcessId, pidfd: OwnedFd, ours: bool) -> io::Result<Self> {
+        Ok(Self { name, id, pidfd: Arc::new(sys::awaitable(pidfd)?), ours })
+    }
+
     /// Takes over a process that somebody else has started.
     pub fn adopt(name: &'static str, id: ProcessId) -> io::Result<Self> {
-        Ok(Self { name, id, pidfd: open_pidfd(id)?, ours: false })
+        Self::of(name, id, open_pidfd(id)?, false)
     }
 
     /// Takes over a child of this very process, which an earlier image of it has started; it may have ended.
@@ -191,7 +204,7 @@ impl Main {
         }
         // Nobody but its parent can reap it, so its number stays its own.
         let pidfd = pidfd_open(id.raw().ok_or_else(gone)?, PidfdFlags::empty())?;
-        Ok(Self { name, id, pidfd, ours: true })
+        Self::of(name, id, pidfd, true)
     }
 
     /// What people call it.
@@ -254,7 +267,7 @@ impl Node {
         let signal = Signal::from_named_raw(signal).ok_or_else(|| io::Error::other("no such signal"))?;
         let mut result = Ok(());
         for main in &self.mains {
-            match pidfd_send_signal(&main.pidfd, signal) {
+            match pidfd_send_signal(main.pidfd.get_ref(), signal) {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(error) => result = Err(io::Error::other(format!("the {}: {error}", main.name))),
             }
@@ -263,11 +276,10 @@ impl Node {
     }
 
     /// Reports how each main process ends, once.
-    pub fn watch(&self, report: &UnboundedSender<Seen>) -> io::Result<()> {
+    pub fn watch(&self, report: &UnboundedSender<Seen>) {
         let several = self.mains.len() > 1;
         for main in &self.mains {
-            let waited = sys::awaitable(main.pidfd.try_clone()?)?;
-            let (ours, name, group) = (main.ours, main.name, self.group());
+            let (waited, ours, name, group) = (main.pidfd.clone(), main.ours, main.name, self.group());
             let (left, released, report) = (self.left.clone(), self.released.clone(), report.clone());
             tokio::spawn(async move {
                 let _ = waited.readable().await;
@@ -283,7 +295,6 @@ impl Node {
                 let _ = report.send(Seen::Exited { exit, others, group_empty });
             });
         }
-        Ok(())
     }
 }
 

@@ -131,6 +131,17 @@ impl Shell {
         self.preparing = Some(Preparing { key: key.clone(), why, task });
     }
 
+    /// Whether a new node that is being judged has ended, and nobody has said so yet.
+    pub(super) fn has_died_unseen(&self) -> bool {
+        matches!(self.agent.journal().phase(), Phase::Probing { .. }) && self.is_dying()
+    }
+
+    /// Whether a main process of the running node has ended, heard of or not.
+    pub(super) fn is_dying(&self) -> bool {
+        let has_ended = |node: &Node| node.mains().iter().any(|main| !main.id().is_alive());
+        self.supervisor.is_running() && self.node.as_ref().is_some_and(has_ended)
+    }
+
     /// Asks what is left of the node to end, or makes it.
     pub(super) fn end_group(&mut self, kill: bool) {
         let Some(group) = &self.group else { return };
@@ -201,9 +212,7 @@ impl Shell {
         }
         let node = Node::new(mains, self.kin.clone());
         self.group = Some(node.group());
-        if let Err(error) = node.watch(&self.tagged()) {
-            tracing::error!(%error, "the node cannot be watched");
-        }
+        node.watch(&self.tagged());
         self.node = Some(node);
         match failure {
             None => self.observe(self.launch, Seen::Started),

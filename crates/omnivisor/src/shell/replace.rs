@@ -179,6 +179,7 @@ impl Shell {
         } else if self.preparing.is_some()
             || supervisor.timeout().is_some()
             || !(supervisor.is_running() || supervisor.is_down())
+            || self.is_dying()
         {
             "the node is being started or stopped: try again in a moment"
         } else {

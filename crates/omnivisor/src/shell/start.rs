@@ -66,7 +66,7 @@ impl Start {
             Some(Handed { locks, from, failed, order, node, orphans }) => {
                 (locks, orphans, Some((Replacement { from, failed, order }, node)))
             }
-            None => (Inherited::default(), false, None),
+            None => (Inherited::default(), None, None),
         };
         let locks = claim(&*dialect, self.allow_network_file_system, &mut inherited).await?;
         sweep(&*dialect);
@@ -192,9 +192,7 @@ impl Shell {
                 let same = self.has_same_arguments(&installed, launch, pids[0]);
                 tracing::info!(?pids, release = %installed.release, "the node is alive and is taken over");
                 self.group = Some(node.group());
-                if let Err(error) = node.watch(&self.tagged()) {
-                    tracing::error!(%error, "the node cannot be watched");
-                }
+                node.watch(&self.tagged());
                 self.node = Some(node);
                 let key = LaunchKey { installed, generation: if same { 0 } else { u64::MAX } };
                 (Seen::Adopted(key), Beginning::TookOver)
@@ -276,8 +274,8 @@ impl Shell {
 }
 
 /// What a node leaves behind comes to us from now on.
-fn take_orphans(already: bool) {
-    match children::take_orphans(already) {
+fn take_orphans(before: Option<bool>) {
+    match children::take_orphans(before) {
         Ok(true) => {}
         Ok(false) => {
             tracing::debug!("not every orphan that comes to us is the node's: they are known by their mark only")
