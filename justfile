@@ -33,11 +33,13 @@ planted *name:
 long:
     OMNIVISOR_LONG=1 cargo test -p omnivisor-core --test crash_points -- --nocapture
 
-# Kill the real binary at every point of an upgrade and an undo, and fail every call there; cut the power at every call that
-# changes a disk, and again while that is recovered from: some minutes for each dialect.
+# Kill the real binary at every point of an upgrade and an undo, fail every call there, and cut the power: some minutes for
+# each dialect. Then the same with simulated disks, and again while that is recovered from.
 crash:
     cargo build -p omnivisor --examples
-    OMNIVISOR_LONG=1 cargo test -p omnivisor --test it -- crash:: power_cut:: --nocapture --test-threads=1
+    OMNIVISOR_LONG=1 cargo test -p omnivisor --test it -- crash::nym crash::images::nym --nocapture --test-threads=2
+    OMNIVISOR_LONG=1 cargo test -p omnivisor --test it -- crash::vega crash::images::vega --nocapture --test-threads=2
+    OMNIVISOR_LONG=1 cargo test -p omnivisor --test it -- power_cut:: --nocapture --test-threads=1
 
 # Disturb upgrades at random, for some minutes; the same seed gives the same faults.
 soak faults="500" seed="1":

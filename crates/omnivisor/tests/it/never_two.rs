@@ -230,6 +230,44 @@ fn a_record_that_is_torn_at_any_place_is_cut_and_nothing_is_degraded() {
     assert_eq!(world.log().starts().len(), 1);
 }
 
+/// The nodes that run are taken over, whatever became of what is known of them.
+#[test]
+fn a_visor_with_a_bad_journal_takes_its_nodes_over_all_the_same() {
+    use crate::vega::world::{OLD, World, options};
+    type Damage = fn(&Path);
+    fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
+        let mut journal = fs::read(path).unwrap();
+        how(&mut journal);
+        fs::write(path, &journal).unwrap();
+    }
+    let damages: [(&str, Damage, bool); 5] = [
+        ("lost", |path| fs::remove_file(path).unwrap(), true),
+        ("torn at its end", |path| change(path, |it| put(it, &frame(1, r#"{"record":"held"}"#)[..9])), false),
+        ("corrupt in its middle", |path| change(path, |it| it[60] ^= 1), true),
+        (
+            "with a record of the future",
+            |path| change(path, |it| put(it, &frame(1, r#"{"record":"levitated"}"#))),
+            true,
+        ),
+        ("of a newer version", |path| change(path, |it| it[18] = b'2'), true),
+    ];
+    for (what, damage, degraded) in damages {
+        let world = World::with(options().with_data_node());
+        let mut first = world.run();
+        world.wait_for(OLD);
+        first.kill9();
+        damage(&world.installation.home().join(".omnivisor/journal"));
+        let mut second = world.run();
+        let status = world.status().unwrap();
+        assert_eq!(status["degraded"].is_string(), degraded, "{what}: {status}");
+        assert_eq!(status["active"]["version"], OLD, "{what}");
+        assert_eq!(world.log().starts().len(), 2, "{what}: core and data node were started once");
+        second.signal(SIGTERM);
+        assert_eq!(second.wait(SOON).code(), Some(0), "{what}: {}", second.stdout());
+        assert!(world.log().running().is_empty(), "{what}");
+    }
+}
+
 /// A small disk for the state folder alone; none, with a word, where nothing may be mounted.
 fn small_disk(at: &Path) -> Option<impl Drop> {
     struct Mounted(std::path::PathBuf);

@@ -42,6 +42,11 @@ pub trait Story: Sync {
     /// The points that it has.
     fn known(&self) -> Known;
 
+    /// One that begins in the same way: a call that fails there need not fail here once more, at the same place.
+    fn begins_as(&self) -> Option<&'static dyn Story> {
+        None
+    }
+
     /// An installation that was adopted and stopped, and whose upgrade is announced.
     fn begin(&self) -> Box<dyn Scene> {
         self.begin_in(Sandbox::new())
@@ -69,6 +74,9 @@ pub trait Scene {
 
     /// Fails unless the peer could go on from here, whatever was being done.
     fn check_files(&self, when: &str);
+
+    /// The node writes what must never go back, if it has such a thing.
+    fn sign(&self) {}
 
     /// Fails unless all is as it has to be once the upgrade is over.
     fn check_end(&self, when: &str);
@@ -120,7 +128,8 @@ pub fn enumerate(story: &dyn Story) {
     let begin = Instant::now();
     let points = points(story);
     let long = std::env::var_os("OMNIVISOR_LONG").is_some();
-    let mut cases = cases(&points);
+    let told = story.begins_as().map(self::points).unwrap_or_default();
+    let mut cases = cases(&points, &told);
     if let Ok(wanted) = std::env::var("OMNIVISOR_CASE") {
         cases.retain(|case| case.to_string().contains(&wanted));
     } else if !long {
@@ -199,14 +208,15 @@ fn points(story: &dyn Story) -> BTreeMap<String, usize> {
     points
 }
 
-fn cases(points: &BTreeMap<String, usize>) -> Vec<Case> {
+fn cases(points: &BTreeMap<String, usize>, told: &BTreeMap<String, usize>) -> Vec<Case> {
     let mut cases = Vec::new();
     for (point, count) in points {
+        let told = told.get(point).copied().unwrap_or_default();
         let taken: Vec<usize> = if *count <= OFTEN { (1..=*count).collect() } else { vec![1, 2, count / 2, *count] };
-        let may_fail = point.contains(' ');
         for nth in taken {
+            let may_fail = point.contains(' ') && nth > told;
             let faults = FAULTS.iter().filter(|_| may_fail);
-            let lasting = LASTING.iter().filter(|_| may_fail && nth == (count / 2).max(1));
+            let lasting = LASTING.iter().filter(|_| may_fail && nth == told + ((count - told) / 2).max(1));
             for fault in std::iter::once(&KILL).chain(faults).chain(lasting) {
                 cases.push(Case { point: point.clone(), nth, fault: *fault, nodes_die_too: cases.len() % 3 == 1 });
             }
@@ -248,6 +258,7 @@ fn check(story: &dyn Story, case: &Case) -> bool {
     }
     scene.log().assert_never_double();
     scene.check_files(&format!("{when}, at its death"));
+    scene.sign();
     if case.nodes_die_too {
         kill_nodes(&*scene);
     }

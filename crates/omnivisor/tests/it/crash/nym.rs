@@ -1,5 +1,6 @@
 //! The stories of Nym: an upgrade that migrates the data, and the undo of one that is sick.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -13,8 +14,6 @@ use crate::world::{SOON, World, omnivisor_exe, options};
 const OLD: &str = "1.0.0";
 /// What the upgrade is called.
 const RELEASE: &str = "2024.9";
-/// What must never go back.
-const KEY: &str = "key";
 
 /// To 2.0.0, which runs well.
 pub struct Upgrade;
@@ -46,6 +45,10 @@ impl Story for UndoOf3 {
         known::NYM_UNDO
     }
 
+    fn begins_as(&self) -> Option<&'static dyn Story> {
+        Some(&Upgrade)
+    }
+
     fn begin_in(&self, sandbox: Sandbox) -> Box<dyn Scene> {
         let behaviour = Behaviour { exit_after_ms: Some(10), exit_code: 1, migrates: true, ..Behaviour::new("3.0.0") };
         // However slow the machine is, it ends before it has shown that it is well.
@@ -60,6 +63,8 @@ struct Nym {
     announced: Value,
     /// What runs in the end.
     last: &'static str,
+    /// How often the node has signed.
+    signed: Cell<u32>,
 }
 
 impl Nym {
@@ -69,12 +74,17 @@ impl Nym {
         let world = World::within(sandbox, Behaviour::new(OLD), options);
         let data = world.sandbox.daemon_home().join("data");
         std::fs::create_dir_all(&data).unwrap();
-        std::fs::write(data.join("id.pem"), KEY).unwrap();
-        let mut supervised = world.run();
+        let mut nym = Self { world, window, announced: Value::Null, last, signed: Cell::default() };
+        nym.sign();
+        let mut supervised = nym.world.run();
         supervised.signal(15);
         supervised.wait(SOON);
-        let announced = world.publish(RELEASE, behaviour);
-        Self { world, window, announced, last }
+        nym.announced = nym.world.publish(RELEASE, behaviour);
+        nym
+    }
+
+    fn key(&self) -> PathBuf {
+        self.world.sandbox.daemon_home().join("data/id.pem")
     }
 
     /// How often the history has an upgrade.
@@ -153,10 +163,14 @@ impl Scene for Nym {
         }
     }
 
+    fn sign(&self) {
+        self.signed.set(self.signed.get() + 1);
+        std::fs::write(self.key(), self.signed.get().to_string()).unwrap();
+    }
+
     fn check_end(&self, when: &str) {
         assert_eq!(self.world.installation.assert_nymvisor_would_start(), self.last, "{when}");
-        let key = std::fs::read_to_string(self.world.sandbox.daemon_home().join("data/id.pem")).unwrap();
-        assert_eq!(key, KEY, "{when}");
+        assert_eq!(std::fs::read_to_string(self.key()).unwrap(), self.signed.get().to_string(), "{when}: the key");
         assert_eq!(self.performed(), usize::from(self.last != OLD), "{when}");
     }
 
