@@ -23,7 +23,7 @@ use super::{nym, vega};
 use crate::world::SOON;
 
 /// How many disks at a time in the long form, each with a telling of its own.
-const DISKS: u64 = 3;
+const DISKS: u64 = 2;
 
 /// How many images of one telling are recovered in the short form.
 const SHORT: usize = 3;
