@@ -20,7 +20,7 @@ use crate::world::{SOON, omnivisor_exe};
 const AT_A_TIME: usize = 4;
 
 /// Of a point that is reached more often than this, four times are taken for all.
-const OFTEN: usize = 12;
+const OFTEN: usize = 6;
 
 /// How long a supervisor that was refused something is watched, at most, before it is killed.
 const WATCHED: Duration = Duration::from_secs(1);
