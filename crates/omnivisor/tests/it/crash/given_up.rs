@@ -28,7 +28,8 @@ fn check(nth: usize, step: &str, nodes_die_too: bool) {
         scene.log().starts().into_iter().for_each(|start| *versions.entry(start.version).or_default() += 1);
         versions
     };
-    let running = scene.log().running();
+    // It says so itself a moment after it was started.
+    let running = wait_until("a node runs", SOON, || Some(scene.log().running()).filter(|running| !running.is_empty()));
     assert!(matches!(running.as_slice(), [only] if only.version == "1.0.0"), "{running:?}");
     assert!(!versions().contains_key("2.0.0"), "the new node is never started without its record");
     faulty.kill9();
