@@ -460,8 +460,10 @@ impl World {
         let height =
             Some(self.height_at).filter(|at| self.scenario.consensus && self.node.is_some() && *at > self.clock);
         let next = [timeouts.monotonic, wall, dies, supervisor.timeout(), height].into_iter().flatten().min()?;
-        // Retries go on for ever; what the node itself waits for is always waited for, unless it, too, goes on for ever.
-        if next > deadline && (self.scenario.consensus || (dies.is_none() && supervisor.timeout().is_none())) {
+        // Retries go on for ever; what the node itself waits for is always waited for, unless it, too, goes on for ever: what a
+        // network has agreed on is started again and again.
+        let is_endless = self.scenario.consensus && matches!(self.phase, Phase::Probing { .. });
+        if next > deadline && (is_endless || (dies.is_none() && supervisor.timeout().is_none())) {
             return None;
         }
         self.clock = self.clock.max(next);
