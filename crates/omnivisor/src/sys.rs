@@ -154,6 +154,17 @@ pub fn awaitable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register(fd) }.map_err(Into::into)
 }
 
+/// Writes the dirty pages of a file, and waits for that: whoever writes to it through a mapping after that changes its time stamp.
+/// Nothing is durable.
+pub fn clean_pages(file: impl AsFd) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: the call takes numbers only, and the descriptor is open for as long as it is borrowed.
+    match unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The number of a descriptor, for [`Gate::go_sender`].
 pub fn number(fd: impl AsFd) -> RawFd {
     fd.as_fd().as_raw_fd()

@@ -44,7 +44,7 @@ impl Restore<'_> {
             disk::remove(&copy)?;
             atomic::sweep(self.work); // of a try that was killed
             disk::make_folders_durably(self.work, PRIVATE)?;
-            snapshot::copy_tree(self.snapshot, &copy, &[], cancelled)?;
+            snapshot::copy_tree(self.snapshot, &copy, cancelled)?;
             snapshot::flush_tree(&copy)?;
             // Its name, too, before that of the file that says so: no copy means that all of it was put back.
             disk::flush_folder(self.work)?;
@@ -182,7 +182,7 @@ mod tests {
         write(home.join("nymvisor/backups/x"), "apart");
         let apart = [home.join("nymvisor")];
         let copy = root.join("snapshot");
-        snapshot::take(&home, &copy, &apart, &AtomicBool::new(false)).unwrap();
+        snapshot::Snapshot { home: &home, to: &copy, apart: &apart }.take(&AtomicBool::new(false)).unwrap();
         assert!(!copy.join("nymvisor").exists());
 
         write(home.join("data/db"), "migrated");

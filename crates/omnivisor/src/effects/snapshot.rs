@@ -1,60 +1,138 @@
-//! Copy a node's data aside: plain, complete, and there whole or not at all.
+//! Copy a node's data aside, in passes: the first ones while the node runs, and the last one, of what has changed since,
+//! after it has ended. The copy is there whole or not at all.
 //!
 //! Flushing: a few files one by one; more of them with the whole file system, which is faster then, but waits for what
 //! everybody else has written, too.
 //!
-//! Kept: contents, folders, symbolic links as links, pipes, modes, owners (as root) and times. Left out: sockets, which
-//! whoever listens makes anew, devices, and what stands apart. The copy may be read by nobody else: it holds keys.
+//! Kept: contents, holes, folders, symbolic links as links, pipes, hard links, modes, owners (as root), extended attributes
+//! (not of symbolic links) and times. Left out: sockets, which whoever listens makes anew, devices, and what stands apart. The
+//! copy may be read by nobody else: it holds keys.
 
-use std::fs::{self, Metadata};
+mod copy;
+pub mod pass;
+pub mod seen;
+
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
-
+use self::pass::{FEW, Pass, Passed, Rules};
+use self::seen::Seen;
+use crate::clock;
 use crate::store::{atomic, disk};
 
 /// What the name of a copy that is not whole ends in.
 const PARTIAL: &str = ".partial";
 
+/// And that of what was seen of its files.
+const SEEN: &str = ".partial-seen";
+
 /// The mode of a folder that only its owner may look into.
 pub const PRIVATE: u32 = 0o700;
 
-/// Up to so many files and folders are flushed one by one: each takes about as long as a whole file system at rest.
-const FEW: usize = 16;
+/// So many passes at most: a node that writes all the time always leaves something to the last one.
+const PASSES: usize = 6;
 
-/// Takes a snapshot of `home` at `to`, without what is `apart`. Durable and complete when it returns; if `to` is there
-/// already, it is complete, and that is all.
-///
-/// On an error, or when `cancelled`, nothing is left.
-pub fn take(home: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
-    if to.exists() {
-        return atomic::flush_folder_of(to); // whoever gave it its name may have been killed before that
+/// What the last pass may be left with: bytes, and files.
+const LITTLE: (u64, u64) = (32 << 20, 500);
+
+/// File systems on which whatever changes a file changes what it looks like, also through a mapping (on tmpfs it does not): ext2 to
+/// ext4, XFS, Btrfs, F2FS and ZFS.
+const TRUSTED: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1];
+
+/// A snapshot of `home` to be taken at `to`, without what is `apart`.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// What is copied.
+    pub home: &'a Path,
+    /// What it is called when it is whole.
+    pub to: &'a Path,
+    /// What is left out.
+    pub apart: &'a [PathBuf],
+}
+
+impl Snapshot<'_> {
+    /// Takes passes while the node runs, until little is left for the last one. `pace` is told of every so many bytes, and may
+    /// take its time. What was copied is durable when it returns; on an error, or when `cancelled`, nothing is left.
+    pub fn prepare(&self, cancelled: &AtomicBool, pace: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
+        if self.to.exists() || !has_honest_times(self.home) {
+            return Ok(());
+        }
+        for _ in 0..PASSES {
+            let passed = self.clean(self.pass(false, cancelled, pace).and_then(|mut passed| {
+                disk::flush_file_system(self.to.parent().unwrap_or(self.to))?;
+                passed.seen.write(&beside(self.to, SEEN))?;
+                Ok(passed)
+            }))?;
+            tracing::debug!(files = passed.files, changed = passed.changed, bytes = passed.bytes, "a pass is done");
+            if passed.bytes <= LITTLE.0 && passed.changed <= LITTLE.1 {
+                break;
+            }
+        }
+        Ok(())
     }
-    let partial = partial(to);
-    disk::remove(&partial)?;
-    if let Some(parent) = to.parent() {
-        disk::make_folders(parent, PRIVATE)?;
+
+    /// Copies what has changed since, when nobody writes any more. Durable and complete when it returns; if `to` is there
+    /// already, it is complete, and that is all.
+    ///
+    /// On an error, or when `cancelled`, nothing is left.
+    pub fn take(&self, cancelled: &AtomicBool) -> io::Result<()> {
+        if self.to.exists() {
+            atomic::flush_folder_of(self.to)?; // whoever gave it its name may have been killed before that
+            return disk::remove(&beside(self.to, SEEN));
+        }
+        if let Some(parent) = self.to.parent() {
+            disk::make_folders(parent, PRIVATE)?;
+        }
+        let partial = beside(self.to, PARTIAL);
+        self.clean(self.pass(true, cancelled, &mut |_| Ok(())).and_then(|passed| {
+            // Whatever the home's own mode is, and whoever made the folders above.
+            disk::set_mode(&partial, PRIVATE)?;
+            flush(&partial, &passed)?;
+            disk::rename(&partial, self.to)?;
+            atomic::flush_folder_of(self.to)?;
+            disk::remove(&beside(self.to, SEEN))
+        }))
     }
-    let copied = copy_tree(home, &partial, apart, cancelled).and_then(|()| {
-        // Whatever the home's own mode is, and whoever made the folders above.
-        disk::set_mode(&partial, PRIVATE)?;
-        flush_tree(&partial)?;
-        disk::rename(&partial, to)?;
-        atomic::flush_folder_of(to)
-    });
-    if copied.is_err() {
-        let _ = disk::remove(&partial);
+
+    fn pass(
+        &self,
+        is_last: bool,
+        cancelled: &AtomicBool,
+        pace: &mut dyn FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<Passed> {
+        let partial = beside(self.to, PARTIAL);
+        let seen = match Seen::read(&beside(self.to, SEEN)).filter(|_| partial.is_dir()) {
+            Some(seen) => seen,
+            None => {
+                disk::remove(&partial)?; // nothing is known of it
+                Seen::default()
+            }
+        };
+        let begun = clock::now().wall;
+        let (home, apart) = (self.home, self.apart);
+        Pass { home, to: &partial, apart, seen: &seen, begun, is_last, rules: Rules::default(), cancelled, pace }.take()
     }
-    copied
+
+    /// Leaves nothing behind a failure.
+    fn clean<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if done.is_err() {
+            discard(self.to);
+        }
+        done
+    }
+}
+
+/// Whether a change of a file can be seen without reading it.
+fn has_honest_times(home: &Path) -> bool {
+    rustix::fs::statfs(home).is_ok_and(|it| TRUSTED.contains(&it.f_type))
 }
 
 /// What is at `to` is no snapshot any more, if it was one: the node has gone on since. Done in a moment; not durable, as what
 /// has been written since may not be, either.
 pub fn void(to: &Path) -> io::Result<()> {
-    match disk::rename(to, &partial(to)) {
+    match disk::rename(to, &beside(to, PARTIAL)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
@@ -62,20 +140,43 @@ pub fn void(to: &Path) -> io::Result<()> {
 
 /// Removes what there is of a snapshot that is not whole, or was [made void](void). As well as it can be done.
 pub fn discard(to: &Path) {
-    if let Err(error) = disk::remove(&partial(to)) {
-        tracing::warn!(path = %partial(to).display(), %error, "what is left of a snapshot cannot be removed");
+    // In this order: what was seen of a copy that is not there would be believed of another one.
+    for path in [beside(to, SEEN), beside(to, PARTIAL)] {
+        if let Err(error) = disk::remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "what is left of a snapshot cannot be removed");
+            return;
+        }
     }
 }
 
-fn partial(to: &Path) -> PathBuf {
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(PARTIAL);
-    PathBuf::from(partial)
+fn beside(to: &Path, ending: &str) -> PathBuf {
+    let mut name = to.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// Makes the folder that snapshots of a release go to, so that it is durable before the outage begins.
 pub fn prepare(folder: &Path) -> io::Result<()> {
     disk::make_folders_durably(folder, PRIVATE)
+}
+
+/// Makes what a pass has changed durable.
+fn flush(root: &Path, passed: &Passed) -> io::Result<()> {
+    if passed.touched.len() > FEW {
+        return disk::flush_file_system(root);
+    }
+    passed.touched.iter().try_for_each(|path| flush_one(path))
+}
+
+fn flush_one(path: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if kind.is_dir() {
+        disk::flush_folder(path)
+    } else if kind.is_file() {
+        disk::flush_file(path)
+    } else {
+        Ok(()) // links and pipes are in their folder
+    }
 }
 
 /// Makes a copy durable.
@@ -92,70 +193,13 @@ pub fn flush_tree(root: &Path) -> io::Result<()> {
             return disk::flush_file_system(root);
         }
     }
-    for path in paths {
-        let kind = fs::symlink_metadata(&path)?.file_type();
-        if kind.is_dir() {
-            disk::flush_folder(&path)?;
-        } else if kind.is_file() {
-            disk::flush_file(&path)?; // links and pipes are in their folder
-        }
-    }
-    Ok(())
+    paths.iter().try_for_each(|path| flush_one(path))
 }
 
 /// Copies a folder and everything in it. `to` must not be there.
-pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(from).map_err(|error| named(from, &error))?;
-    disk::make_folder(to, PRIVATE).map_err(|error| named(to, &error))?;
-    for entry in fs::read_dir(from).map_err(|error| named(from, &error))? {
-        let name = entry.map_err(|error| named(from, &error))?.file_name();
-        let (source, target) = (from.join(&name), to.join(&name));
-        if cancelled.load(Ordering::Relaxed) {
-            return Err(io::Error::from(io::ErrorKind::Interrupted));
-        }
-        if !apart.contains(&source) {
-            copy_entry(&source, &target, apart, cancelled)?;
-        }
-    }
-    dress(&metadata, to).map_err(|error| named(to, &error))
-}
-
-fn copy_entry(from: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(from).map_err(|error| named(from, &error))?;
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        return copy_tree(from, to, apart, cancelled);
-    }
-    let copied = if kind.is_file() {
-        disk::copy(from, to)
-    } else if kind.is_symlink() {
-        fs::read_link(from).and_then(|target| disk::link(&target, to))
-    } else if kind.is_fifo() {
-        disk::make_pipe(to, metadata.mode())
-    } else {
-        tracing::debug!(path = %from.display(), "a socket or a device is no part of a snapshot");
-        return Ok(());
-    };
-    copied.and_then(|()| dress(&metadata, to)).map_err(|error| named(from, &error))
-}
-
-/// Gives a copy the owner, mode and times of what it is a copy of.
-fn dress(metadata: &Metadata, to: &Path) -> io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-    }
-    if !metadata.is_symlink() {
-        disk::set_mode(to, metadata.mode() & 0o7777)?;
-    }
-    let time = |seconds, nanos| Timespec { tv_sec: seconds, tv_nsec: nanos };
-    let times = Timestamps {
-        last_access: time(metadata.atime(), metadata.atime_nsec()),
-        last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
-    };
-    rustix::fs::utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(())
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+pub fn copy_tree(from: &Path, to: &Path, cancelled: &AtomicBool) -> io::Result<()> {
+    let (seen, begun, rules) = (Seen::default(), clock::now().wall, Rules::default());
+    Pass { home: from, to, apart: &[], seen: &seen, begun, is_last: true, rules, cancelled, pace: &mut |_| Ok(()) }
+        .take()
+        .map(|_| ())
 }

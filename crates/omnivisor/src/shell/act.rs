@@ -12,6 +12,7 @@ use super::Shell;
 use crate::checkpoint;
 use crate::effects::github::GitHub;
 use crate::effects::restore::Restore;
+use crate::effects::snapshot::Snapshot;
 use crate::effects::{activate, fetch, preflight, probe, snapshot};
 
 /// How an action is asked to end early.
@@ -54,6 +55,8 @@ impl Shell {
         if matches!(action, Action::Snapshot(_)) && self.supervisor.was_killed() {
             tracing::warn!("the node had to be killed: its data is copied as it left it");
         }
+        // Where no node runs, whatever is copied ahead is copied in the outage, too.
+        let is_down = self.supervisor.is_down();
         let cancel = Arc::new(Cancel::default());
         self.action.ticket += 1;
         self.action.cancel = Some(cancel.clone());
@@ -66,7 +69,7 @@ impl Shell {
             let event = runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    event = carry_out(&*dialect, &action, &github, &cancel) => event,
+                    event = carry_out(&*dialect, &action, &github, is_down, &cancel) => event,
                     () = cancel.told.notified() => Event::Cancelled,
                 }
             });
@@ -89,11 +92,13 @@ fn name(action: &Action) -> &'static str {
     }
 }
 
-async fn carry_out(dialect: &dyn Dialect, action: &Action, github: &GitHub, cancel: &Cancel) -> Event {
+async fn carry_out(dialect: &dyn Dialect, action: &Action, github: &GitHub, is_down: bool, cancel: &Cancel) -> Event {
     let result = match action {
         Action::Fetch(plan) => fetch::fetch(dialect, plan, github).await.map(|()| Outcome::Nothing),
         Action::Preflight(plan) => preflight::preflight(dialect, plan).await.map(Outcome::Proven),
-        Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged).map(|()| Outcome::Nothing),
+        Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged)
+            .and_then(|()| if is_down { Ok(()) } else { copy_ahead(dialect, plan, cancel) })
+            .map(|()| Outcome::Nothing),
         Action::Snapshot(plan) => take_snapshot(dialect, plan, cancel).map(|()| Outcome::Nothing),
         Action::Activate(plan, staged) => {
             has_way_back(dialect, plan).and_then(|()| point_link(dialect, &staged.folder))
@@ -136,9 +141,25 @@ pub(super) fn void_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::i
     Ok(())
 }
 
+/// Copies most of it while the node runs.
+fn copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
+    copy(dialect, plan, |snapshot| snapshot.prepare(&cancel.flag, &mut |_| Ok(())))
+}
+
 fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
+    copy(dialect, plan, |snapshot| snapshot.take(&cancel.flag))
+}
+
+fn copy(
+    dialect: &dyn Dialect,
+    plan: &UpgradePlan,
+    how: impl FnOnce(Snapshot<'_>) -> std::io::Result<()>,
+) -> Result<(), Failure> {
+    if !plan.snapshot {
+        return Ok(());
+    }
     let (paths, to) = (dialect.paths(), snapshot_folder(dialect, plan));
-    snapshot::take(&paths.home, &to, &paths.apart, &cancel.flag).map_err(|error| {
+    how(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }).map_err(|error| {
         Failure::transient(format!("{} cannot be copied to {}: {error}", paths.home.display(), to.display()))
     })
 }

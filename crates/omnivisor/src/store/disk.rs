@@ -8,9 +8,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, mknodat, renameat_with};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, RenameFlags, SeekFrom, copy_file_range, ioctl_ficlone, mknodat, renameat_with, seek,
+};
+use rustix::io::Errno;
 
 use super::trace::{Call, perform};
+
+/// So many bytes of a file are copied at a time.
+const AT_A_TIME: usize = 8 << 20;
 
 /// A file that is written.
 #[derive(Debug)]
@@ -78,6 +84,74 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     perform(|| Call::Copy { path: to.to_owned() }, || fs::copy(from, to).map(|_| ()))
 }
 
+/// Makes a file with what is in another one, without its holes; by reference, where the file system can. `pace` is told of every
+/// so many bytes that were read, and may end it.
+pub fn copy_contents(from: &File, to: &Path, pace: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
+    let make = || {
+        let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+        if clone(from, &new)? { Ok(()) } else { copy_data(from, &new, pace) }
+    };
+    perform(|| Call::Copy { path: to.to_owned() }, make)
+}
+
+/// Makes a file that is no longer than another one a copy of it, by reference; false, and nothing is changed, where the file system
+/// cannot do that.
+pub fn clone_over(from: &File, to: &Path) -> io::Result<bool> {
+    let new = OpenOptions::new().write(true).open(to)?;
+    let mut is_cloned = false;
+    let make = || clone(from, &new).map(|it| is_cloned = it);
+    perform(|| Call::Copy { path: to.to_owned() }, make)?;
+    Ok(is_cloned)
+}
+
+fn clone(from: &File, to: &File) -> io::Result<bool> {
+    match ioctl_ficlone(to, from) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS | Errno::PERM) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The bytes between the holes.
+fn copy_data(from: &File, to: &File, pace: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
+    let mut at = 0;
+    loop {
+        at = match seek(from, SeekFrom::Data(at)) {
+            Ok(begin) => begin,
+            Err(Errno::NXIO) => break, // nothing but a hole is left
+            Err(Errno::INVAL) => at,   // holes are not known here
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(from, SeekFrom::Hole(at)).unwrap_or(u64::MAX);
+        while at < end {
+            let most = usize::try_from(end - at).map_or(AT_A_TIME, |left| left.min(AT_A_TIME));
+            let (mut read, mut write) = (at, at);
+            let copied = match copy_file_range(from, Some(&mut read), to, Some(&mut write), most) {
+                Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => copy_bytes(from, to, at, most)?,
+                result => result?,
+            };
+            if copied == 0 {
+                break;
+            }
+            at += copied as u64;
+            pace(copied as u64)?;
+        }
+        if end == u64::MAX || at < end {
+            break;
+        }
+    }
+    // A hole at the end is part of it, too.
+    let length = from.metadata()?.len().max(at);
+    if to.metadata()?.len() == length { Ok(()) } else { to.set_len(length) }
+}
+
+fn copy_bytes(from: &File, to: &File, at: u64, most: usize) -> io::Result<usize> {
+    let mut bytes = vec![0; most.min(AT_A_TIME / 8)];
+    let read = from.read_at(&mut bytes, at)?;
+    to.write_all_at(&bytes[..read], at)?;
+    Ok(read)
+}
+
 /// Gives a file or a folder this mode.
 pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
@@ -119,6 +193,12 @@ pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 pub fn link(target: &Path, path: &Path) -> io::Result<()> {
     let call = || Call::Link { path: path.to_owned(), target: target.to_owned() };
     perform(call, || std::os::unix::fs::symlink(target, path))
+}
+
+/// Gives a file one more name, which must be free.
+pub fn hard_link(file: &Path, path: &Path) -> io::Result<()> {
+    let call = || Call::HardLink { path: path.to_owned(), file: file.to_owned() };
+    perform(call, || fs::hard_link(file, path))
 }
 
 /// Makes a named pipe where nothing is.

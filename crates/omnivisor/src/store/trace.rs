@@ -17,6 +17,7 @@ pub enum Call {
     Rename { from: PathBuf, to: PathBuf },
     Exchange { one: PathBuf, other: PathBuf },
     Link { path: PathBuf, target: PathBuf },
+    HardLink { path: PathBuf, file: PathBuf },
     MakePipe { path: PathBuf },
     MakeFolder { path: PathBuf },
     Remove { path: PathBuf },
@@ -35,6 +36,7 @@ impl Call {
             Self::Rename { .. } => "rename",
             Self::Exchange { .. } => "exchange",
             Self::Link { .. } => "link",
+            Self::HardLink { .. } => "hard-link",
             Self::MakePipe { .. } => "make-pipe",
             Self::MakeFolder { .. } => "make-folder",
             Self::Remove { .. } => "remove",
@@ -53,6 +55,7 @@ impl Call {
             | Self::FlushFolder { path }
             | Self::FlushAll { path }
             | Self::Link { path, .. }
+            | Self::HardLink { path, .. }
             | Self::MakePipe { path }
             | Self::MakeFolder { path }
             | Self::Remove { path } => path,

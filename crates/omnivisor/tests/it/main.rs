@@ -22,9 +22,11 @@ mod history;
 mod never_lost;
 mod never_two;
 mod nymvisor_fixtures;
+mod passes;
 mod peer_defects;
 #[cfg(debug_assertions)]
 mod power_cut;
+mod random;
 mod reexec;
 mod releases;
 mod run_to_its_end;

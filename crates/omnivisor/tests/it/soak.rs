@@ -20,6 +20,7 @@ use self::faults::{Clock, Fault};
 use self::releases::Release;
 use self::watcher::Watcher;
 use crate::crash::leftovers;
+use crate::random::Random;
 use crate::world::{SOON, World, options};
 
 /// In the short form these faults are of as many kinds as there can be, and none takes half a minute: a full disk and a broken
@@ -28,27 +29,6 @@ const SEED: u64 = 106_461;
 
 /// A poll of an upstream that stalls takes thirty seconds, and so may a download.
 const PATIENCE: Duration = Duration::from_secs(100);
-
-/// Numbers that look random, and are the same for the same seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
-    }
-}
 
 struct Soak {
     /// Before the world that is on them, as that is removed last.

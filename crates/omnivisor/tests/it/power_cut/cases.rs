@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -202,13 +203,18 @@ fn fill(home: &Path, files: usize) {
     }
 }
 
+/// A snapshot without what is ours.
+fn taken(home: &Path, to: &Path) -> io::Result<()> {
+    snapshot::Snapshot { home, to, apart: &[home.join("nymvisor")] }.take(&AtomicBool::new(false))
+}
+
 fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
     // Few files are flushed one by one, more of them together.
     for (name, files) in [("a snapshot of few files is taken", 0), ("a snapshot of many files is taken", 11)] {
         let take = |root: &Path| {
             let (home, to) = (root.join("home"), root.join("backups/2.0/snapshot"));
             snapshot::prepare(to.parent().unwrap())?;
-            snapshot::take(&home, &to, &[home.join("nymvisor")], &AtomicBool::new(false))
+            taken(&home, &to)
         };
         each(&Case {
             name,
@@ -268,7 +274,7 @@ fn data_put_back(each: &dyn Fn(&Case<'_>)) {
         prepare: Box::new(|root| {
             let home = root.join("home");
             fill(&home, 0);
-            snapshot::take(&home, &root.join("snapshot"), &[home.join("nymvisor")], &AtomicBool::new(false)).unwrap();
+            taken(&home, &root.join("snapshot")).unwrap();
             fs::write(home.join("data/db"), "migrated").unwrap();
             fs::write(home.join("data/id.pem"), "key 2").unwrap();
             fs::write(home.join("data/new"), "new").unwrap();

@@ -142,6 +142,10 @@ impl Disk {
                     .push(Renaming { names: vec![(b, y, Some(first)), (a, x, Some(second))], folders: [a, b].into() });
             }
             Call::Link { path, target } => self.make(path, Inode::Link(target.clone()))?,
+            Call::HardLink { path, file } => {
+                let number = self.find(file).ok_or_else(|| missing(file))?;
+                self.name(path, number)?;
+            }
             Call::MakePipe { path } => self.make(path, Inode::Pipe)?,
             Call::MakeFolder { path } => self.make(path, Inode::Folder(BTreeMap::new()))?,
             Call::Remove { path } => {
@@ -291,8 +295,12 @@ impl Disk {
         if self.find(path).is_some() {
             return Err(format!("{} is there already", path.display()));
         }
-        let (folder, name) = self.place(path)?;
         let number = self.add(inode);
+        self.name(path, number)
+    }
+
+    fn name(&mut self, path: &Path, number: Number) -> Result<(), String> {
+        let (folder, name) = self.place(path)?;
         self.pending.push(Renaming { names: vec![(folder, name, Some(number))], folders: [folder].into() });
         Ok(())
     }

@@ -1,0 +1,136 @@
+//! Copy one file: by reference where the file system can, else its bytes without its holes; of a large one that is there
+//! already, only the blocks that differ.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Stat, Timespec, Timestamps, XattrFlags, fgetxattr, flistxattr, llistxattr, lremovexattr,
+    lsetxattr,
+};
+use rustix::io::Errno;
+
+use crate::store::disk::{self, Written};
+
+/// Of a file that is larger, the blocks are compared, if a copy is there.
+const LARGE: u64 = 16 << 20;
+
+/// So much is compared, and written, at a time.
+const BLOCK: usize = 256 << 10;
+
+/// The longest list of names of extended attributes, and the longest value, that Linux has.
+const XATTR: usize = 64 << 10;
+
+/// Makes `to` hold what is in this file. What is there already is an older copy of it.
+pub(super) fn contents(
+    from: &File,
+    stat: &Stat,
+    to: &Path,
+    pace: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> io::Result<()> {
+    let size = u64::try_from(stat.st_size).unwrap_or_default();
+    // What has several names is made anew, and so is one that was longer.
+    let may_stay = |it: fs::Metadata| it.is_file() && it.nlink() == 1 && (LARGE..=size).contains(&it.len());
+    if fs::symlink_metadata(to).is_ok_and(may_stay) {
+        return if disk::clone_over(from, to)? { Ok(()) } else { patch(from, to, pace) };
+    }
+    disk::remove(to)?;
+    disk::copy_contents(from, to, pace)
+}
+
+/// Writes the blocks that differ.
+fn patch(from: &File, to: &Path, pace: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
+    let (old, new) = (File::open(to)?, Written::open(to)?);
+    let (mut there, mut wanted) = (vec![0; BLOCK], vec![0; BLOCK]);
+    let mut at = 0;
+    loop {
+        let read = read_at(from, &mut wanted, at)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let found = read_at(&old, &mut there[..read], at)?;
+        if there[..found] != wanted[..read] {
+            new.write_at(&wanted[..read], at)?;
+        }
+        at += read as u64;
+        pace(read as u64)?;
+    }
+}
+
+/// As much as there is.
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Gives a copy the owner, mode, extended attributes and times of what it is a copy of; `from` is that, if it could be opened.
+pub(super) fn dress(stat: &Stat, from: Option<BorrowedFd<'_>>, to: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(to, Some(stat.st_uid), Some(stat.st_gid))?;
+    }
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        disk::set_mode(to, stat.st_mode & 0o7777)?;
+    }
+    if let Some(from) = from {
+        attributes(from, to)?;
+    }
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec.cast_signed() },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() },
+    };
+    rustix::fs::utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+/// Those that this process may read and write: all, as root.
+fn attributes(from: BorrowedFd<'_>, to: &Path) -> io::Result<()> {
+    let mut list = Vec::new();
+    let wanted = names(|buffer| flistxattr(from, buffer), &mut list)?;
+    let mut list = Vec::new();
+    for name in names(|buffer| llistxattr(to, buffer), &mut list)?.iter().filter(|name| !wanted.contains(name)) {
+        allowed(lremovexattr(to, name.as_c_str()))?;
+    }
+    for name in wanted {
+        let mut value = Vec::with_capacity(XATTR);
+        match fgetxattr(from, name.as_c_str(), rustix::buffer::spare_capacity(&mut value)) {
+            Ok(_) => allowed(lsetxattr(to, name.as_c_str(), &value, XattrFlags::empty()))?,
+            Err(Errno::NODATA | Errno::PERM | Errno::ACCESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn names(
+    list: impl FnOnce(&mut Vec<u8>) -> rustix::io::Result<usize>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Vec<CString>> {
+    buffer.resize(XATTR, 0);
+    let length = match list(buffer) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let names = buffer[..length].split_inclusive(|byte| *byte == 0);
+    Ok(names.filter_map(|name| CStr::from_bytes_with_nul(name).ok()).map(CStr::to_owned).collect())
+}
+
+/// What only root may set stays away where this is not root.
+fn allowed(set: rustix::io::Result<()>) -> io::Result<()> {
+    match set {
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP) if !rustix::process::geteuid().is_root() => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,303 @@
+//! One pass over a home: what looks as it did in the pass before is left alone, everything else is copied once more.
+//!
+//! What looks the same is the same because of two rules. A file is looked at, then its pages are cleaned, then it is read: a
+//! mapped page that is dirty already is written to without a new time stamp, and a clean one is not. And what was stamped within
+//! two seconds before the pass, or later, is copied again, as it may have changed again within one tick of the clock.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use omnivisor_core::time::Timestamp;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::io::Errno;
+
+use super::PRIVATE;
+use super::copy::{self, dress};
+use super::seen::{Place, Seen, Stamp};
+use crate::store::disk;
+use crate::sys;
+
+/// Up to so many files and folders are flushed one by one: each takes about as long as a whole file system at rest.
+pub(super) const FEW: usize = 2;
+
+/// How a pass knows what has changed. Only tests have others, to see what they are for.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether dirty pages are cleaned before a file is read.
+    pub cleans: bool,
+    /// What was stamped so long before the pass, or later, may change and look the same: nanoseconds.
+    pub tick: i128,
+    /// How coarse time stamps are: nanoseconds.
+    pub granularity: i128,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { cleans: true, tick: 2_000_000_000, granularity: 1 }
+    }
+}
+
+/// A pass to be taken.
+pub struct Pass<'a> {
+    /// What is copied.
+    pub home: &'a Path,
+    /// Where to; what is there already was made by the pass before.
+    pub to: &'a Path,
+    /// What is left out.
+    pub apart: &'a [PathBuf],
+    /// What the pass before has seen.
+    pub seen: &'a Seen,
+    /// When it begins.
+    pub begun: Timestamp,
+    /// Whether nobody writes any more: then what changes meanwhile, or vanishes, is an error.
+    pub is_last: bool,
+    /// How it knows what has changed.
+    pub rules: Rules,
+    /// Set by somebody who does not want it any more.
+    pub cancelled: &'a AtomicBool,
+    /// Is told of every so many bytes that were copied, and may take its time.
+    pub pace: &'a mut dyn FnMut(u64) -> io::Result<()>,
+}
+
+/// What a pass did.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// What it has seen.
+    pub seen: Seen,
+    /// How many files there are, and links and pipes.
+    pub files: u64,
+    /// How many of them it copied.
+    pub changed: u64,
+    /// How many bytes these have.
+    pub bytes: u64,
+    /// What it changed, if that is little: files, and folders.
+    pub touched: Vec<PathBuf>,
+}
+
+impl Pass<'_> {
+    /// Takes it. Nothing is durable when it returns.
+    pub fn take(self) -> io::Result<Passed> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, self.home, flags, Mode::empty()).map_err(|error| named(self.home, error.into()))?;
+        let stat = fstat(&root)?;
+        let apart: BTreeSet<PathBuf> =
+            self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok()).map(Path::to_owned).collect();
+        let with_apart = apart.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+        let mut walk = Walk {
+            pass: self,
+            apart,
+            with_apart,
+            links: HashMap::new(),
+            below: PathBuf::new(),
+            passed: Passed::default(),
+        };
+        walk.folder(&root, &Place::default(), &stat)?;
+        Ok(walk.passed)
+    }
+}
+
+struct Walk<'a> {
+    pass: Pass<'a>,
+    apart: BTreeSet<PathBuf>,
+    /// The folders that something which is apart is in.
+    with_apart: BTreeSet<PathBuf>,
+    /// Of files with several names: the first one, and whether it was copied in this pass.
+    links: HashMap<(u64, u64), (PathBuf, bool)>,
+    /// Where it is.
+    below: PathBuf,
+    passed: Passed,
+}
+
+impl Walk<'_> {
+    /// Copies what is in a folder, and the folder. Whether anything of it was changed in the copy.
+    fn folder(&mut self, from: &OwnedFd, place: &Place, stat: &Stat) -> io::Result<()> {
+        let is_same = self.pass.seen.is_same(place, stat, self.pass.rules);
+        let to = self.pass.to.join(&self.below);
+        // What its owner may not write to is written to all the same.
+        let is_locked = stat.st_mode & 0o300 != 0o300 && !rustix::process::geteuid().is_root();
+        let mut touched = !is_same || is_locked;
+        if !is_same {
+            make_folder(&to).map_err(|error| named(&to, error))?;
+        }
+        if touched && is_locked {
+            disk::set_mode(&to, PRIVATE)?;
+        }
+        let may_be_apart = self.with_apart.contains(&self.below);
+        for entry in Dir::read_from(from).map_err(|error| self.unread(error))? {
+            let entry = entry.map_err(|error| self.unread(error))?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            self.below.push(name);
+            if !(may_be_apart && self.apart.contains(&self.below)) {
+                touched |= self.entry(from.as_fd(), name, &place.join(name.as_bytes()))?;
+            }
+            self.below.pop();
+        }
+        if !is_same {
+            touched |= self.remove_what_is_gone(from, &to)?;
+        }
+        if touched {
+            dress(stat, Some(from.as_fd()), &to).map_err(|error| named(&to, error))?;
+            self.touch(to);
+        }
+        self.passed.seen.note(place, Stamp::of(stat, self.pass.begun, self.pass.rules));
+        Ok(())
+    }
+
+    /// Copies what is called so in a folder, unless it looks as it did; whether it did.
+    fn entry(&mut self, folder: BorrowedFd<'_>, name: &OsStr, place: &Place) -> io::Result<bool> {
+        wanted(self.pass.cancelled)?;
+        let Some(stat) = self.there(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW))? else { return Ok(false) };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Directory {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let Some(opened) = self.there(openat(folder, name, flags, Mode::empty()))? else { return Ok(false) };
+            // Of what was opened, whatever has that name meanwhile.
+            let stat = fstat(&opened)?;
+            self.folder(&opened, place, &stat)?;
+            return Ok(false);
+        }
+        self.passed.files += 1;
+        let stamp = Stamp::of(&stat, self.pass.begun, self.pass.rules);
+        if self.pass.seen.is_same(place, &stat, self.pass.rules) && !self.has_new_copy(kind, &stat) {
+            self.passed.seen.note(place, stamp);
+            return Ok(false);
+        }
+        let to = self.pass.to.join(&self.below);
+        let copied = match kind {
+            FileType::RegularFile => self.file(folder, name, &stat, &to),
+            FileType::Symlink => readlinkat(folder, name, Vec::new()).map_err(io::Error::from).and_then(|target| {
+                disk::remove(&to)?;
+                disk::link(Path::new(OsStr::from_bytes(target.as_bytes())), &to)?;
+                dress(&stat, None, &to).map(|()| Some(stat))
+            }),
+            FileType::Fifo => disk::remove(&to)
+                .and_then(|()| disk::make_pipe(&to, stat.st_mode & 0o7777))
+                .and_then(|()| dress(&stat, None, &to))
+                .map(|()| Some(stat)),
+            _ => {
+                tracing::debug!(path = %self.below.display(), "a socket or a device is no part of a snapshot");
+                disk::remove(&to).map(|()| None)
+            }
+        };
+        match copied {
+            Ok(None) => Ok(true),
+            Ok(Some(stat)) => {
+                self.passed.changed += 1;
+                self.passed.bytes += u64::try_from(stat.st_size).unwrap_or_default();
+                self.passed.seen.note(place, Stamp::of(&stat, self.pass.begun, self.pass.rules));
+                if kind == FileType::RegularFile {
+                    self.touch(to);
+                }
+                Ok(true)
+            }
+            // It vanished while it was looked at: the next pass sees that its folder has changed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.pass.is_last => Ok(true),
+            Err(error) => Err(named(&self.pass.home.join(&self.below), error)),
+        }
+    }
+
+    /// Whether this is one more name of a file that was copied anew in this pass, under another one: as that was moved.
+    fn has_new_copy(&mut self, kind: FileType, stat: &Stat) -> bool {
+        if kind != FileType::RegularFile || stat.st_nlink < 2 {
+            return false;
+        }
+        let first = || (self.below.clone(), false);
+        self.links.entry((stat.st_dev, stat.st_ino)).or_insert_with(first).1
+    }
+
+    /// Copies a file. What it looked like before it was read; none if that is another one by now.
+    fn file(&mut self, folder: BorrowedFd<'_>, name: &OsStr, stat: &Stat, to: &Path) -> io::Result<Option<Stat>> {
+        let inode = (stat.st_dev, stat.st_ino);
+        if let Some((first, _)) = self.links.get(&inode).filter(|_| stat.st_nlink > 1) {
+            disk::remove(to)?;
+            disk::hard_link(&self.pass.to.join(first), to)?;
+            return Ok(Some(*stat));
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let from = File::from(openat(folder, name, flags, Mode::empty())?);
+        let stat = fstat(&from)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(None); // the next pass sees that
+        }
+        if self.pass.rules.cleans && !self.pass.is_last {
+            sys::clean_pages(&from)?;
+        }
+        let (cancelled, rules, pace) = (self.pass.cancelled, self.pass.rules, &mut *self.pass.pace);
+        copy::contents(&from, &stat, to, &mut |bytes| wanted(cancelled).and_then(|()| pace(bytes)))?;
+        dress(&stat, Some(from.as_fd()), to)?;
+        if self.pass.is_last && Stamp::number(&fstat(&from)?, rules) != Stamp::number(&stat, rules) {
+            return Err(io::Error::other("it was written to while it was copied, though the node has ended"));
+        }
+        if stat.st_nlink > 1 {
+            self.links.insert((stat.st_dev, stat.st_ino), (self.below.clone(), true));
+        }
+        Ok(Some(stat))
+    }
+
+    /// Removes from the copy what is not in the folder any more.
+    fn remove_what_is_gone(&self, from: &OwnedFd, to: &Path) -> io::Result<bool> {
+        let mut removed = false;
+        for entry in fs::read_dir(to)? {
+            let name = entry?.file_name();
+            let is_gone = match statat(from, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => true,
+                Err(error) => return Err(named(&self.pass.home.join(&self.below).join(name), error.into())),
+                Ok(_) => self.apart.contains(&self.below.join(&name)),
+            };
+            if is_gone {
+                disk::remove(&to.join(name))?;
+                removed = true;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// None of what is gone, as long as somebody may remove it.
+    fn there<T>(&self, looked: rustix::io::Result<T>) -> io::Result<Option<T>> {
+        match looked {
+            Ok(there) => Ok(Some(there)),
+            Err(Errno::NOENT) if !self.pass.is_last => Ok(None),
+            Err(error) => Err(self.unread(error)),
+        }
+    }
+
+    fn unread(&self, error: Errno) -> io::Error {
+        named(&self.pass.home.join(&self.below), error.into())
+    }
+
+    fn touch(&mut self, path: PathBuf) {
+        if self.passed.touched.len() <= FEW {
+            self.passed.touched.push(path);
+        }
+    }
+}
+
+fn wanted(cancelled: &AtomicBool) -> io::Result<()> {
+    if cancelled.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+}
+
+/// A folder, whatever is there.
+fn make_folder(to: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(to) {
+        Ok(there) if there.is_dir() => Ok(()),
+        Ok(_) => disk::remove_file(to).and_then(|()| disk::make_folder(to, PRIVATE)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => disk::make_folder(to, PRIVATE),
+        Err(error) => Err(error),
+    }
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    match error.get_ref() {
+        Some(_) if error.kind() != io::ErrorKind::Other => error, // it says so already
+        _ => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+    }
+}

@@ -1,0 +1,115 @@
+//! What the passes of a snapshot have seen of each file, in sixteen bytes: so much as is needed to know that it has not changed.
+//!
+//! Kept beside the copy, in a file that the next pass reads, whoever takes that: a supervisor that was killed goes on from there.
+//! Form: [`MAGIC`], then pairs of numbers (the path, the stamp), little-endian, in ascending order, then the CRC-32 of all that.
+//! Whatever else is there is nothing, and all is copied again.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hasher};
+use std::io;
+use std::path::Path;
+
+use omnivisor_core::time::Timestamp;
+use rustix::fs::Stat;
+
+use super::pass::Rules;
+use crate::store::atomic;
+
+/// The first bytes of the file, with its version.
+const MAGIC: &[u8; 16] = b"omnivisor-seen/1";
+
+/// A path and a stamp.
+const PAIR: usize = 16;
+
+/// A path below the home, as a number. Two paths of a million have the same one once in forty million homes; and then it would
+/// take the same stamp, too, to be misled.
+#[derive(Clone, Default)]
+pub struct Place(DefaultHasher);
+
+impl Place {
+    /// What is called so in this folder.
+    pub fn join(&self, name: &[u8]) -> Self {
+        let mut below = self.0.clone();
+        below.write(name);
+        below.write_u8(b'/');
+        Self(below)
+    }
+
+    fn number(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+/// What says that a file has changed, as a number; none if it may change and look the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(Option<u64>);
+
+impl Stamp {
+    /// Of a file as it was looked at in a pass that began then.
+    pub fn of(stat: &Stat, begun: Timestamp, rules: Rules) -> Self {
+        let changed = nanos(stat.st_ctime, stat.st_ctime_nsec).max(nanos(stat.st_mtime, stat.st_mtime_nsec));
+        let settled = begun.unix_nanos() - rules.tick > changed;
+        Self(settled.then(|| Self::number(stat, rules)))
+    }
+
+    /// What a file looks like now.
+    pub fn number(stat: &Stat, rules: Rules) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for part in [stat.st_dev, stat.st_ino, stat.st_size.cast_unsigned(), u64::from(stat.st_mode)] {
+            hasher.write_u64(part);
+        }
+        for time in [nanos(stat.st_mtime, stat.st_mtime_nsec), nanos(stat.st_ctime, stat.st_ctime_nsec)] {
+            hasher.write_i128(time - time % rules.granularity);
+        }
+        hasher.finish()
+    }
+}
+
+fn nanos(seconds: i64, nanos: u64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(nanos)
+}
+
+/// What was seen of every file.
+#[derive(Debug, Default)]
+pub struct Seen(Vec<(u64, u64)>);
+
+impl Seen {
+    /// Whether what is at this place looks as it did.
+    pub fn is_same(&self, place: &Place, stat: &Stat, rules: Rules) -> bool {
+        let number = place.number();
+        self.0
+            .binary_search_by_key(&number, |(path, _)| *path)
+            .is_ok_and(|at| self.0[at].1 == Stamp::number(stat, rules))
+    }
+
+    /// Notes it. What may look the same and be another is not noted.
+    pub fn note(&mut self, place: &Place, stamp: Stamp) {
+        self.0.extend(stamp.0.map(|stamp| (place.number(), stamp)));
+    }
+
+    /// What stands in this file, if that is whole.
+    pub fn read(path: &Path) -> Option<Self> {
+        let bytes = fs::read(path).ok()?;
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then_some(())?;
+        let pairs = body.strip_prefix(MAGIC)?;
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        let mut seen = Vec::with_capacity(pairs.len() / PAIR);
+        seen.extend(pairs.chunks_exact(PAIR).map(|pair| (number(&pair[..8]), number(&pair[8..]))));
+        seen.is_sorted().then_some(Self(seen))
+    }
+
+    /// Writes it, durably: after what was copied, or it would promise too much.
+    pub fn write(&mut self, path: &Path) -> io::Result<()> {
+        self.0.sort_unstable();
+        let mut bytes = Vec::with_capacity(MAGIC.len() + self.0.len() * PAIR + 4);
+        bytes.extend(MAGIC);
+        for (place, stamp) in &self.0 {
+            bytes.extend(place.to_le_bytes());
+            bytes.extend(stamp.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend(crc.to_le_bytes());
+        atomic::replace(path, &bytes, 0o600)
+    }
+}
