@@ -20,7 +20,7 @@ use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use crate::random::Random;
 use crate::world::SOON;
 
-const NEVER: AtomicBool = AtomicBool::new(false);
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Everything that has to be the same.
 #[derive(Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Home<'_> {
     fn new_path(&mut self) -> PathBuf {
         self.made += 1;
         let folder =
-            self.any(fs::Metadata::is_dir).filter(|_| self.made % 3 != 0).unwrap_or_else(|| self.root.to_owned());
+            self.any(fs::Metadata::is_dir).filter(|_| !self.made.is_multiple_of(3)).unwrap_or_else(|| self.root.to_owned());
         folder.join(format!("n{}", self.made))
     }
 
