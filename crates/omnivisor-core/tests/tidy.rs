@@ -252,6 +252,7 @@ fn one_file_changes_disks() {
             continue;
         }
         for (number, line) in source.code().take_while(|(_, line)| !line.starts_with("mod tests {")) {
+            let line = line.replace("readlinkat", ""); // which changes nothing
             if calls.iter().any(|it| line.contains(it)) {
                 wrong.push(format!("{}:{number}: {}", source.path, line.trim()));
             }

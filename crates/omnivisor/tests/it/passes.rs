@@ -119,8 +119,10 @@ impl Home<'_> {
 
     fn new_path(&mut self) -> PathBuf {
         self.made += 1;
-        let folder =
-            self.any(fs::Metadata::is_dir).filter(|_| !self.made.is_multiple_of(3)).unwrap_or_else(|| self.root.to_owned());
+        let folder = self
+            .any(fs::Metadata::is_dir)
+            .filter(|_| !self.made.is_multiple_of(3))
+            .unwrap_or_else(|| self.root.to_owned());
         folder.join(format!("n{}", self.made))
     }
 
