@@ -11,6 +11,7 @@
 //! looks) may be lost at any time: it is told again.
 
 mod calendar;
+mod call;
 mod standing;
 mod wanted;
 mod words;
@@ -19,9 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::health::{Observed, Verdict};
-use crate::journal::{CancelReason, Journal, JournalError, Phase, Record};
-use crate::plan::{Failure, FailureKind, Step, Undo, UpgradePlan};
+use crate::health::Observed;
+use crate::journal::{Journal, JournalError, Phase, Record};
+use crate::plan::{Failure, FailureKind, Step, Undo};
 use crate::release::Release;
 use crate::schedule::{Announcement, Trigger};
 use crate::supervisor::Report;
@@ -54,12 +55,8 @@ pub struct Agent {
     calendar: Calendar,
     /// Since when (monotonic) the node waits for its successor.
     ready_since: Option<Duration>,
-}
-
-enum Call {
-    Write(Record),
-    Act(Action),
-    Wait,
+    /// For which plan the data was copied ahead last, well or not, and when (monotonic).
+    precopied: Option<(u64, Duration)>,
 }
 
 impl Agent {
@@ -81,6 +78,7 @@ impl Agent {
             now,
             calendar: Calendar::new(now),
             ready_since: None,
+            precopied: None,
         };
         let mut effects = Effects::default();
         agent.go_on(now, &mut effects);
@@ -154,6 +152,11 @@ impl Agent {
                     self.write(records, Record::Resumed);
                 }
             }
+            Event::RollBack { restore } => {
+                if self.ending.is_none() && self.journal.may_roll_back().is_some() {
+                    self.write(records, Record::RollbackOrdered { restore, at: now.wall });
+                }
+            }
             Event::Approve(release) => self.write(records, Record::Approved(release)),
             Event::Replaced(installed) => {
                 if self.may_be_replaced(&installed.folder) {
@@ -186,6 +189,10 @@ impl Agent {
             return;
         }
         if self.phase_number() != Some(action.plan().number) {
+            return;
+        }
+        if matches!(action, Action::Precopy(_)) {
+            self.precopied = Some((action.plan().number, now.monotonic));
             return;
         }
         let record = match (self.journal.phase(), action, outcome) {
@@ -222,6 +229,11 @@ impl Agent {
             return;
         }
         if self.phase_number() != Some(action.plan().number) {
+            return;
+        }
+        if matches!(action, Action::Precopy(_)) {
+            // The last look before the switch tells whether that matters.
+            self.precopied = Some((action.plan().number, now.monotonic));
             return;
         }
         let step = match (self.journal.phase(), &action) {
@@ -313,132 +325,6 @@ impl Agent {
         self.write(records, Record::Failed { step: Step::Probe, kind, reason, at: now.wall });
     }
 
-    /// Does what the journal calls for. The same after an event and after a crash.
-    fn go_on(&mut self, now: Now, effects: &mut Effects) {
-        loop {
-            self.end_unless_due(now);
-            self.note_ready(now);
-            let action = match self.call(now) {
-                Call::Write(record) => {
-                    self.write(&mut effects.records, record);
-                    continue;
-                }
-                Call::Act(action) => Some(action),
-                Call::Wait => None,
-            };
-            match (&self.in_flight, action) {
-                (None, Some(action)) => {
-                    self.in_flight = Some(action.clone());
-                    effects.action = Some(action);
-                }
-                (Some(running), Some(action)) if running.is_same(&action) => {}
-                (Some(_), _) if !self.cancelling => {
-                    self.cancelling = true;
-                    effects.cancel = true;
-                }
-                _ => {}
-            }
-            return;
-        }
-    }
-
-    /// Since when the node waits for what is under way.
-    fn note_ready(&mut self, now: Now) {
-        let ready = match self.journal.phase() {
-            Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } => plan.to.trigger.is_ready(),
-            _ => false,
-        };
-        self.ready_since = if ready { self.ready_since.or(Some(now.monotonic)) } else { None };
-    }
-
-    fn call(&self, now: Now) -> Call {
-        if self.ending.is_some() {
-            return Call::Wait;
-        }
-        match self.journal.phase() {
-            Phase::Idle => self.plan(now).map_or(Call::Wait, |plan| Call::Write(Record::Planned(plan))),
-            Phase::Preparing { plan, step } => match self.review(now, plan) {
-                Some(record) => Call::Write(record),
-                None if *step == Step::Fetch => Call::Act(Action::Fetch(plan.clone())),
-                None => Call::Act(Action::Preflight(plan.clone())),
-            },
-            Phase::Staged { plan, staged } => match self.review(now, plan) {
-                Some(record) => Call::Write(record),
-                None if self.may_switch(now, plan) => Call::Act(Action::Arm(plan.clone(), staged.clone())),
-                None => Call::Wait,
-            },
-            Phase::Switching { plan, staged, step } => match step {
-                Step::Snapshot => Call::Act(Action::Snapshot(plan.clone())),
-                Step::Activate => Call::Act(Action::Activate(plan.clone(), staged.clone())),
-                _ => Call::Wait, // for NodeDown
-            },
-            Phase::Probing { plan, .. } => match self.seen.verdict(&self.policy.probe, now.monotonic) {
-                Verdict::Pending(_) => Call::Wait,
-                Verdict::Sample => Call::Act(Action::Sample(plan.clone())),
-                Verdict::Healthy => Call::Write(Record::Committed { at: now.wall }),
-                // It may be well yet: it goes on being looked at.
-                Verdict::Sick(_) if self.policy.rollback == Rollback::Hold => {
-                    match self.seen.next_sample(&self.policy.probe) {
-                        Some(next) if now.monotonic < next => Call::Wait,
-                        _ => Call::Act(Action::Sample(plan.clone())),
-                    }
-                }
-                Verdict::Sick(reason) => Call::Write(Record::Failed {
-                    step: Step::Probe,
-                    kind: FailureKind::Permanent,
-                    reason,
-                    at: now.wall,
-                }),
-            },
-            Phase::Undoing { plan, owed, .. } => match owed.first() {
-                None => Call::Write(Record::RolledBack),
-                Some(Undo::Stop) => Call::Wait, // for NodeDown
-                Some(_) if self.undo_after.is_some_and(|after| now.monotonic < after) => Call::Wait,
-                Some(Undo::Restore) => Call::Act(Action::Restore(plan.clone())),
-                Some(Undo::Reactivate) => Call::Act(Action::Reactivate(plan.clone())),
-            },
-            Phase::NeedsHuman { .. } => Call::Wait,
-        }
-    }
-
-    /// The upgrade to begin, if there is one.
-    fn plan(&self, now: Now) -> Option<UpgradePlan> {
-        let to = self.next(now)?.clone();
-        let from = self.journal.active()?.clone();
-        let number = self.journal.plans() + 1;
-        Some(UpgradePlan { number, begun: now.wall, from, to, snapshot: self.policy.snapshot })
-    }
-
-    /// What became of `plan` meanwhile, if that changes anything.
-    fn review(&self, now: Now, plan: &UpgradePlan) -> Option<Record> {
-        if !self.heard {
-            return None;
-        }
-        let Some(announced) = self.announced.iter().find(|other| other.release == plan.to.release) else {
-            let again = self.announced.iter().any(|other| other.release.name == plan.to.release.name);
-            let why = if again { CancelReason::Superseded } else { CancelReason::Withdrawn };
-            return Some(Record::Cancelled(why));
-        };
-        let same = Announcement { trigger: plan.to.trigger, ..announced.clone() } == plan.to;
-        if !same {
-            return Some(Record::Cancelled(CancelReason::Superseded));
-        }
-        // What runs may have become another release since: then this one may be none to go to any more.
-        if let Standing::Installed | Standing::Denied(_) | Standing::NotNewer(_) = self.standing(now, announced) {
-            return Some(Record::Cancelled(CancelReason::Superseded));
-        }
-        if announced.trigger != plan.to.trigger {
-            return Some(Record::Rescheduled(announced.trigger));
-        }
-        match self.next(now) {
-            Some(next) if next.release == plan.to.release => None,
-            Some(next) if self.urgency(next) < self.urgency(&plan.to) => {
-                Some(Record::Cancelled(CancelReason::Preempted))
-            }
-            _ => None,
-        }
-    }
-
     /// What has happened.
     pub fn journal(&self) -> &Journal {
         &self.journal
@@ -466,7 +352,7 @@ impl Agent {
 
     fn phase_number(&self) -> Option<u64> {
         match self.journal.phase() {
-            Phase::Idle => None,
+            Phase::Idle | Phase::Restoring { .. } => None,
             Phase::Preparing { plan, .. }
             | Phase::Staged { plan, .. }
             | Phase::Switching { plan, .. }

@@ -5,3 +5,4 @@
 
 pub mod journal;
 mod records;
+mod summary;

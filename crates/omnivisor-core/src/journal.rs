@@ -4,6 +4,7 @@
 //! of transitions: a record that it does not list is an error, never a guess. Bytes on disk are
 //! [`formats`](crate::formats)' business.
 
+mod phase;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,8 @@ use crate::release::{Installed, Release};
 use crate::schedule::Announcement;
 use crate::time::Timestamp;
 
-pub use self::record::{Adoption, Beginning, CancelReason, Record, Summary};
+pub use self::phase::Phase;
+pub use self::record::{Adoption, Beginning, CancelReason, Record, Summary, Switched};
 
 /// How often an undo is tried before a person is called.
 pub const UNDO_ATTEMPTS: u32 = 3;
@@ -26,78 +28,6 @@ pub struct JournalError {
     pub phase: Box<Phase>,
     /// What was to follow.
     pub record: Box<Record>,
-}
-
-/// Where an upgrade stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// Nothing is under way.
-    #[default]
-    Idle,
-    /// The release is being fetched or proven; the old node runs.
-    Preparing {
-        /// The upgrade.
-        plan: UpgradePlan,
-        /// [`Step::Fetch`] or [`Step::Preflight`].
-        step: Step,
-    },
-    /// The release is ready; the old node runs until the trigger fires.
-    Staged {
-        /// The upgrade.
-        plan: UpgradePlan,
-        /// What is ready.
-        staged: Installed,
-    },
-    /// The outage: no node runs.
-    Switching {
-        /// The upgrade.
-        plan: UpgradePlan,
-        /// What is switched to.
-        staged: Installed,
-        /// [`Step::Stop`], [`Step::Snapshot`] or [`Step::Activate`].
-        step: Step,
-    },
-    /// The new node runs and has not shown yet that it is well.
-    Probing {
-        /// The upgrade.
-        plan: UpgradePlan,
-        /// What runs.
-        staged: Installed,
-        /// How often it has died.
-        deaths: u32,
-    },
-    /// The upgrade failed and is being taken back; no node runs until that is done.
-    Undoing {
-        /// The upgrade.
-        plan: UpgradePlan,
-        /// What is still to be done, in order.
-        owed: Vec<Undo>,
-        /// How often the first of them has failed.
-        failures: u32,
-        /// The step that failed.
-        step: Step,
-        /// Why it failed.
-        reason: String,
-        /// What is known about trying again.
-        kind: FailureKind,
-        /// When it failed.
-        at: Timestamp,
-    },
-    /// Taking it back failed: nothing more happens by itself.
-    NeedsHuman {
-        /// The upgrade.
-        plan: UpgradePlan,
-        /// What is still to be done, in order.
-        owed: Vec<Undo>,
-        /// The step that failed first.
-        step: Step,
-        /// Why the undo failed, and before it the step.
-        reason: String,
-        /// What is known about trying again.
-        kind: FailureKind,
-        /// When the step failed.
-        at: Timestamp,
-    },
 }
 
 /// How the attempts at one release went.
@@ -130,6 +60,8 @@ pub struct Journal {
     last_commit: Option<Timestamp>,
     /// Whether a person has replaced what was committed then.
     replaced: bool,
+    /// The upgrade that the active release came by.
+    last: Option<Switched>,
 }
 
 impl Journal {
@@ -144,7 +76,7 @@ impl Journal {
 
     /// The whole table of transitions. On an error nothing has changed.
     pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
-        use Phase::{Idle, NeedsHuman, Preparing, Probing, Staged, Switching, Undoing};
+        use Phase::{Idle, NeedsHuman, Preparing, Probing, Restoring, Staged, Switching, Undoing};
         let next = match (&self.phase, record) {
             (Idle, Record::Adopted { installed, at, adoption }) if self.active.is_none() => {
                 self.committed.insert(installed.release.clone());
@@ -153,7 +85,7 @@ impl Journal {
                 Idle
             }
             (Idle, Record::Summed(summary)) if self.active.is_none() => {
-                let Summary { active, adopted_at, adoption, plans, held, last_commit, replaced, .. } = &**summary;
+                let Summary { active, adopted_at, adoption, plans, held, last_commit, replaced, last, .. } = &**summary;
                 *self = Self {
                     active: Some(active.clone()),
                     adopted: Some((*adopted_at, *adoption)),
@@ -162,6 +94,7 @@ impl Journal {
                     held: *held,
                     last_commit: *last_commit,
                     replaced: *replaced,
+                    last: last.clone(),
                     committed: summary.committed.clone(),
                     denied: summary.denied.clone(),
                     attempts: summary.attempts.clone(),
@@ -172,13 +105,16 @@ impl Journal {
             (_, _) if self.active.is_none() => return Err(self.refuse(record)),
             (phase, Record::Began { .. }) => phase.clone(),
 
-            (_, Record::TakenOver { installed, at }) => {
+            (phase, Record::TakenOver { installed, at }) => {
+                // Whoever has installed it knows nothing of data that is half put back.
+                let next = if matches!(phase, Restoring { .. }) { phase.clone() } else { Idle };
                 self.committed.insert(installed.release.clone());
                 self.active = Some(installed.clone());
                 self.adopted = Some((*at, Adoption::Found));
                 self.last_commit = None;
+                self.last = None;
                 self.approved.clear();
-                Idle
+                next
             }
             (Idle | Preparing { .. } | Staged { .. }, Record::Replaced { installed, .. })
                 if self.active.as_ref().is_some_and(|active| active.folder == installed.folder) =>
@@ -219,6 +155,8 @@ impl Journal {
                 Probing { plan: plan.clone(), staged: staged.clone(), deaths: deaths + 1 }
             }
             (Probing { plan, staged, .. }, Record::Committed { at }) => {
+                let before = self.active_since();
+                self.last = Some(Switched { plan: plan.clone(), staged: staged.clone(), before });
                 self.last_commit = Some(*at);
                 self.replaced = false;
                 self.approved.clear(); // what was asked for was asked of the release before
@@ -296,6 +234,27 @@ impl Journal {
                 phase
             }
 
+            (_, Record::RollbackOrdered { restore, at }) => {
+                let Some(plan) = self.may_roll_back().cloned() else { return Err(self.refuse(record)) };
+                if let Some(last) = self.last.take_if(|_| !matches!(self.phase, Probing { .. })) {
+                    // As if it had never been committed: it is no floor for what comes, either.
+                    self.committed.remove(&plan.to.release);
+                    self.active = Some(plan.from.clone());
+                    self.last_commit = last.before;
+                    self.approved.clear();
+                    self.replaced = false;
+                }
+                let mut owed = Undo::owed(Step::Probe, &plan);
+                owed.retain(|undo| *restore || *undo != Undo::Restore);
+                let (reason, kind) = ("an operator has taken it back".to_owned(), FailureKind::Permanent);
+                Undoing { plan, owed, failures: 0, step: Step::Probe, reason, kind, at: *at }
+            }
+            (
+                Idle | Preparing { .. } | Staged { .. } | Restoring { .. },
+                Record::RestoreOrdered { backup, work, .. },
+            ) => Restoring { backup: backup.clone(), work: work.clone() },
+            (Restoring { .. }, Record::Restored { .. }) => Idle,
+
             (phase, Record::Held) => {
                 let phase = phase.clone();
                 self.held = true;
@@ -364,6 +323,7 @@ impl Journal {
             held: self.held,
             last_commit: self.last_commit,
             replaced: self.replaced,
+            last: self.last.clone(),
             committed: self.committed.clone(),
             denied: self.denied.clone(),
             attempts: self.attempts.clone(),
@@ -394,6 +354,15 @@ impl Journal {
     /// When the active release, as it is, was committed; none if it was adopted, or replaced by a person since.
     pub fn active_since(&self) -> Option<Timestamp> {
         self.last_commit.filter(|_| !self.replaced)
+    }
+
+    /// The upgrade that an operator may take back: the one that is being probed, or the one that the active release came by.
+    pub fn may_roll_back(&self) -> Option<&UpgradePlan> {
+        match &self.phase {
+            Phase::Probing { plan, .. } => Some(plan),
+            Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } => self.last.as_ref().map(|last| &last.plan),
+            _ => None,
+        }
     }
 
     /// The number of the last plan; the next has a higher one.
@@ -439,6 +408,7 @@ impl Journal {
             | Phase::Probing { plan, .. }
             | Phase::Undoing { plan, .. }
             | Phase::NeedsHuman { plan, .. } => Some(&plan.to.release),
+            Phase::Restoring { .. } => None,
         };
         self.committed.iter().chain(self.denied.keys()).chain(under_way)
     }
@@ -448,7 +418,7 @@ impl Journal {
         match &self.phase {
             Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } => self.active.as_ref(),
             Phase::Probing { staged, .. } => Some(staged),
-            Phase::Switching { .. } => None,
+            Phase::Switching { .. } | Phase::Restoring { .. } => None,
             Phase::Undoing { owed, .. } | Phase::NeedsHuman { owed, .. } => {
                 if owed.iter().all(|undo| undo.node_may_run_without()) { self.active.as_ref() } else { None }
             }

@@ -53,6 +53,14 @@ impl Timestamp {
             .map_or_else(|| Self(::time::PrimitiveDateTime::MAX.assume_utc()), Self)
     }
 
+    /// That much earlier; the earliest time there is, if it would be before that.
+    pub fn minus(self, duration: Duration) -> Self {
+        ::time::Duration::try_from(duration)
+            .ok()
+            .and_then(|duration| self.0.checked_sub(duration))
+            .map_or_else(|| Self(::time::PrimitiveDateTime::MIN.assume_utc()), Self)
+    }
+
     /// How long after `earlier` this is; zero if it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::try_from(self.0 - earlier.0).unwrap_or(Duration::ZERO)

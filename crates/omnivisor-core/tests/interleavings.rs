@@ -4,6 +4,8 @@
 
 mod world;
 
+use std::time::Duration;
+
 use omnivisor_core::journal::{Journal, Phase};
 use omnivisor_core::plan::{Step, Undo};
 use proptest::prelude::*;
@@ -19,14 +21,17 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let health =
         prop::sample::select(vec![Health::Well, Health::Dies, Health::DiesOnce, Health::Ends, Health::FailsProbe]);
     let undo = (prop::sample::select(vec![Undo::Restore, Undo::Reactivate]), 1..5_usize);
-    let disturbances = prop::collection::vec((1..80_usize, prop::sample::select(Disturbance::ALL.to_vec())), 0..6);
-    (prop::option::of(fault()), prop::option::of(undo), health, any::<[bool; 7]>(), disturbances).prop_map(
+    let kinds = [&Disturbance::ALL[..], &[Disturbance::RollBack]].concat();
+    let disturbances = prop::collection::vec((1..80_usize, prop::sample::select(kinds)), 0..6);
+    let times = (prop::sample::select(vec![0, 600, 7200]), prop::sample::select(vec![0, 300, 36_000]));
+    (prop::option::of(fault()), prop::option::of(undo), health, any::<[bool; 7]>(), disturbances, times).prop_map(
         |(
             fault,
             undo_fault,
             health,
             [no_snapshot, probe_command, node_dies_with_us, no_restarts, parked, end_after_switch, consensus],
             disturbances,
+            (due_in, lead),
         )| {
             Scenario {
                 fault,
@@ -40,6 +45,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 end_after_switch,
                 manual: parked && end_after_switch && !consensus,
                 consensus,
+                lead: Duration::from_secs(lead),
+                due_in,
                 disturbances,
             }
         },

@@ -114,6 +114,8 @@ impl Sandbox {
             .env("NYM_HOME_DIR", self.nym_home())
             .env("OMNIVISOR_RUNTIME_DIR", self.runtime())
             .env("FAKE_NODE_LOG", self.node_log_path())
+            // Machines that tests run on have disks that are nearly full.
+            .env("OMNIVISOR_SNAPSHOT_RESERVE", "16MiB")
             .env("NO_COLOR", "1")
             .env("LC_ALL", "C");
         command

@@ -3,6 +3,7 @@
 //! Each key has a variable; the variable counts. A key that is not known is an error: it is one that does nothing.
 
 mod nym;
+mod snapshot;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use url::Url;
 
 use self::nym::NymTable;
 pub use self::nym::Releases;
+use self::snapshot::SnapshotTable;
+pub use self::snapshot::Snapshots;
 use crate::effects::github::{GitHub, GitHubError, Token};
 
 /// The file as it is written.
@@ -32,6 +35,8 @@ struct File {
     vega: VegaTable,
     #[serde(default)]
     nym: NymTable,
+    #[serde(default)]
+    snapshot: SnapshotTable,
     allow_network_file_system: Option<bool>,
 }
 
@@ -134,6 +139,8 @@ pub struct Settings {
     pub postgres_patience: Duration,
     /// Where a node of Nym has its releases from; none: from its configured upstream.
     pub releases: Option<Releases>,
+    /// How its data is copied aside before a switch.
+    pub snapshots: Snapshots,
     /// Whether a file system on which locks are no guarantee may be used.
     pub allow_network_file_system: bool,
 }
@@ -202,6 +209,7 @@ impl Settings {
             restart_silent: silent.map(boolean).transpose()?.unwrap_or(false),
             postgres_patience: postgres.map(duration).transpose()?.unwrap_or(60 * second),
             releases: Releases::resolve(file.nym, said)?,
+            snapshots: Snapshots::resolve(file.snapshot, said)?,
             allow_network_file_system: allowed.map(boolean).transpose()?.unwrap_or(false),
         })
     }

@@ -43,6 +43,7 @@ use crate::effects::fetch;
 use crate::effects::github::GitHub;
 use crate::effects::group::{Group, Kin};
 use crate::effects::process::{Launcher, Node};
+use crate::effects::snapshot::Limits;
 use crate::effects::watch::FileWatch;
 use crate::exit::Exit;
 use crate::handover::Leaving;
@@ -92,6 +93,8 @@ pub struct Shell {
 
     launcher: Launcher,
     github: Arc<GitHub>,
+    /// What a snapshot may cost.
+    limits: Limits,
     /// What the supervisor ordered last, counted: late news of an earlier launch is told by it.
     launch: u64,
     node: Option<Node>,

@@ -60,10 +60,11 @@ impl Agent {
                 _ => None,
             },
             Phase::Undoing { .. } => self.undo_after.filter(|after| now.monotonic < *after),
-            Phase::Staged { .. } => {
+            Phase::Staged { plan, .. } => {
                 let after_delay = self.ready_since.map(|since| since + self.policy.stop_delay);
                 let after_delay = after_delay.filter(|at| *at > now.monotonic);
-                [self.doubts_the_clock().map(|(until, _)| until), after_delay].into_iter().flatten().min()
+                let copy = self.copies_ahead_at(plan).0;
+                [self.doubts_the_clock().map(|(until, _)| until), after_delay, copy].into_iter().flatten().min()
             }
             _ => None,
         };
@@ -75,7 +76,11 @@ impl Agent {
             Standing::RetryAt(at, _) => Some(at),
             _ => None,
         });
-        let wall = retries.chain(due).filter(|at| *at > now.wall).min();
+        let copy = match self.journal.phase() {
+            Phase::Staged { plan, .. } => self.copies_ahead_at(plan).1,
+            _ => None,
+        };
+        let wall = retries.chain(due).chain(copy).filter(|at| *at > now.wall).min();
         Timeouts { monotonic, wall }
     }
 

@@ -30,6 +30,8 @@ pub struct Policy {
     pub rollback: Rollback,
     /// How long after the node has said that it is ready it is stopped.
     pub stop_delay: Duration,
+    /// How long before the switch the data begins to be copied ahead.
+    pub lead: Duration,
     /// Whether the run ends after a switch, with the new release in place and not started: the next run starts and judges it.
     pub end_after_switch: bool,
 }
@@ -76,6 +78,11 @@ pub enum Event {
     Resume,
     /// Switch to this one, although it waits for a person.
     Approve(Release),
+    /// Take back the upgrade that is being probed, or the last one, with its data or without. Harmless if there is none.
+    RollBack {
+        /// Whether the data goes back, too.
+        restore: bool,
+    },
     /// A person has replaced the active release's executable by this one, which has been proven.
     Replaced(Installed),
 }
@@ -96,6 +103,8 @@ pub enum Action {
     Fetch(UpgradePlan),
     /// Prove that executable; answers [`Outcome::Proven`].
     Preflight(UpgradePlan),
+    /// Copy the node's data ahead, while the node runs: what the snapshot then has to copy is little.
+    Precopy(UpgradePlan),
     /// See that it still is what was proven, and that the switch can be done.
     Arm(UpgradePlan, Installed),
     /// Copy the node's data aside. No node runs.
@@ -121,6 +130,7 @@ impl Action {
         match self {
             Self::Fetch(plan)
             | Self::Preflight(plan)
+            | Self::Precopy(plan)
             | Self::Arm(plan, _)
             | Self::Snapshot(plan)
             | Self::Activate(plan, _)

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Adoption, Attempts, Beginning, CancelReason, Record, Summary};
+use super::summary::SummaryDto;
+use crate::journal::{Adoption, Beginning, CancelReason, Record};
 use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
 use crate::release::{Digest, Identity, Installed, Release, ReleaseName, Version};
 use crate::schedule::{Announcement, Asset, Origin, Source, Trigger};
@@ -21,13 +22,7 @@ pub(super) enum RecordDto {
         at: String,
         found: bool,
     },
-    Planned {
-        number: u64,
-        begun: String,
-        from: Box<InstalledDto>,
-        to: Box<AnnouncementDto>,
-        snapshot: bool,
-    },
+    Planned(Box<PlanDto>),
     Started {
         step: String,
     },
@@ -61,6 +56,18 @@ pub(super) enum RecordDto {
         at: String,
     },
     RolledBack,
+    RollbackOrdered {
+        restore: bool,
+        at: String,
+    },
+    RestoreOrdered {
+        backup: String,
+        work: PathBuf,
+        at: String,
+    },
+    Restored {
+        at: String,
+    },
     Held,
     Resumed,
     Approved {
@@ -84,103 +91,8 @@ pub(super) enum RecordDto {
     Summed(Box<SummaryDto>),
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct SummaryDto {
-    active: InstalledDto,
-    adopted_at: String,
-    found: bool,
-    plans: u64,
-    held: bool,
-    last_commit: Option<String>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    replaced: bool,
-    committed: Vec<ReleaseDto>,
-    denied: Vec<(ReleaseDto, String)>,
-    attempts: Vec<(ReleaseDto, AttemptsDto)>,
-    approved: Vec<ReleaseDto>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct AttemptsDto {
-    of: AnnouncementDto,
-    transient: u32,
-    permanent: u32,
-    last: String,
-    reason: String,
-}
-
-impl From<&Summary> for SummaryDto {
-    fn from(summary: &Summary) -> Self {
-        Self {
-            active: (&summary.active).into(),
-            adopted_at: summary.adopted_at.to_string(),
-            found: summary.adoption == Adoption::Found,
-            plans: summary.plans,
-            held: summary.held,
-            last_commit: summary.last_commit.map(|at| at.to_string()),
-            replaced: summary.replaced,
-            committed: summary.committed.iter().map(Into::into).collect(),
-            denied: summary.denied.iter().map(|(release, why)| (release.into(), why.clone())).collect(),
-            attempts: summary.attempts.iter().map(|(release, attempts)| (release.into(), attempts.into())).collect(),
-            approved: summary.approved.iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl SummaryDto {
-    fn read(self) -> Result<Summary, String> {
-        Ok(Summary {
-            active: self.active.read()?,
-            adopted_at: time(&self.adopted_at)?,
-            adoption: if self.found { Adoption::Found } else { Adoption::Initialised },
-            plans: self.plans,
-            held: self.held,
-            last_commit: self.last_commit.as_deref().map(time).transpose()?,
-            replaced: self.replaced,
-            committed: self.committed.into_iter().map(ReleaseDto::read).collect::<Result<_, _>>()?,
-            denied: self
-                .denied
-                .into_iter()
-                .map(|(release, why)| Ok::<_, String>((release.read()?, why)))
-                .collect::<Result<_, _>>()?,
-            attempts: self
-                .attempts
-                .into_iter()
-                .map(|(release, attempts)| Ok::<_, String>((release.read()?, attempts.read()?)))
-                .collect::<Result<_, _>>()?,
-            approved: self.approved.into_iter().map(ReleaseDto::read).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl From<&Attempts> for AttemptsDto {
-    fn from(attempts: &Attempts) -> Self {
-        Self {
-            of: (&attempts.of).into(),
-            transient: attempts.transient,
-            permanent: attempts.permanent,
-            last: attempts.last.to_string(),
-            reason: attempts.reason.clone(),
-        }
-    }
-}
-
-impl AttemptsDto {
-    fn read(self) -> Result<Attempts, String> {
-        Ok(Attempts {
-            of: self.of.read()?,
-            transient: self.transient,
-            permanent: self.permanent,
-            last: time(&self.last)?,
-            reason: self.reason,
-        })
-    }
-}
-
 /// The names of [`RecordDto`]'s variants: what this version knows.
-pub(super) const KNOWN: [&str; 19] = [
+pub(super) const KNOWN: [&str; 22] = [
     "adopted",
     "planned",
     "started",
@@ -193,6 +105,9 @@ pub(super) const KNOWN: [&str; 19] = [
     "undo-failed",
     "committed",
     "rolled-back",
+    "rollback-ordered",
+    "restore-ordered",
+    "restored",
     "held",
     "resumed",
     "approved",
@@ -201,6 +116,35 @@ pub(super) const KNOWN: [&str; 19] = [
     "began",
     "summed",
 ];
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct PlanDto {
+    number: u64,
+    begun: String,
+    from: InstalledDto,
+    to: AnnouncementDto,
+    snapshot: bool,
+}
+
+impl From<&UpgradePlan> for PlanDto {
+    fn from(plan: &UpgradePlan) -> Self {
+        Self {
+            number: plan.number,
+            begun: plan.begun.to_string(),
+            from: (&plan.from).into(),
+            to: (&plan.to).into(),
+            snapshot: plan.snapshot,
+        }
+    }
+}
+
+impl PlanDto {
+    pub(super) fn read(self) -> Result<UpgradePlan, String> {
+        let Self { number, begun, from, to, snapshot } = self;
+        Ok(UpgradePlan { number, begun: time(&begun)?, from: from.read()?, to: to.read()?, snapshot })
+    }
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -277,7 +221,7 @@ impl From<&Release> for ReleaseDto {
 }
 
 impl ReleaseDto {
-    fn read(self) -> Result<Release, String> {
+    pub(super) fn read(self) -> Result<Release, String> {
         Ok(Release {
             name: ReleaseName::parse_installed(&self.name).map_err(|error| error.to_string())?,
             version: Version::new(self.version),
@@ -298,7 +242,7 @@ impl From<&Installed> for InstalledDto {
 }
 
 impl InstalledDto {
-    fn read(self) -> Result<Installed, String> {
+    pub(super) fn read(self) -> Result<Installed, String> {
         Ok(Installed {
             release: self.release.read()?,
             folder: self.folder,
@@ -336,7 +280,7 @@ impl From<&Announcement> for AnnouncementDto {
 }
 
 impl AnnouncementDto {
-    fn read(self) -> Result<Announcement, String> {
+    pub(super) fn read(self) -> Result<Announcement, String> {
         Ok(Announcement {
             release: self.release.read()?,
             trigger: trigger(self.due, self.more)?,
@@ -362,7 +306,7 @@ fn digest(text: &str) -> Result<Digest, String> {
     Digest::parse(text).map_err(|error| error.to_string())
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text).map_err(|error| error.to_string())
 }
 
@@ -407,13 +351,7 @@ impl From<&Record> for RecordDto {
             Record::Adopted { installed, at, adoption } => {
                 Self::Adopted { installed: installed.into(), at: at.to_string(), found: *adoption == Adoption::Found }
             }
-            Record::Planned(plan) => Self::Planned {
-                number: plan.number,
-                begun: plan.begun.to_string(),
-                from: Box::new((&plan.from).into()),
-                to: Box::new((&plan.to).into()),
-                snapshot: plan.snapshot,
-            },
+            Record::Planned(plan) => Self::Planned(Box::new(plan.into())),
             Record::Started(step) => Self::Started { step: step.to_string() },
             Record::Staged(installed) => Self::Staged { installed: installed.into() },
             Record::Rescheduled(trigger) => {
@@ -431,6 +369,11 @@ impl From<&Record> for RecordDto {
             Record::UndoFailed { reason } => Self::UndoFailed { reason: reason.clone() },
             Record::Committed { at } => Self::Committed { at: at.to_string() },
             Record::RolledBack => Self::RolledBack,
+            Record::RollbackOrdered { restore, at } => Self::RollbackOrdered { restore: *restore, at: at.to_string() },
+            Record::RestoreOrdered { backup, work, at } => {
+                Self::RestoreOrdered { backup: backup.clone(), work: work.clone(), at: at.to_string() }
+            }
+            Record::Restored { at } => Self::Restored { at: at.to_string() },
             Record::Held => Self::Held,
             Record::Resumed => Self::Resumed,
             Record::Approved(release) => Self::Approved { release: release.into() },
@@ -453,13 +396,7 @@ impl RecordDto {
                 at: time(&at)?,
                 adoption: if found { Adoption::Found } else { Adoption::Initialised },
             },
-            Self::Planned { number, begun, from, to, snapshot } => Record::Planned(UpgradePlan {
-                number,
-                begun: time(&begun)?,
-                from: from.read()?,
-                to: to.read()?,
-                snapshot,
-            }),
+            Self::Planned(plan) => Record::Planned(plan.read()?),
             Self::Started { step: name } => Record::Started(step(&name)?),
             Self::Staged { installed } => Record::Staged(installed.read()?),
             Self::Rescheduled { due, more } => Record::Rescheduled(trigger(due, more)?),
@@ -482,6 +419,9 @@ impl RecordDto {
             Self::UndoFailed { reason } => Record::UndoFailed { reason },
             Self::Committed { at } => Record::Committed { at: time(&at)? },
             Self::RolledBack => Record::RolledBack,
+            Self::RollbackOrdered { restore, at } => Record::RollbackOrdered { restore, at: time(&at)? },
+            Self::RestoreOrdered { backup, work, at } => Record::RestoreOrdered { backup, work, at: time(&at)? },
+            Self::Restored { at } => Record::Restored { at: time(&at)? },
             Self::Held => Record::Held,
             Self::Resumed => Record::Resumed,
             Self::Approved { release } => Record::Approved(release.read()?),

@@ -1,6 +1,7 @@
 //! What a journal consists of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::Attempts;
 use crate::plan::{FailureKind, Step, Undo, UpgradePlan};
@@ -134,6 +135,28 @@ pub enum Record {
     },
     /// All that was owed is done; the old release is the active one.
     RolledBack,
+    /// An operator said: take the last upgrade back, or the one that is being probed.
+    RollbackOrdered {
+        /// Whether the data goes back, too.
+        restore: bool,
+        /// When.
+        at: Timestamp,
+    },
+    /// An operator said: put the data back as this backup has it. What is put back is ready; nothing was moved yet. No node runs
+    /// until that is done.
+    RestoreOrdered {
+        /// Which backup.
+        backup: String,
+        /// The folder that it is put back from, and that keeps what is replaced.
+        work: PathBuf,
+        /// When.
+        at: Timestamp,
+    },
+    /// It is put back.
+    Restored {
+        /// When.
+        at: Timestamp,
+    },
     /// An operator said: no automatic upgrades.
     Held,
     /// An operator said: go on, with upgrades and with an undo that was stuck.
@@ -168,6 +191,17 @@ pub enum Record {
     Summed(Box<Summary>),
 }
 
+/// An upgrade that was committed, and what is needed to take it back all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// The upgrade.
+    pub plan: UpgradePlan,
+    /// What was switched to.
+    pub staged: Installed,
+    /// When the release before had been committed, if it was.
+    pub before: Option<Timestamp>,
+}
+
 /// Everything that a journal amounts to while no upgrade is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -185,6 +219,8 @@ pub struct Summary {
     pub last_commit: Option<Timestamp>,
     /// Whether a person has replaced it since.
     pub replaced: bool,
+    /// The upgrade that it came by, if that can be taken back.
+    pub last: Option<Switched>,
     /// What was ever healthy here.
     pub committed: BTreeSet<Release>,
     /// What is never to be run again, and why.

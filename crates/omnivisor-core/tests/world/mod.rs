@@ -61,6 +61,8 @@ pub enum Disturbance {
     Replace,
     /// What comes next of a switch cannot be recorded for long.
     GiveUp,
+    /// An operator takes the last upgrade back, or the one that is being probed. Not one of [`Self::ALL`]: what was committed does not stay.
+    RollBack,
 }
 
 impl Disturbance {
@@ -99,6 +101,10 @@ pub struct Scenario {
     pub consensus: bool,
     /// Whether the installation was taken over from a peer after the release had become due.
     pub parked: bool,
+    /// How long before the switch the data is copied ahead.
+    pub lead: Duration,
+    /// How long after the beginning the release is due.
+    pub due_in: u64,
     /// Disturbances, each at a turn counted over all lives.
     pub disturbances: Vec<(usize, Disturbance)>,
 }
@@ -166,6 +172,8 @@ pub struct World {
     died_once: bool,
     turn: usize,
     pub starts: Vec<String>,
+    /// When the data was copied ahead, for which plan.
+    pub precopies: Vec<(u64, Duration)>,
     pub ended: Option<Ending>,
     /// How often a run ended because of a switch.
     pub switched: usize,
@@ -240,7 +248,7 @@ impl World {
             queue: vec![match &scenario {
                 Scenario { manual: true, .. } => on_command(NEW),
                 Scenario { consensus: true, .. } => agreed(NEW),
-                _ => announce(NEW, 90),
+                _ => announce(NEW, 90 + scenario.due_in),
             }],
             script: Vec::new(),
             told: true,
@@ -249,6 +257,7 @@ impl World {
             died_once: false,
             turn: 0,
             starts: Vec::new(),
+            precopies: Vec::new(),
             ended: None,
             switched: 0,
             height_at: Duration::from_secs(160),
@@ -280,6 +289,7 @@ impl World {
             recheck: Duration::from_secs(if self.scenario.consensus { 10 } else { 1200 }),
             rechecks: if self.scenario.consensus { u32::MAX } else { 3 },
             end_after_switch: self.scenario.end_after_switch,
+            lead: self.scenario.lead,
         }
     }
 
@@ -572,6 +582,11 @@ impl World {
                 return events.push_back(Event::Replaced(Installed { digest, ..active }));
             }
             Disturbance::GiveUp => return,
+            // What a network has agreed on has no way back that would be right.
+            Disturbance::RollBack if self.scenario.consensus => return,
+            Disturbance::RollBack => {
+                return events.push_back(Event::RollBack { restore: !self.scenario.no_snapshot });
+            }
             Disturbance::NodeDies | Disturbance::NodeEnds => {
                 if self.node.take().is_some() {
                     let exit = if disturbance == Disturbance::NodeDies { Exit::Signal(9) } else { Exit::Code(0) };
@@ -592,7 +607,15 @@ impl World {
                 _ => Event::Done(Outcome::Nothing),
             });
         }
+        if let Action::Precopy(plan) = action {
+            self.precopies.push((plan.number, self.clock));
+            return Ok(match self.scenario.fault.filter(|fault| fault.step == Step::Arm) {
+                Some(_) => Event::Failed(Failure::transient("no room for the copy")),
+                None => Event::Done(Outcome::Nothing),
+            });
+        }
         let step = match action {
+            Action::Precopy(_) => unreachable!("above"),
             Action::Fetch(_) => Step::Fetch,
             Action::Preflight(_) => Step::Preflight,
             Action::Arm(..) => Step::Arm,
@@ -717,6 +740,10 @@ pub fn brief(record: &Record) -> String {
         Record::Replaced { installed, .. } => format!("Replaced {}", installed.release.version),
         Record::Began { how, .. } => format!("Began: {}", how.parts().0),
         Record::Summed(_) => "Summed".to_owned(),
+        Record::RollbackOrdered { restore: true, .. } => "RollbackOrdered, with its data".to_owned(),
+        Record::RollbackOrdered { restore: false, .. } => "RollbackOrdered, without its data".to_owned(),
+        Record::RestoreOrdered { backup, .. } => format!("RestoreOrdered {backup}"),
+        Record::Restored { .. } => "Restored".to_owned(),
         Record::RolledBack | Record::Held | Record::Resumed => format!("{record:?}"),
     }
 }

@@ -105,6 +105,12 @@ fn words(record: &Record) -> (Option<Timestamp>, String) {
         Record::UndoFailed { reason } => (None, format!("the undo failed: {reason}")),
         Record::Committed { at } => (Some(*at), "committed: the new release is the active one".to_owned()),
         Record::RolledBack => (None, "rolled back: the old release is the active one".to_owned()),
+        Record::RollbackOrdered { restore, at } => {
+            let data = if *restore { "with its data" } else { "without its data" };
+            (Some(*at), format!("an operator takes the upgrade back, {data}"))
+        }
+        Record::RestoreOrdered { backup, at, .. } => (Some(*at), format!("data is put back from {backup}")),
+        Record::Restored { at } => (Some(*at), "the data is put back".to_owned()),
         Record::Held => (None, "held: no automatic upgrades".to_owned()),
         Record::Resumed => (None, "resumed".to_owned()),
         Record::Approved(release) => (None, format!("approved: {release}")),

@@ -67,6 +67,7 @@ pub(super) fn start(loaded: &Loaded, settings: &Settings, dialect: Nym) -> Resul
         shared: !dialect.context().siblings.is_empty(),
         allow_network_file_system: settings.allow_network_file_system,
         github: settings.github(|name| env::var_os(name))?,
+        limits: settings.snapshots.limits,
         reload: None,
         dialect: Arc::new(dialect),
     })
@@ -77,7 +78,8 @@ pub(super) fn policy(settings: &Settings, dialect: &impl Dialect, config: &Confi
         probe: dialect.probe().clone(),
         rollback: Rollback::Auto,
         stop_delay: std::time::Duration::ZERO,
-        snapshot: !config.unsafe_skip_backup,
+        snapshot: !config.unsafe_skip_backup && settings.snapshots.wanted,
+        lead: settings.snapshots.lead,
         end_after_switch: !config.restart_after_upgrade,
         retry: settings.retry,
         retry_most: settings.retry_most,

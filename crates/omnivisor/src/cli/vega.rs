@@ -169,6 +169,7 @@ impl Loaded {
             rollback: Rollback::Hold,
             stop_delay: self.config.stop_delay,
             snapshot: false,
+            lead: self.settings.snapshots.lead,
             end_after_switch: false,
             retry: self.settings.retry,
             retry_most: self.settings.retry_most,

@@ -34,6 +34,7 @@ pub(super) fn start(home: &Path, loaded: Loaded) -> Result<(Start, Vec<String>),
         shared: false,
         allow_network_file_system: settings.allow_network_file_system,
         github: settings.github(|name| env::var_os(name))?,
+        limits: settings.snapshots.limits,
         reload: Some(Reload {
             file: Loaded::config_file(&again),
             known: small::read(&Loaded::config_file(&again)).ok(),

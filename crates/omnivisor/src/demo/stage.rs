@@ -44,7 +44,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 const GONE: Duration = Duration::from_secs(10);
 
 /// What the children are told. The times are short, so that nobody has to wait for what takes minutes in earnest.
-const VARIABLES: [(&str, &str); 9] = [
+const VARIABLES: [(&str, &str); 10] = [
     ("NYMVISOR_UPSTREAM_POLLING_RATE", "1s"),
     ("DAEMON_RESTART_ON_FAILURE", "true"),
     ("DAEMON_FAILURE_RESTART_DELAY", "300ms"),
@@ -52,6 +52,7 @@ const VARIABLES: [(&str, &str); 9] = [
     ("DAEMON_SHUTDOWN_GRACE_PERIOD", "20s"),
     ("OMNIVISOR_PROBE_WINDOW", "2s"),
     ("OMNIVISOR_RETRY_DELAY", "1s"),
+    ("OMNIVISOR_SNAPSHOT_RESERVE", "16MiB"),
     // The folder is private: there is nobody else whom a lock would have to keep out.
     ("OMNIVISOR_ALLOW_NETWORK_FILE_SYSTEM", "true"),
     ("NO_COLOR", "1"),

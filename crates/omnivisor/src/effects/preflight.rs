@@ -11,6 +11,7 @@ use omnivisor_core::plan::{Failure, UpgradePlan};
 use omnivisor_core::release::{Identity, Installed, Version};
 
 use super::run_command::{self, CommandError};
+use super::snapshot::Limits;
 use super::{activate, digest, fetch, snapshot, space};
 use crate::store::{disk, small};
 
@@ -61,7 +62,7 @@ pub async fn ask(executable: &Path, ways: Vec<Vec<String>>) -> Result<Vec<u8>, F
 }
 
 /// Proves what was fetched, publishes it into its folder, and sees that there is room for the rest.
-pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<Installed, Failure> {
+pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits) -> Result<Installed, Failure> {
     let release = &plan.to.release;
     let located = fetch::locate(dialect, release).map_err(|error| Failure::transient(error.to_string()))?;
     let located = located.ok_or_else(|| Failure::transient("what was fetched is not there any more"))?;
@@ -75,7 +76,7 @@ pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<Inst
         .map_err(|error| Failure::transient(format!("{} cannot be filled: {error}", located.folder.display())))?;
     let installed = Installed { release: release.clone(), folder: located.folder, digest, identity };
     activate::describe(dialect, &installed).map_err(|error| Failure::transient(error.to_string()))?;
-    can_switch(dialect, plan)?;
+    can_switch(dialect, plan, limits)?;
     Ok(installed)
 }
 
@@ -107,7 +108,7 @@ async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executables: &[PathBuf
 }
 
 /// The last look before the outage.
-pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed) -> Result<(), Failure> {
+pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed, limits: Limits) -> Result<(), Failure> {
     let executables = dialect
         .executables(&staged.folder, &|path| small::read(path).ok())
         .map_err(|error| Failure::permanent(error.to_string()))?;
@@ -120,11 +121,11 @@ pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed) -> Res
             staged.digest
         )));
     }
-    can_switch(dialect, plan)
+    can_switch(dialect, plan, limits)
 }
 
 /// Whether everything from the stop on has the room and the rights it needs.
-fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> {
+fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits) -> Result<(), Failure> {
     let paths = dialect.paths();
     let writable = |folder: &Path| {
         rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
@@ -138,13 +139,21 @@ fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> 
     if !plan.snapshot {
         return Ok(());
     }
-    let bytes = space::survey(&paths.home, &paths.apart).map_err(|error| Failure::transient(error.to_string()))?;
     let backups = paths.backups.join(plan.to.release.name.as_str());
     snapshot::prepare(&backups)
         .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", backups.display())))?;
     writable(&backups)?;
     writable(&paths.home)?;
-    space::require(&paths.backups, bytes, "a snapshot").map_err(|error| Failure::transient(error.to_string()))
+    has_room(dialect, plan, limits)
+}
+
+/// Whether the snapshot fits, with what has to stay free.
+pub fn has_room(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits) -> Result<(), Failure> {
+    let backups = dialect.paths().backups.join(plan.to.release.name.as_str());
+    let cost = snapshot::cost(dialect, plan).map_err(|error| Failure::transient(error.to_string()))?;
+    let reserve = cost.reserve(&backups, limits);
+    space::require_beside(&backups, cost.bytes, reserve, "a snapshot")
+        .map_err(|error| Failure::transient(error.to_string()))
 }
 
 /// Refuses an executable for another machine before it is executed, and says so.

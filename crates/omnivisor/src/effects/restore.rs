@@ -1,13 +1,15 @@
 //! Put a node's data back as a snapshot has it, entry by entry, by renames.
 //!
-//! The snapshot stays; a copy of it is made on the home's own file system first, so that nothing is moved before all of it
-//! is there. What is replaced is kept aside. What must never go back (monotonic files) and what stands apart is not moved
-//! at all. Taken again after a crash, it goes on where it was: whatever is still in the copy has not been put back yet.
+//! First what is put back is made ready on the home's own file system, whole, so that nothing is moved before all of it is there;
+//! that can be done while the node runs. Then what is replaced is moved aside, and kept, and what is ready takes its place. What
+//! must never go back (monotonic files) and what stands apart is not moved at all. Taken again after a crash, each part goes on
+//! where it was.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -17,11 +19,9 @@ use crate::store::{atomic, disk};
 
 /// What a restore works on.
 pub struct Restore<'a> {
-    /// The snapshot, which is complete.
-    pub snapshot: &'a Path,
     /// Where it goes.
     pub home: &'a Path,
-    /// A folder on the home's file system for what is made and what is replaced.
+    /// A folder on the home's file system for what is made ready and what is replaced.
     pub work: &'a Path,
     /// What is no part of snapshots.
     pub apart: &'a [PathBuf],
@@ -29,115 +29,220 @@ pub struct Restore<'a> {
     pub is_monotonic: &'a dyn Fn(&Path) -> bool,
 }
 
-/// What stands where the copy is whole.
+/// Where what is put back comes from.
+pub enum Source<'a> {
+    /// This snapshot, which is used up where it is on the home's file system: not a byte has to be copied then.
+    GivenUp(&'a Path),
+    /// This snapshot, which stays.
+    Kept(&'a Path),
+    /// Whatever makes this folder, which is not there yet.
+    Made(&'a dyn Fn(&Path) -> io::Result<()>),
+}
+
+/// What is put back.
+const COPY: &str = "copy";
+/// What was replaced.
+const REPLACED: &str = "replaced";
+/// Stands where the copy is whole, and lists the paths that are put back, each with a zero at its end; none is all of it.
 const COMPLETE: &str = "complete";
+/// Stands where all that is replaced is aside.
+const CLEARED: &str = "cleared";
 
 impl Restore<'_> {
-    /// Does it. Durable when it returns.
-    pub fn run(&self, cancelled: &AtomicBool) -> io::Result<()> {
-        let kept = self.kept()?;
-        let (copy, aside) = (self.work.join("copy"), self.work.join("replaced"));
-        if !self.work.join(COMPLETE).exists() {
-            if !self.snapshot.is_dir() {
-                return Err(io::Error::other(format!("the snapshot {} is not there", self.snapshot.display())));
-            }
-            disk::remove(&copy)?;
-            atomic::sweep(self.work); // of a try that was killed
-            disk::make_folders_durably(self.work, PRIVATE)?;
-            snapshot::copy_tree(self.snapshot, &copy, cancelled)?;
-            snapshot::flush_tree(&copy)?;
-            // Its name, too, before that of the file that says so: no copy means that all of it was put back.
-            disk::flush_folder(self.work)?;
-            atomic::replace(&self.work.join(COMPLETE), b"", 0o600)?;
-        }
-        checkpoint::reach("restore-before-renames");
-        self.set_aside(Path::new(""), &copy, &aside, &kept)?;
-        self.put_back(Path::new(""), &copy, &kept)
+    /// Whether what is put back is ready.
+    pub fn is_ready(&self) -> bool {
+        self.work.join(COMPLETE).exists()
     }
 
-    /// The paths below the home that are not moved: what stands apart, and every monotonic file, live or in the snapshot.
-    fn kept(&self) -> io::Result<BTreeSet<PathBuf>> {
-        let mut kept: BTreeSet<PathBuf> =
-            self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok()).map(Path::to_owned).collect();
-        for root in [self.home, self.snapshot] {
+    /// Makes ready what is put back: `only` these paths below the home, or all of it. Nothing of the home is touched. Durable when
+    /// it returns; if it was ready already, that is all.
+    pub fn prepare(&self, from: &Source<'_>, only: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        let copy = self.work.join(COPY);
+        disk::make_folders_durably(self.work, PRIVATE)?;
+        atomic::sweep(self.work); // of a try that was killed
+        match from {
+            // It is there already, and its name was all that a try before had not made durable.
+            Source::GivenUp(snapshot) if !snapshot.is_dir() && copy.is_dir() => {}
+            Source::GivenUp(snapshot) | Source::Kept(snapshot) if !snapshot.is_dir() => {
+                return Err(io::Error::other(format!("the snapshot {} is not there", snapshot.display())));
+            }
+            Source::GivenUp(snapshot) => {
+                disk::remove(&copy)?;
+                match disk::rename(snapshot, &copy) {
+                    Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                        self.copy(snapshot, &copy, cancelled)?;
+                    }
+                    renamed => {
+                        renamed?;
+                        atomic::flush_folder_of(snapshot)?;
+                    }
+                }
+            }
+            Source::Kept(snapshot) => {
+                disk::remove(&copy)?;
+                self.copy(snapshot, &copy, cancelled)?;
+            }
+            Source::Made(make) => {
+                disk::remove(&copy)?;
+                make(&copy)?;
+                snapshot::flush_tree(&copy)?;
+            }
+        }
+        // Its name, too, before that of the file that says so.
+        disk::flush_folder(self.work)?;
+        let mut list = Vec::new();
+        for path in only {
+            list.extend_from_slice(path.as_os_str().as_bytes());
+            list.push(0);
+        }
+        atomic::replace(&self.work.join(COMPLETE), &list, 0o600)
+    }
+
+    fn copy(&self, snapshot: &Path, copy: &Path, cancelled: &AtomicBool) -> io::Result<()> {
+        snapshot::copy_tree(snapshot, copy, cancelled)?;
+        snapshot::flush_tree(copy)
+    }
+
+    /// Puts in place what is ready, by renames. No node runs. Durable when it returns.
+    pub fn put_in_place(&self) -> io::Result<()> {
+        let scope = self.scope()?;
+        checkpoint::reach("restore-before-renames");
+        if !self.work.join(CLEARED).exists() {
+            self.set_aside(Path::new(""), &scope)?;
+            atomic::replace(&self.work.join(CLEARED), b"", 0o600)?;
+        }
+        self.put_back(Path::new(""), &scope)
+    }
+
+    /// What is moved. An error where a monotonic file is missing in the home.
+    fn scope(&self) -> io::Result<Scope> {
+        let list = fs::read(self.work.join(COMPLETE))?;
+        let only = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        let only = only.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
+        let kept = self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok()).map(Path::to_owned).collect();
+        let mut scope = Scope { kept, only };
+        for root in [self.home.to_owned(), self.work.join(COPY)] {
             let mut folders = vec![PathBuf::new()];
             while let Some(folder) = folders.pop() {
                 for entry in fs::read_dir(root.join(&folder))? {
                     let entry = entry?;
                     let path = folder.join(entry.file_name());
-                    if kept.contains(&path) {
+                    if scope.kept.contains(&path) {
                         continue;
                     }
                     if entry.file_type()?.is_dir() {
                         folders.push(path);
                     } else if (self.is_monotonic)(&path) {
                         let there = fs::symlink_metadata(self.home.join(&path)).is_ok();
-                        if !there && !is_side_file(&path) {
+                        if !there && !is_side_file(&path) && scope.has(&path) {
                             return Err(io::Error::other(format!(
                                 "{} must never go back to an earlier state, and is missing: a person has to decide",
                                 self.home.join(&path).display()
                             )));
                         }
-                        kept.insert(path);
+                        scope.kept.insert(path);
                     }
                 }
             }
         }
-        Ok(kept)
+        Ok(scope)
     }
 
-    /// Moves away what is not the snapshot's; durable before anything takes its place, so that it is never the one thing that
-    /// is lost.
-    fn set_aside(&self, below: &Path, copy: &Path, aside: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
-        let in_snapshot = names_if_there(&self.snapshot.join(below))?;
+    /// Moves away what is replaced; durable before anything takes its place, so that it is never the one thing that is lost.
+    fn set_aside(&self, below: &Path, scope: &Scope) -> io::Result<()> {
         // Before anything is in them, or it could go with them.
-        disk::make_folders_durably(&aside.join(below), PRIVATE)?;
+        disk::make_folders_durably(&self.aside(below), PRIVATE)?;
         for name in names(&self.home.join(below))? {
             let path = below.join(&name);
-            if kept.contains(&path) {
-                continue;
+            match scope.of(&path, &self.home.join(&path)) {
+                Moved::Nothing => {}
+                Moved::Parts => self.set_aside(&path, scope)?,
+                Moved::All => self.set_one_aside(&path)?,
             }
-            if self.holds_kept(&path, kept) {
-                self.set_aside(&path, copy, aside, kept)?;
-                continue;
-            }
-            // What is in the snapshot and no longer in the copy was put back before a crash.
-            if in_snapshot.contains(&name) && fs::symlink_metadata(copy.join(&path)).is_err() {
-                continue;
-            }
-            let mut rest = aside.join(&path);
-            // A crash may have come between two attempts that both replaced something.
-            for attempt in 1.. {
-                if fs::symlink_metadata(&rest).is_err() {
-                    break;
-                }
-                rest = aside.join(format!("{}.{attempt}", path.display()));
-            }
-            disk::rename(&self.home.join(&path), &rest)?;
         }
-        disk::flush_folder(&aside.join(below))
+        disk::flush_folder(&self.aside(below))
     }
 
-    /// Moves what the snapshot has to where nothing is now.
-    fn put_back(&self, below: &Path, copy: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
-        let live = self.home.join(below);
-        for name in names_if_there(&copy.join(below))? {
-            let path = below.join(&name);
-            if kept.contains(&path) {
-                continue;
+    fn set_one_aside(&self, path: &Path) -> io::Result<()> {
+        let mut rest = self.aside(path);
+        // A person may have put something there since.
+        for attempt in 1.. {
+            if fs::symlink_metadata(&rest).is_err() {
+                break;
             }
-            if self.holds_kept(&path, kept) {
-                self.put_back(&path, copy, kept)?;
-            } else {
-                disk::rename(&copy.join(&path), &live.join(&name))?;
+            rest = self.aside(Path::new(&format!("{}.{attempt}", path.display())));
+        }
+        disk::rename(&self.home.join(path), &rest)
+    }
+
+    /// Moves what is ready to where nothing is now.
+    fn put_back(&self, below: &Path, scope: &Scope) -> io::Result<()> {
+        let (copy, live) = (self.work.join(COPY).join(below), self.home.join(below));
+        for name in names_if_there(&copy)? {
+            let path = below.join(&name);
+            match scope.of(&path, &copy.join(&name)) {
+                Moved::Nothing => {}
+                Moved::Parts if live.join(&name).is_dir() => self.put_back(&path, scope)?,
+                // Its folder is gone in the home: then it is as it was.
+                Moved::Parts | Moved::All => {
+                    if scope.kept.iter().any(|kept| kept.starts_with(&path)) && live.join(&name).is_dir() {
+                        return Err(io::Error::other(format!(
+                            "{} holds what must never go back, and was no folder then: a person has to decide",
+                            live.join(&name).display()
+                        )));
+                    }
+                    if fs::symlink_metadata(live.join(&name)).is_ok() {
+                        self.set_one_aside(&path)?;
+                        disk::flush_folder(&self.aside(below))?;
+                    }
+                    disk::rename(&copy.join(&name), &live.join(&name))?;
+                }
             }
         }
         disk::flush_folder(&live)
     }
 
-    /// Whether this is a folder with something in it that is not moved.
-    fn holds_kept(&self, path: &Path, kept: &BTreeSet<PathBuf>) -> bool {
-        kept.iter().any(|kept| kept.starts_with(path)) && self.home.join(path).is_dir()
+    fn aside(&self, path: &Path) -> PathBuf {
+        self.work.join(REPLACED).join(path)
+    }
+}
+
+/// What is moved, and what is not.
+struct Scope {
+    /// These are not, wherever they are: what stands apart, and every monotonic file, live or in the snapshot.
+    kept: BTreeSet<PathBuf>,
+    /// Only these are, if there are any.
+    only: Vec<PathBuf>,
+}
+
+/// What of an entry is moved.
+enum Moved {
+    Nothing,
+    /// Something of what is in it.
+    Parts,
+    All,
+}
+
+impl Scope {
+    fn has(&self, path: &Path) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| path.starts_with(only))
+    }
+
+    fn of(&self, path: &Path, there: &Path) -> Moved {
+        let is_folder = fs::symlink_metadata(there).is_ok_and(|it| it.is_dir());
+        if self.kept.contains(path) {
+            Moved::Nothing
+        } else if self.has(path) {
+            let holds_kept = is_folder && self.kept.iter().any(|kept| kept.starts_with(path));
+            if holds_kept { Moved::Parts } else { Moved::All }
+        } else if is_folder && self.only.iter().any(|only| only.starts_with(path)) {
+            Moved::Parts
+        } else {
+            Moved::Nothing
+        }
     }
 }
 
@@ -193,9 +298,12 @@ mod tests {
         let work = home.join("nymvisor/restore");
         fs::remove_file(home.join("data/keys/tickets.pem-wal")).unwrap();
         let monotonic = |path: &Path| path.to_string_lossy().contains(".pem");
-        let restore = Restore { snapshot: &copy, home: &home, work: &work, apart: &apart, is_monotonic: &monotonic };
+        let restore = Restore { home: &home, work: &work, apart: &apart, is_monotonic: &monotonic };
+        assert!(!restore.is_ready());
         for _ in 0..2 {
-            restore.run(&AtomicBool::new(false)).unwrap();
+            restore.prepare(&Source::GivenUp(&copy), &[], &AtomicBool::new(false)).unwrap();
+            assert!(restore.is_ready() && !copy.exists(), "not a byte is copied");
+            restore.put_in_place().unwrap();
             assert_eq!(read("config/config.toml").as_deref(), Some("old"));
             assert_eq!(read("data/db").as_deref(), Some("old"));
             assert_eq!(read("data/keys/id.pem").as_deref(), Some("key 2"), "a key never goes back");
@@ -208,8 +316,55 @@ mod tests {
             assert_eq!(fs::read_to_string(aside.join("new/file")).unwrap(), "new");
         }
         fs::remove_file(home.join("data/keys/id.pem")).unwrap();
-        let refused = restore.run(&AtomicBool::new(false)).unwrap_err();
+        let refused = restore.put_in_place().unwrap_err();
         assert!(refused.to_string().contains("never go back"), "{refused}");
         fs::remove_dir_all(root).unwrap();
+    }
+    #[test]
+    fn only_what_is_asked_for_goes_back_and_the_snapshot_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, copy) = (folder.path().join("home"), folder.path().join("snapshot"));
+        let read = |path: &str| fs::read_to_string(home.join(path)).ok();
+        for path in ["config/config.toml", "data/db/1", "data/db/2", "data/other", "data/id.pem"] {
+            write(home.join(path), "old");
+        }
+        snapshot::Snapshot { home: &home, to: &copy, apart: &[] }.take(&AtomicBool::new(false)).unwrap();
+        for path in ["config/config.toml", "data/db/2", "data/db/3", "data/other", "data/id.pem"] {
+            write(home.join(path), "new");
+        }
+        fs::remove_file(home.join("data/db/1")).unwrap();
+        let work = folder.path().join("work");
+        let monotonic = |path: &Path| path.to_string_lossy().contains(".pem");
+        let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &monotonic };
+        let only = ["data/db".into(), "data/id.pem".into()];
+        restore.prepare(&Source::Kept(&copy), &only, &AtomicBool::new(false)).unwrap();
+        restore.put_in_place().unwrap();
+        let found =
+            ["config/config.toml", "data/db/1", "data/db/2", "data/db/3", "data/other", "data/id.pem"].map(read);
+        let found = found.each_ref().map(Option::as_deref);
+        assert_eq!(found, [Some("new"), Some("old"), Some("old"), None, Some("new"), Some("new")]);
+        assert_eq!(fs::read_to_string(work.join("replaced/data/db/3")).unwrap(), "new");
+        assert!(copy.join("data/db/1").exists());
+    }
+
+    /// A person has put something there since all was moved aside: it is kept, too.
+    #[test]
+    fn nothing_that_is_there_is_ever_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, copy, work) =
+            (folder.path().join("home"), folder.path().join("snapshot"), folder.path().join("work"));
+        write(home.join("data/db"), "old");
+        snapshot::Snapshot { home: &home, to: &copy, apart: &[] }.take(&AtomicBool::new(false)).unwrap();
+        write(home.join("data/db"), "new");
+        let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &|_| false };
+        let make = |to: &Path| snapshot::copy_tree(&copy, to, &AtomicBool::new(false));
+        restore.prepare(&Source::Made(&make), &[], &AtomicBool::new(false)).unwrap();
+        restore.set_aside(Path::new(""), &restore.scope().unwrap()).unwrap();
+        atomic::replace(&work.join(CLEARED), b"", 0o600).unwrap();
+        write(home.join("data"), "a person's");
+        restore.put_in_place().unwrap();
+        assert_eq!(fs::read_to_string(home.join("data/db")).unwrap(), "old");
+        assert_eq!(fs::read_to_string(work.join("replaced/data/db")).unwrap(), "new");
+        assert_eq!(fs::read_to_string(work.join("replaced/data.1")).unwrap(), "a person's");
     }
 }

@@ -9,14 +9,16 @@
 //! copy may be read by nobody else: it holds keys.
 
 mod copy;
+mod cost;
 pub mod pass;
 pub mod seen;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use self::cost::{Cost, Left, Limits, cost, folder};
 use self::pass::{FEW, Pass, Passed, Rules};
 use self::seen::Seen;
 use crate::clock;
@@ -53,24 +55,34 @@ pub struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Takes passes while the node runs, until little is left for the last one. `pace` is told of every so many bytes, and may
-    /// take its time. What was copied is durable when it returns; on an error, or when `cancelled`, nothing is left.
-    pub fn prepare(&self, cancelled: &AtomicBool, pace: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
+    /// Takes passes while the node runs, until little is left for the last one; what that will be about, if it can be known. `pace`
+    /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error, nothing is left;
+    /// when `cancelled`, what the passes before have copied.
+    pub fn prepare(
+        &self,
+        cancelled: &AtomicBool,
+        pace: &mut dyn FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<Option<Left>> {
         if self.to.exists() || !has_honest_times(self.home) {
-            return Ok(());
+            return Ok(None);
         }
+        let mut left = None;
         for _ in 0..PASSES {
-            let passed = self.clean(self.pass(false, cancelled, pace).and_then(|mut passed| {
+            let done = self.pass(false, cancelled, pace).and_then(|mut passed| {
                 disk::flush_file_system(self.to.parent().unwrap_or(self.to))?;
                 passed.seen.write(&beside(self.to, SEEN))?;
                 Ok(passed)
-            }))?;
+            });
+            // What the pass before has seen stays true of whatever this one has not come to.
+            let is_kept = cancelled.load(Ordering::Relaxed) && beside(self.to, SEEN).exists();
+            let passed = if is_kept { done? } else { self.clean(done)? };
             tracing::debug!(files = passed.files, changed = passed.changed, bytes = passed.bytes, "a pass is done");
+            left = Some(Left { files: passed.files, changed: passed.changed, bytes: passed.bytes });
             if passed.bytes <= LITTLE.0 && passed.changed <= LITTLE.1 {
                 break;
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Copies what has changed since, when nobody writes any more. Durable and complete when it returns; if `to` is there
@@ -125,7 +137,7 @@ impl Snapshot<'_> {
 }
 
 /// Whether a change of a file can be seen without reading it.
-fn has_honest_times(home: &Path) -> bool {
+pub(super) fn has_honest_times(home: &Path) -> bool {
     rustix::fs::statfs(home).is_ok_and(|it| TRUSTED.contains(&it.f_type))
 }
 

@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use super::Shell;
 use crate::checkpoint;
 use crate::effects::github::GitHub;
-use crate::effects::restore::Restore;
-use crate::effects::snapshot::Snapshot;
+use crate::effects::restore::{Restore, Source};
+use crate::effects::snapshot::{Limits, Snapshot};
 use crate::effects::{activate, fetch, preflight, probe, snapshot};
 
 /// How an action is asked to end early.
@@ -61,7 +61,7 @@ impl Shell {
         self.action.ticket += 1;
         self.action.cancel = Some(cancel.clone());
         let (ticket, results, dialect) = (self.action.ticket, self.results.0.clone(), self.dialect.clone());
-        let github = self.github.clone();
+        let with = With { github: self.github.clone(), limits: self.limits, is_down };
         let runtime = tokio::runtime::Handle::current();
         let name = name(&action);
         tokio::task::spawn_blocking(move || {
@@ -69,7 +69,7 @@ impl Shell {
             let event = runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    event = carry_out(&*dialect, &action, &github, is_down, &cancel) => event,
+                    event = carry_out(&*dialect, &action, &with, &cancel) => event,
                     () = cancel.told.notified() => Event::Cancelled,
                 }
             });
@@ -83,6 +83,7 @@ fn name(action: &Action) -> &'static str {
     match action {
         Action::Fetch(_) => "fetch",
         Action::Preflight(_) => "preflight",
+        Action::Precopy(_) => "precopy",
         Action::Arm(..) => "arm",
         Action::Snapshot(_) => "snapshot",
         Action::Activate(..) => "activate",
@@ -92,12 +93,21 @@ fn name(action: &Action) -> &'static str {
     }
 }
 
-async fn carry_out(dialect: &dyn Dialect, action: &Action, github: &GitHub, is_down: bool, cancel: &Cancel) -> Event {
+/// What an action is carried out with.
+struct With {
+    github: Arc<GitHub>,
+    limits: Limits,
+    /// Whether no node runs.
+    is_down: bool,
+}
+
+async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: &Cancel) -> Event {
     let result = match action {
-        Action::Fetch(plan) => fetch::fetch(dialect, plan, github).await.map(|()| Outcome::Nothing),
-        Action::Preflight(plan) => preflight::preflight(dialect, plan).await.map(Outcome::Proven),
-        Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged)
-            .and_then(|()| if is_down { Ok(()) } else { copy_ahead(dialect, plan, cancel) })
+        Action::Fetch(plan) => fetch::fetch(dialect, plan, &with.github).await.map(|()| Outcome::Nothing),
+        Action::Preflight(plan) => preflight::preflight(dialect, plan, with.limits).await.map(Outcome::Proven),
+        Action::Precopy(plan) => copy_ahead(dialect, plan, with.limits, cancel).map(|()| Outcome::Nothing),
+        Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged, with.limits)
+            .and_then(|()| last_copy_ahead(dialect, plan, with, cancel))
             .map(|()| Outcome::Nothing),
         Action::Snapshot(plan) => take_snapshot(dialect, plan, cancel).map(|()| Outcome::Nothing),
         Action::Activate(plan, staged) => {
@@ -117,15 +127,9 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, github: &GitHub, is_d
     }
 }
 
-/// Where the snapshot of an upgrade is: below the backups, by the release's name, as the peer has it.
-fn snapshot_folder(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::path::PathBuf {
-    let name = format!("snapshot-{}-preupgrade", plan.id());
-    dialect.paths().backups.join(plan.to.release.name.as_str()).join(name)
-}
-
 /// The snapshot of a switch that was given up is none of what the node has done since.
 fn has_way_back(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> {
-    let snapshot = snapshot_folder(dialect, plan);
+    let snapshot = snapshot::folder(dialect, plan);
     if !plan.snapshot || snapshot.is_dir() {
         return Ok(());
     }
@@ -135,30 +139,59 @@ fn has_way_back(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure
 
 /// Makes what was copied of this upgrade no snapshot any more, in a moment; its removal goes on behind.
 pub(super) fn void_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::io::Result<()> {
-    let snapshot = snapshot_folder(dialect, plan);
+    let snapshot = snapshot::folder(dialect, plan);
     snapshot::void(&snapshot)?;
     tokio::task::spawn_blocking(move || snapshot::discard(&snapshot));
     Ok(())
 }
 
-/// Copies most of it while the node runs.
-fn copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
+/// Copies most of it while the node runs, if there is room.
+fn copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits, cancel: &Cancel) -> Result<(), Failure> {
+    let copied = preflight::has_room(dialect, plan, limits).and_then(|()| pass_ahead(dialect, plan, cancel));
+    if let Err(failure) = &copied
+        && !cancel.flag.load(Ordering::Relaxed)
+    {
+        tracing::warn!(why = failure.reason, "the data cannot be copied ahead; it is tried again before the switch");
+    }
+    copied.map(|_| ())
+}
+
+/// What has changed since the data was copied ahead, before the node is stopped; and whether the rest is too much. Where the node
+/// is down, or stands still at its height, all that takes time belongs to the outage.
+fn last_copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cancel: &Cancel) -> Result<(), Failure> {
+    if !plan.snapshot || with.is_down || plan.to.trigger.is_ready() {
+        return Ok(());
+    }
+    let left = pass_ahead(dialect, plan, cancel)?;
+    let Some(limit) = with.limits.outage else { return Ok(()) };
+    let cost = snapshot::cost(dialect, plan).map_err(|error| Failure::transient(error.to_string()))?;
+    let expected = left.unwrap_or_else(|| cost.left()).outage(cost.by_reference);
+    if expected <= limit {
+        return Ok(());
+    }
+    let [expected, limit] = [expected, limit].map(humantime::format_duration);
+    Err(Failure::transient(format!(
+        "the outage is expected to take {expected}, and snapshot.outage-limit is {limit}: `omnivisor plan` says why"
+    )))
+}
+
+fn pass_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<Option<snapshot::Left>, Failure> {
     copy(dialect, plan, |snapshot| snapshot.prepare(&cancel.flag, &mut |_| Ok(())))
 }
 
 fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
-    copy(dialect, plan, |snapshot| snapshot.take(&cancel.flag))
-}
-
-fn copy(
-    dialect: &dyn Dialect,
-    plan: &UpgradePlan,
-    how: impl FnOnce(Snapshot<'_>) -> std::io::Result<()>,
-) -> Result<(), Failure> {
     if !plan.snapshot {
         return Ok(());
     }
-    let (paths, to) = (dialect.paths(), snapshot_folder(dialect, plan));
+    copy(dialect, plan, |snapshot| snapshot.take(&cancel.flag))
+}
+
+fn copy<T>(
+    dialect: &dyn Dialect,
+    plan: &UpgradePlan,
+    how: impl FnOnce(Snapshot<'_>) -> std::io::Result<T>,
+) -> Result<T, Failure> {
+    let (paths, to) = (dialect.paths(), snapshot::folder(dialect, plan));
     how(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }).map_err(|error| {
         Failure::transient(format!("{} cannot be copied to {}: {error}", paths.home.display(), to.display()))
     })
@@ -171,17 +204,22 @@ fn point_link(dialect: &dyn Dialect, folder: &std::path::Path) -> Result<Outcome
 }
 
 fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
-    let paths = dialect.paths();
-    // Beside the data, and apart from it: only there is a rename enough.
-    let work = paths.beside.join(format!("restore-{}", plan.id()));
+    let (paths, work) = (dialect.paths(), restore_folder(dialect, &plan.id()));
     let restore = Restore {
-        snapshot: &snapshot_folder(dialect, plan),
         home: &paths.home,
         work: &work,
         apart: &paths.apart,
         is_monotonic: &|path| dialect.is_monotonic(path),
     };
-    restore.run(&cancel.flag).map_err(|error| {
+    let snapshot = snapshot::folder(dialect, plan);
+    // What it holds is about to be the node's own data; what it is replaced by is kept.
+    let prepared = restore.prepare(&Source::GivenUp(&snapshot), &[], &cancel.flag);
+    prepared.and_then(|()| restore.put_in_place()).map_err(|error| {
         Failure::transient(format!("the data in {} cannot be put back: {error}", paths.home.display()))
     })
+}
+
+/// Where a restore works: beside the data, and apart from it. Only there is a rename enough.
+pub(super) fn restore_folder(dialect: &dyn Dialect, id: &str) -> std::path::PathBuf {
+    dialect.paths().beside.join(format!("restore-{id}"))
 }

@@ -164,6 +164,12 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
                 let release = agent.journal().active().map(|active| active.release.to_string()).unwrap_or_default();
                 tracing::warn!(release, "the upgrade was taken back: the old release is active again");
             }
+            Record::RollbackOrdered { restore, .. } => {
+                let data = if *restore { "with its data" } else { "but its data stays" };
+                tracing::warn!("an operator takes the upgrade back, {data}");
+            }
+            Record::RestoreOrdered { backup, .. } => tracing::warn!(backup, "data is put back from a backup"),
+            Record::Restored { .. } => tracing::info!("the data is put back"),
             Record::Held => tracing::info!("no automatic upgrades until `omnivisor resume`"),
             Record::Resumed => tracing::info!("automatic upgrades go on"),
             Record::Approved(release) => tracing::info!(%release, "an operator wants this upgrade now"),
@@ -315,5 +321,6 @@ fn phase(phase: &Phase) -> Value {
         Phase::Probing { plan, deaths, .. } => json!({ "phase": "probing", "to": to(plan), "deaths": deaths }),
         Phase::Undoing { plan, reason, .. } => json!({ "phase": "undoing", "to": to(plan), "why": reason }),
         Phase::NeedsHuman { plan, reason, .. } => json!({ "phase": "needs-human", "to": to(plan), "why": reason }),
+        Phase::Restoring { backup, .. } => json!({ "phase": "restoring", "why": format!("from {backup}") }),
     }
 }

@@ -29,6 +29,7 @@ use crate::effects::github::GitHub;
 use crate::effects::group::{Group, Kin};
 use crate::effects::process::{Launcher, Main, Node};
 use crate::effects::roll_call::{LaunchRecord, RollCall, Runner};
+use crate::effects::snapshot::Limits;
 use crate::handover::{Handed, NodeHanded};
 use crate::store::lock::Inherited;
 use crate::store::small;
@@ -51,6 +52,8 @@ pub struct Start {
     pub reload: Option<Reload>,
     /// Where releases on GitHub are asked for.
     pub github: GitHub,
+    /// What a snapshot may cost.
+    pub limits: Limits,
     /// Whether a file system on which locks are no guarantee may be used.
     pub allow_network_file_system: bool,
 }
@@ -101,6 +104,7 @@ impl Start {
             degraded,
             launcher,
             github: Arc::new(self.github),
+            limits: self.limits,
             launch: 0,
             node: None,
             group: None,

@@ -104,6 +104,17 @@ pub fn clone_over(from: &File, to: &Path) -> io::Result<bool> {
     Ok(is_cloned)
 }
 
+/// Whether files of the one folder can be copied to the other by reference. Tried with files that have no name and are gone when
+/// it returns; false where that cannot be tried.
+pub fn can_clone(from: &Path, to: &Path) -> bool {
+    let nameless = |folder: &Path| {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+    };
+    let (Ok(from), Ok(to)) = (nameless(from), nameless(to)) else { return false };
+    from.write_all_at(&[0; 4096], 0).is_ok() && clone(&from, &to).unwrap_or(false)
+}
+
 fn clone(from: &File, to: &File) -> io::Result<bool> {
     match ioctl_ficlone(to, from) {
         Ok(()) => Ok(true),

@@ -193,8 +193,7 @@ fn let_the_clock_tick(beside: &Path) {
 }
 
 fn pass(home: &Path, to: &Path, seen: &Seen, rules: Rules, is_last: bool) -> Passed {
-    let cancelled = NEVER;
-    Pass { home, to, apart: &[], seen, begun: now(), is_last, rules, cancelled: &cancelled, pace: &mut |_| Ok(()) }
+    Pass { home, to, apart: &[], seen, begun: now(), is_last, rules, cancelled: &NEVER, pace: &mut |_| Ok(()) }
         .take()
         .unwrap()
 }

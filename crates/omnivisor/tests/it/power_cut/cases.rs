@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use omnivisor::effects::restore::Restore;
+use omnivisor::effects::restore::{Restore, Source};
 use omnivisor::effects::{activate, snapshot};
 use omnivisor::store::atomic;
 use omnivisor::store::journal_file::JournalFile;
@@ -242,16 +242,22 @@ fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
 }
 
 fn data_put_back(each: &dyn Fn(&Case<'_>)) {
-    let restore = |root: &Path| {
-        let home = root.join("home");
+    for is_given_up in [true, false] {
+        data_put_back_from(is_given_up, each);
+    }
+}
+
+fn data_put_back_from(is_given_up: bool, each: &dyn Fn(&Case<'_>)) {
+    let restore = move |root: &Path| {
+        let (home, snapshot) = (root.join("home"), root.join("snapshot"));
         let restore = Restore {
-            snapshot: &root.join("snapshot"),
             home: &home,
             work: &home.join("nymvisor/restore"),
             apart: &[home.join("nymvisor")],
             is_monotonic: &|path| path.extension().is_some_and(|it| it == "pem"),
         };
-        restore.run(&AtomicBool::new(false))
+        let source = if is_given_up { Source::GivenUp(&snapshot) } else { Source::Kept(&snapshot) };
+        restore.prepare(&source, &[], &AtomicBool::new(false)).and_then(|()| restore.put_in_place())
     };
     let is_back = |root: &Path| {
         let home = root.join("home");
@@ -270,7 +276,10 @@ fn data_put_back(each: &dyn Fn(&Case<'_>)) {
         Ok(())
     };
     each(&Case {
-        name: "the data of a snapshot is put back",
+        name: match is_given_up {
+            true => "the data of a snapshot is put back by renames",
+            false => "the data of a snapshot that stays is put back",
+        },
         prepare: Box::new(|root| {
             let home = root.join("home");
             fill(&home, 0);

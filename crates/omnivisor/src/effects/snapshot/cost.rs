@@ -1,0 +1,127 @@
+//! What a snapshot costs: where it goes, how it is copied, the room it needs, and how long the node will be down for it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use omnivisor_core::dialect::Dialect;
+use omnivisor_core::plan::UpgradePlan;
+
+use super::{PARTIAL, beside};
+use crate::effects::space;
+use crate::store::disk;
+
+/// What a copy by reference needs beside its names: nothing that grows with the data.
+const BY_REFERENCE: u64 = 64 << 20;
+
+/// A switch whose snapshot has nothing to copy: six flushes, a rename, a start.
+const SWITCH: Duration = Duration::from_millis(20);
+
+/// A file that has not changed is looked at.
+const LOOK: Duration = Duration::from_micros(2);
+
+/// A file that has changed is made anew.
+const FILE: Duration = Duration::from_micros(200);
+
+/// Bytes in a second that are copied and flushed, on a small machine.
+const SPEED: u64 = 100 << 20;
+
+/// What may be spent on a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that have to stay free on the disk that plain copies go to; none: a tenth of it, and 10 GiB at least.
+    pub reserve: Option<u64>,
+    /// The longest outage that is expected and gone into; none: any.
+    pub outage: Option<Duration>,
+}
+
+/// Where the snapshot of an upgrade is: below the backups, by the release's name, as the peer has it.
+pub fn folder(dialect: &dyn Dialect, plan: &UpgradePlan) -> PathBuf {
+    let name = format!("snapshot-{}-preupgrade", plan.id());
+    dialect.paths().backups.join(plan.to.release.name.as_str()).join(name)
+}
+
+/// What a snapshot needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Whether files are copied by reference.
+    pub by_reference: bool,
+    /// Bytes that are still to be written.
+    pub bytes: u64,
+    /// What is copied, in bytes.
+    pub data: u64,
+    /// Files, folders and links.
+    pub entries: u64,
+    /// Whether most of it is copied while the node runs.
+    pub ahead: bool,
+}
+
+/// What the snapshot of an upgrade still needs. Walks the home, and sees that all of it can be read.
+pub fn cost(dialect: &dyn Dialect, plan: &UpgradePlan) -> io::Result<Cost> {
+    let paths = dialect.paths();
+    let partial = beside(&folder(dialect, plan), PARTIAL);
+    Cost::of(&paths.home, &paths.apart, &paths.backups, &partial)
+}
+
+impl Cost {
+    /// That of a copy of `home` without what is `apart`, to `partial`, which may hold some of it already, in the folder `backups`.
+    pub fn of(home: &Path, apart: &[PathBuf], backups: &Path, partial: &Path) -> io::Result<Self> {
+        let there = space::survey(home, apart)?;
+        let to = backups.ancestors().find(|folder| folder.is_dir()).unwrap_or(backups);
+        let by_reference = disk::can_clone(home, to);
+        let copied = if partial.is_dir() { space::survey(partial, &[]).map_or(0, |it| it.bytes) } else { 0 };
+        let bytes = if by_reference { BY_REFERENCE } else { there.bytes.saturating_sub(copied) };
+        let ahead = super::has_honest_times(home);
+        Ok(Self { by_reference, bytes, data: there.bytes, entries: there.entries, ahead })
+    }
+
+    /// What has to stay free beside it.
+    pub fn reserve(&self, folder: &Path, limits: Limits) -> u64 {
+        match space::room(folder) {
+            Some(room) if !self.by_reference => space::reserve_of_a_copy(room, limits.reserve),
+            _ => 0,
+        }
+    }
+
+    /// What the last pass will be about if the node changes little between two passes; all of it, where no pass can be taken before.
+    pub fn left(&self) -> Left {
+        match self.ahead {
+            true => Left { files: self.entries, changed: 0, bytes: 0 },
+            false => Left { files: self.entries, changed: self.entries, bytes: self.data },
+        }
+    }
+}
+
+/// What is left to the last pass, while no node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Files that are looked at.
+    pub files: u64,
+    /// Those that have changed.
+    pub changed: u64,
+    /// What these hold, in bytes.
+    pub bytes: u64,
+}
+
+impl Left {
+    /// How long the switch will take, from the end of the old node to the start of the new one: an estimate for a small machine.
+    pub fn outage(&self, by_reference: bool) -> Duration {
+        let times = |each: Duration, count: u64| each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        let copied = if by_reference { Duration::ZERO } else { Duration::from_millis(self.bytes * 1000 / SPEED) };
+        SWITCH + times(LOOK, self.files) + times(FILE, self.changed) + copied
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_grows_with_what_has_changed_and_hardly_with_what_has_not() {
+        let outage = |files, changed, bytes| Left { files, changed, bytes }.outage(false).as_millis();
+        assert_eq!(outage(0, 0, 0), 20);
+        assert_eq!(outage(10_000, 100, 10 << 20), 20 + 20 + 20 + 100);
+        assert_eq!(outage(1_000_000, 0, 0), 2020);
+        assert_eq!(Left { files: 0, changed: 0, bytes: 1 << 40 }.outage(true), SWITCH);
+    }
+}

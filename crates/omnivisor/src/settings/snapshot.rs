@@ -1,0 +1,89 @@
+//! Whether, when and within which limits a node's data is copied aside before a switch.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{SettingsError, duration};
+use crate::effects::snapshot::Limits;
+
+/// A home of 140 GB at 40 MB/s.
+const LEAD: Duration = Duration::from_secs(3600);
+
+/// The table as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct SnapshotTable {
+    method: Option<String>,
+    lead: Option<String>,
+    reserve: Option<String>,
+    outage_limit: Option<String>,
+}
+
+/// How an instance wants its snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshots {
+    /// Whether it wants any, as far as its dialect lets it choose.
+    pub wanted: bool,
+    /// How long before a switch the data begins to be copied ahead.
+    pub lead: Duration,
+    /// What is refused.
+    pub limits: Limits,
+}
+
+impl Snapshots {
+    /// `said` prefers a variable to what stands in the file, and says where it found it.
+    pub(super) fn resolve(
+        table: SnapshotTable,
+        said: impl Fn(&str, &str, Option<String>) -> Option<(String, String)>,
+    ) -> Result<Self, SettingsError> {
+        let method = said("OMNIVISOR_SNAPSHOT_METHOD", "snapshot.method", table.method);
+        let lead = said("OMNIVISOR_SNAPSHOT_LEAD", "snapshot.lead", table.lead);
+        let reserve = said("OMNIVISOR_SNAPSHOT_RESERVE", "snapshot.reserve", table.reserve);
+        let outage = said("OMNIVISOR_SNAPSHOT_OUTAGE_LIMIT", "snapshot.outage-limit", table.outage_limit);
+        Ok(Self {
+            wanted: method.map(method_wanted).transpose()?.unwrap_or(true),
+            lead: lead.map(duration).transpose()?.unwrap_or(LEAD),
+            limits: Limits { reserve: reserve.map(size).transpose()?, outage: outage.map(duration).transpose()? },
+        })
+    }
+}
+
+fn method_wanted((place, value): (String, String)) -> Result<bool, SettingsError> {
+    match value.as_str() {
+        "auto" => Ok(true),
+        "none" => Ok(false),
+        _ => Err(SettingsError::Value { place, value, right: "auto or none" }),
+    }
+}
+
+/// A number of bytes, as people write it.
+pub(super) fn size((place, value): (String, String)) -> Result<u64, SettingsError> {
+    let digits = value.find(|it: char| !it.is_ascii_digit()).unwrap_or(value.len());
+    let unit = match value[digits..].trim() {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        "TiB" => Some(1 << 40),
+        _ => None,
+    };
+    let bytes = value[..digits].parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    bytes.ok_or(SettingsError::Value { place, value, right: "20GiB or 500MiB" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_a_number_with_a_unit() {
+        let read = |text: &str| size(("key".to_owned(), text.to_owned())).ok();
+        assert_eq!(read("0"), Some(0));
+        assert_eq!(read("10GiB"), Some(10 << 30));
+        assert_eq!(read("500 MiB"), Some(500 << 20));
+        for wrong in ["", "GiB", "10GB", "-1", "1.5GiB", "99999999999TiB"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}
