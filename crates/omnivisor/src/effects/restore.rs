@@ -110,6 +110,8 @@ impl Restore<'_> {
     pub fn put_in_place(&self) -> io::Result<()> {
         let scope = self.scope()?;
         checkpoint::reach("restore-before-renames");
+        // A kill may have come between a name and its flush: what is believed of it here has to outlive a power cut.
+        disk::flush_folder(self.work)?;
         if !self.work.join(CLEARED).exists() {
             self.set_aside(Path::new(""), &scope)?;
             atomic::replace(&self.work.join(CLEARED), b"", 0o600)?;
@@ -163,7 +165,9 @@ impl Restore<'_> {
                 Moved::All => self.set_one_aside(&path)?,
             }
         }
-        disk::flush_folder(&self.aside(below))
+        disk::flush_folder(&self.aside(below))?;
+        // That it is gone here, too: what is said to be cleared must not be there again after a power cut.
+        disk::flush_folder(&self.home.join(below))
     }
 
     fn set_one_aside(&self, path: &Path) -> io::Result<()> {
