@@ -350,7 +350,8 @@ impl Agent {
         self.ending.as_ref()
     }
 
-    fn phase_number(&self) -> Option<u64> {
+    /// The number of the upgrade that is under way.
+    pub fn phase_number(&self) -> Option<u64> {
         match self.journal.phase() {
             Phase::Idle | Phase::Restoring { .. } => None,
             Phase::Preparing { plan, .. }

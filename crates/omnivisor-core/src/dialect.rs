@@ -235,6 +235,10 @@ pub trait Layout {
     fn homes(&self, read: Read<'_>) -> Vec<PathBuf>;
     /// Whether a file of the home, by its path below the home, must never go back to an earlier state.
     fn is_monotonic(&self, path: &Path) -> bool;
+    /// What belongs to the node and is in no snapshot of its homes, so that it does not go back with them; one phrase each.
+    fn beyond_snapshots(&self, _read: Read<'_>) -> Vec<String> {
+        Vec::new()
+    }
     /// The files that other tools expect, rewritten whole; `read` gives a file's present contents. Those of the release's
     /// folder come first, the link last.
     fn mirror(&self, state: &Mirrored, read: Read<'_>) -> Result<Vec<MirrorFile>, DialectError>;

@@ -49,6 +49,12 @@ pub enum Command {
         /// Its name.
         name: String,
     },
+    /// Take back the upgrade that is being probed, or the last one.
+    Rollback {
+        /// Whether the data stays as the new release has left it.
+        #[serde(default)]
+        keep_data: bool,
+    },
     /// Let another executable take the supervisor's place, while the node runs on.
     Reexec {
         /// Its absolute path; none is where this one was started from.

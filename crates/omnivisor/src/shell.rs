@@ -17,6 +17,7 @@ mod present;
 mod reload;
 mod replace;
 mod report;
+mod rollback;
 mod signals;
 mod start;
 mod survey;
@@ -57,6 +58,7 @@ pub use gone::upstream_gone;
 pub use orphan::{Ended, Left, end_orphan, look_for_orphan};
 pub use reload::{Reload, Reloaded};
 pub use replace::could_take_over;
+pub use rollback::order_rollback;
 pub use signals::Signals;
 pub use start::Start;
 pub use survey::survey;
@@ -228,6 +230,7 @@ impl Shell {
         }
         self.publish();
         self.sum_up();
+        self.discard_dropped();
     }
 
     /// Writes a long journal anew, as one record, while nothing is under way.
@@ -262,6 +265,7 @@ impl Shell {
             self.is_writable();
         }
         report::tell(&effects.records, &self.agent);
+        self.drop_copy(&effects.records, &before);
         if effects.records.iter().any(|record| matches!(record, Record::Committed { .. })) {
             self.supervisor.forgive();
         }

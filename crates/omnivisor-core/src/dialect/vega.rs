@@ -292,6 +292,11 @@ impl Layout for Vega {
         path.file_name().is_some_and(|name| MONOTONIC.iter().any(|it| name == *it))
     }
 
+    fn beyond_snapshots(&self, read: Read<'_>) -> Vec<String> {
+        let has_data_node = self.current_run_config(read).is_some_and(|run| run.data_node.is_some());
+        has_data_node.then(|| "the data node's PostgreSQL may have been migrated".to_owned()).into_iter().collect()
+    }
+
     /// Vega Visor has one file that says what was done: the link.
     fn mirror(&self, state: &Mirrored, _: Read<'_>) -> Result<Vec<MirrorFile>, DialectError> {
         let contents = Contents::Link(state.shown.folder.clone());

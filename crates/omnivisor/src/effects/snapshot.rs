@@ -159,6 +159,8 @@ pub fn discard(to: &Path) {
             return;
         }
     }
+    // Somebody may have been killed while what was seen was written.
+    to.parent().into_iter().for_each(atomic::sweep);
 }
 
 fn beside(to: &Path, ending: &str) -> PathBuf {

@@ -4,6 +4,7 @@ use omnivisor_core::agent::{Event, Standing};
 use omnivisor_core::schedule::Trigger;
 
 use super::Shell;
+use super::rollback::may_roll_back;
 use crate::clock;
 use crate::control::{self, Asked};
 
@@ -33,6 +34,7 @@ impl Shell {
                 Ok(serde_json::Value::Null)
             }
             control::Command::Upgrade { name } => self.approve(&name),
+            control::Command::Rollback { keep_data } => self.roll_back(keep_data),
             control::Command::Reexec { .. } => Ok(serde_json::Value::Null),
         };
         self.settle(); // what was asked for is on disk before it is answered
@@ -41,6 +43,21 @@ impl Shell {
             false => result,
         };
         let _ = answer.send(result);
+    }
+
+    fn roll_back(&mut self, keep_data: bool) -> control::Answer {
+        if let Some(why) = &self.degraded {
+            return Err(format!("this run is degraded, nothing is taken back: {why}"));
+        }
+        let plan = may_roll_back(&*self.dialect, self.agent.journal(), keep_data)?;
+        let answer = serde_json::json!({
+            "from": plan.to.release.version.as_str(),
+            "to": plan.from.release.version.as_str(),
+            "restoresData": plan.snapshot && !keep_data,
+        });
+        let restore = plan.snapshot && !keep_data;
+        self.waiting.push_back(Event::RollBack { restore });
+        Ok(answer)
     }
 
     fn approve(&mut self, name: &str) -> control::Answer {

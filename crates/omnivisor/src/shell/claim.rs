@@ -59,6 +59,9 @@ pub enum StartError {
     /// There is nothing to run.
     #[error("there is no release to run: {0}")]
     NothingToRun(String),
+    /// What was ordered cannot be done.
+    #[error("{0}")]
+    Refused(String),
     /// The state folder cannot be used.
     #[error("{what}")]
     State {

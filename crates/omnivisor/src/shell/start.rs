@@ -145,6 +145,7 @@ impl Start {
         report::tell(&effects.records, &shell.agent);
         shell.note_beginning(replacement.as_ref().map_or(found, Replacement::beginning));
         shell.replacement = replacement;
+        shell.drop_copies(&records);
         if shell.agent.expects_no_node() && !shell.supervisor.is_down() {
             shell.was_given_up();
         } else if let Some(action) = effects.action {

@@ -9,8 +9,10 @@
 )]
 
 mod advice;
+mod ahead;
 mod bad_input;
 mod build_info;
+mod by_hand;
 mod command_line;
 mod crash;
 mod demo;

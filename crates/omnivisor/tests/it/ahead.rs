@@ -1,0 +1,111 @@
+//! What is copied ahead of a switch, what that may cost, and what becomes of it when nothing comes of the switch.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use omnivisor_testkit::{Answer, Behaviour, Supervised, wait_until};
+
+use crate::world::{ANNOUNCEMENT, SOON, World, timestamp};
+
+fn run_with(world: &World, variables: &[(&str, &str)]) -> Supervised {
+    let mut command = world.run_command();
+    command.envs(variables.iter().copied());
+    let supervised = world.sandbox.spawn(command);
+    world.wait_for("1.0.0");
+    supervised
+}
+
+/// What is below the backups, by what it is called.
+fn copies(world: &World) -> Vec<PathBuf> {
+    let upgrades = fs::read_dir(world.installation.backups()).into_iter().flatten().flatten();
+    upgrades.flat_map(|it| fs::read_dir(it.path()).into_iter().flatten().flatten()).map(|it| it.path()).collect()
+}
+
+fn empty_queue(world: &World) {
+    let mut plan = world.plan();
+    plan["queuedUp"] = serde_json::json!([]);
+    fs::write(world.installation.plan(), plan.to_string()).unwrap();
+}
+
+fn has_passes(world: &World) -> bool {
+    let kind = rustix::fs::statfs(world.installation.daemon_home()).unwrap().f_type;
+    if kind == 0x0102_1994 {
+        println!("skipped: on tmpfs nothing is copied ahead");
+    }
+    kind != 0x0102_1994
+}
+
+#[test]
+fn the_data_is_copied_before_the_switch_is_due_and_goes_with_the_release() {
+    let world = World::new();
+    if !has_passes(&world) {
+        return;
+    }
+    let mut supervised = run_with(&world, &[("OMNIVISOR_SNAPSHOT_LEAD", "2h")]);
+    let big = world.installation.daemon_home().join("data/big");
+    fs::write(&big, vec![7; 3_000_000]).unwrap();
+    world.publish_for("2024.2", &Behaviour::new("2.0.0"), &timestamp(Duration::from_secs(3600)));
+    let copied = || copies(&world).into_iter().find(|path| path.to_string_lossy().ends_with(".partial"));
+    let copy =
+        wait_until("it is copied ahead", SOON, || copied().filter(|it| it.with_extension("partial-seen").exists()));
+    assert_eq!(fs::metadata(copy.join("data/big")).unwrap().len(), 3_000_000);
+    let status = world.status().unwrap();
+    assert_eq!(status["upgrade"]["phase"], "staged", "{status:#}");
+    // Another supervisor goes on from it.
+    let before = fs::metadata(copy.join("data/big")).unwrap().modified().unwrap();
+    supervised.signal(9);
+    supervised.wait(SOON);
+    let _supervised = run_with(&world, &[("OMNIVISOR_SNAPSHOT_LEAD", "2h")]);
+    world.wait_for_status("it is staged", |status| status["upgrade"]["phase"] == "staged");
+    assert_eq!(fs::metadata(copy.join("data/big")).unwrap().modified().unwrap(), before);
+    // Withdrawn: what was copied for it is in nobody's way.
+    world.upstream.serve(ANNOUNCEMENT, Answer::Status(404, Vec::new()));
+    wait_until("the copy is removed", SOON, || {
+        // A poll that was under way may queue it once more.
+        if world.plan()["queuedUp"][0].is_object() {
+            empty_queue(&world);
+        }
+        copies(&world).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn what_was_copied_ahead_by_one_who_was_killed_is_removed_if_nothing_came_of_it() {
+    let world = World::new();
+    if !has_passes(&world) {
+        return;
+    }
+    let mut supervised = run_with(&world, &[("OMNIVISOR_SNAPSHOT_LEAD", "2h")]);
+    world.publish_for("2024.2", &Behaviour::new("2.0.0"), &timestamp(Duration::from_secs(3600)));
+    wait_until("it is copied ahead", SOON, || (copies(&world).len() == 2).then_some(()));
+    supervised.signal(9);
+    supervised.wait(SOON);
+    // It is withdrawn, and then whoever drops it is killed before the copy is removed.
+    world.upstream.serve(ANNOUNCEMENT, Answer::Status(404, Vec::new()));
+    empty_queue(&world);
+    let _supervised = run_with(&world, &[]);
+    wait_until("the copy is removed", SOON, || copies(&world).is_empty().then_some(()));
+}
+
+#[test]
+fn too_little_room_or_too_long_an_outage_is_refused_before_the_stop() {
+    for (variable, value, reason) in [
+        ("OMNIVISOR_SNAPSHOT_RESERVE", "4096TiB", "are needed for a snapshot (with 4294967296 MiB left for others)"),
+        ("OMNIVISOR_SNAPSHOT_OUTAGE_LIMIT", "1ms", "snapshot.outage-limit is 1ms"),
+    ] {
+        let world = World::new();
+        if !has_passes(&world) {
+            return;
+        }
+        let _supervised = run_with(&world, &[(variable, value)]);
+        let pid = world.wait_for("1.0.0");
+        world.publish("2024.2", &Behaviour::new("2.0.0"));
+        let status = world.wait_for_status("it is refused", |status| {
+            status["announced"][0]["standing"].as_str().is_some_and(|it| it.contains("tried again"))
+        });
+        assert!(status["announced"][0]["standing"].as_str().unwrap().contains(reason), "{status:#}");
+        assert_eq!(world.wait_for("1.0.0"), pid, "the old node runs on");
+        assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
+    }
+}

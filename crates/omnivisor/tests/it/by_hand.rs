@@ -1,0 +1,3 @@
+//! What an operator does by hand: takes an upgrade back, and puts data back.
+
+mod rollback;
