@@ -3,6 +3,7 @@
 pub mod activate;
 pub mod admin;
 pub mod asset;
+pub mod backup;
 pub mod cgroup;
 pub mod children;
 pub mod digest;

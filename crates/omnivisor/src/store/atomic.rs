@@ -138,7 +138,8 @@ fn write(path: &Path, contents: &[u8], mode: u32, durable: bool) -> io::Result<(
     if durable { file.flush() } else { Ok(()) }
 }
 
-fn unfinished(path: &Path) -> io::Result<PathBuf> {
+/// What the file that is to replace `path` is called until it is whole; [`sweep`] removes it if it never is.
+pub fn unfinished(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
     // Instances that share a folder write there at the same time, and so do our own threads.
     static NUMBER: AtomicU32 = AtomicU32::new(0);

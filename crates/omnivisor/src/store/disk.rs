@@ -68,6 +68,11 @@ impl Written {
         self.file.set_permissions(Permissions::from_mode(mode))
     }
 
+    /// Makes it so long; what is new is a hole.
+    pub fn set_length(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+
     /// Makes what is in it durable, but not its name.
     pub fn flush(&self) -> io::Result<()> {
         perform(|| Call::Flush { path: self.path.clone() }, || self.file.sync_all())
@@ -76,6 +81,18 @@ impl Written {
     /// The same for what is in it and its length alone: half the work where the length stays.
     pub fn flush_data(&self) -> io::Result<()> {
         perform(|| Call::Flush { path: self.path.clone() }, || self.file.sync_data())
+    }
+}
+
+/// What is [pushed](Written::push); flushing does nothing: see [`Written::flush`].
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

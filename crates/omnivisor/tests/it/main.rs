@@ -10,6 +10,7 @@
 
 mod advice;
 mod ahead;
+mod backup;
 mod bad_input;
 mod build_info;
 mod by_hand;

@@ -24,17 +24,17 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Everything that has to be the same.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
-    mode: u32,
-    owner: (u32, u32),
+pub(super) struct Entry {
+    pub mode: u32,
+    pub owner: (u32, u32),
     /// Not of a folder that may not be the same: the root.
-    modified: i128,
-    what: What,
-    attribute: Option<Vec<u8>>,
+    pub modified: i128,
+    pub what: What,
+    pub attribute: Option<Vec<u8>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     Folder,
     /// Its bytes, and the first of its names.
     File(Vec<u8>, PathBuf),
@@ -42,9 +42,9 @@ enum What {
     Pipe,
 }
 
-const ATTRIBUTE: &str = "user.omnivisor-test";
+pub(super) const ATTRIBUTE: &str = "user.omnivisor-test";
 
-fn tree(root: &Path) -> BTreeMap<PathBuf, Entry> {
+pub(super) fn tree(root: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut paths = vec![PathBuf::new()];
     let (mut found, mut looked) = (Vec::new(), 0);
     while let Some(path) = paths.get(looked).cloned() {
@@ -87,7 +87,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Entry> {
 }
 
 #[track_caller]
-fn assert_same(home: &Path, copy: &Path, when: &str) {
+pub(super) fn assert_same(home: &Path, copy: &Path, when: &str) {
     let (wanted, found) = (tree(home), tree(copy));
     let differ: Vec<_> =
         wanted.keys().chain(found.keys()).filter(|path| wanted.get(*path) != found.get(*path)).collect();
@@ -96,10 +96,10 @@ fn assert_same(home: &Path, copy: &Path, when: &str) {
 }
 
 /// A home that somebody works in.
-struct Home<'a> {
-    root: &'a Path,
-    random: Random,
-    made: u64,
+pub(super) struct Home<'a> {
+    pub root: &'a Path,
+    pub random: Random,
+    pub made: u64,
 }
 
 impl Home<'_> {
@@ -132,7 +132,7 @@ impl Home<'_> {
         vec![byte; length]
     }
 
-    fn change(&mut self) {
+    pub fn change(&mut self) {
         let file = self.any(fs::Metadata::is_file);
         let bytes = self.bytes();
         match (self.random.below(14), file) {

@@ -1,0 +1,185 @@
+//! What there is to go back to: snapshots as folders, archives of them, and the archives that Nymvisor makes.
+//!
+//! They are in `<backups>/<release>/`. A folder or an archive of ours is a backup with the manifest that stands beside it, and none
+//! without. Nothing here is kept in memory or anywhere else: what is there is read, by whoever wants to know.
+
+pub mod archive;
+pub mod entry;
+pub mod manifest;
+pub mod member;
+pub mod pack;
+pub mod seal;
+pub mod unpack;
+pub mod verify;
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use omnivisor_core::time::Timestamp;
+
+use self::manifest::Head;
+pub use self::unpack::unpack;
+
+/// What an archive that is compressed may make its reader keep in memory: 128 MiB, as `zstd` itself by default.
+const WINDOW_LOG: u32 = 27;
+
+/// What form a backup has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder.
+    Folder,
+    /// An archive of ours, `tar.zst`.
+    TarZst,
+    /// An archive of ours, `tar.gz`.
+    TarGz,
+    /// An archive that Nymvisor made, `tar.gz`. It has no manifest.
+    Nymvisor,
+}
+
+impl Kind {
+    /// As it is listed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Folder => "folder",
+            Self::TarZst => "tar.zst",
+            Self::TarGz => "tar.gz",
+            Self::Nymvisor => "nymvisor",
+        }
+    }
+}
+
+/// A backup.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// Its name: of ours `<begun ms>-<number>`; of Nymvisor's the name of the file without its ending.
+    pub id: String,
+    /// The folder that it is in, which is called as the release that was to run then.
+    pub release: String,
+    /// What form it has.
+    pub kind: Kind,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What its manifest says of it.
+    pub head: Option<Head>,
+    /// When it was taken; where nothing says it, when its file was last modified.
+    pub taken: Timestamp,
+    /// How many bytes it takes; of a folder, those of its files, once they have been counted.
+    pub bytes: Option<u64>,
+    /// Whether its manifest lists what is in it.
+    pub sealed: bool,
+    /// Why it is no backup, though it looks like one.
+    pub damaged: Option<String>,
+}
+
+/// Why no backup is meant.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// None is called so.
+    #[error("there is no backup {id:?} in {folder}", folder = .folder.display())]
+    None {
+        /// What was asked for.
+        id: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// Several are.
+    #[error("{id:?} may be each of {all}")]
+    Several {
+        /// What was asked for.
+        id: String,
+        /// What they are called.
+        all: String,
+    },
+}
+
+/// All backups in this folder, the newest first. What looks like one and is none is among them, and says why; what is being made is
+/// not. What cannot be looked into has none.
+pub fn list(backups: &Path) -> Vec<Backup> {
+    let folders = fs::read_dir(backups).into_iter().flatten().flatten().map(|it| it.path()).filter(|it| it.is_dir());
+    let entries = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let mut all: Vec<Backup> = entries.filter_map(|entry| look(&entry.path())).collect();
+    all.sort_by(|one, other| other.taken.cmp(&one.taken).then_with(|| one.path.cmp(&other.path)));
+    all
+}
+
+/// The one that is called so, or begins so, if no other one does. Of a snapshot that is there as a folder and as an archive, the
+/// folder.
+pub fn find(backups: &Path, id: &str) -> Result<Backup, FindError> {
+    let mut found: Vec<Backup> = list(backups).into_iter().filter(|it| it.id.starts_with(id)).collect();
+    if found.iter().any(|it| it.id == id) {
+        found.retain(|it| it.id == id);
+    }
+    found.sort_by_key(|it| (it.damaged.is_some(), it.kind != Kind::Folder));
+    if found.iter().any(|it| it.id != found[0].id) {
+        let all = found.iter().map(|it| it.id.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(FindError::Several { id: id.to_owned(), all });
+    }
+    found.into_iter().next().ok_or_else(|| FindError::None { id: id.to_owned(), folder: backups.to_owned() })
+}
+
+/// What is at this path, if it is called as a backup.
+fn look(path: &Path) -> Option<Backup> {
+    let name = path.file_name()?.to_str()?;
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let (kind, stem) =
+        if let Some(id) = name.strip_prefix("snapshot-").and_then(|rest| rest.strip_suffix("-preupgrade")) {
+            metadata.is_dir().then_some((Kind::Folder, id))?
+        } else {
+            let is_archive = name.starts_with("backup-") && metadata.is_file();
+            let (kind, stem) = match name.strip_suffix(".tar.zst") {
+                Some(stem) => (Kind::TarZst, stem),
+                None => (Kind::TarGz, name.strip_suffix(".tar.gz")?),
+            };
+            is_archive.then_some((kind, stem))?
+        };
+    let release = path.parent()?.file_name()?.to_string_lossy().into_owned();
+    let manifest = manifest::beside(path);
+    let modified = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let mut backup = Backup {
+        id: stem.to_owned(),
+        release,
+        kind,
+        path: path.to_owned(),
+        head: None,
+        taken: Timestamp::EPOCH.plus(modified.unwrap_or_default()),
+        bytes: (kind != Kind::Folder).then_some(metadata.len()),
+        sealed: false,
+        damaged: None,
+    };
+    match manifest::head(&manifest) {
+        Ok(head) => {
+            backup.id.clone_from(&head.id);
+            backup.taken = head.taken().unwrap_or(backup.taken);
+            backup.bytes = backup.bytes.or(head.bytes);
+            backup.sealed = manifest::is_sealed(&manifest);
+            if kind == Kind::Folder && head.id != stem {
+                backup.id = stem.to_owned();
+                backup.damaged = Some(format!("its manifest is one of {}", head.id));
+            } else if kind != Kind::Folder && !backup.sealed {
+                backup.damaged = Some("its manifest does not list what is in it".to_owned());
+            }
+            backup.head = Some(head);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match kind {
+            Kind::TarGz => backup.kind = Kind::Nymvisor,
+            _ => backup.damaged = Some("it has no manifest: nothing says that it is whole".to_owned()),
+        },
+        Err(error) => backup.damaged = Some(error.to_string()),
+    }
+    Some(backup)
+}
+
+/// What is in an archive, not compressed any more.
+fn open(path: &Path, kind: Kind) -> io::Result<Box<dyn Read>> {
+    let file = BufReader::with_capacity(256 << 10, File::open(path).map_err(|error| entry::named(path, error))?);
+    match kind {
+        Kind::TarZst => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(file)?;
+            decoder.window_log_max(WINDOW_LOG)?;
+            Ok(Box::new(decoder))
+        }
+        Kind::TarGz | Kind::Nymvisor => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(file))),
+        Kind::Folder => Err(io::Error::other(format!("{} is no archive", path.display()))),
+    }
+}
