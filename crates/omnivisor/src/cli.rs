@@ -17,6 +17,7 @@ mod nym_run;
 mod output;
 mod own;
 mod reexec;
+mod restore;
 mod rollback;
 mod supervise;
 mod vega;

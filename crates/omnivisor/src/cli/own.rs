@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::installation::{Installation, Which};
-use super::{Outcome, Trouble, adopt, env_file, history, output, reexec, rollback};
+use super::{Outcome, Trouble, adopt, env_file, history, output, reexec, restore, rollback};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
 use crate::shell::{Left, end_orphan, look_for_orphan};
@@ -40,6 +40,7 @@ pub(super) enum Own {
     /// Go on with automatic upgrades, and with an undo that was stuck
     Resume(Which),
     Rollback(rollback::Rollback),
+    Restore(restore::Restore),
     Reexec(reexec::Reexec),
     #[command(hide = true)]
     CheckReplacement(reexec::Check),
@@ -59,6 +60,7 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Adopt(verb) => return adopt::run(verb),
         Own::History(verb) => return history::run(verb),
         Own::Rollback(verb) => return rollback::run(verb),
+        Own::Restore(verb) => return restore::run(verb),
         Own::CheckReplacement(verb) => return reexec::check(verb),
         Own::GuardReplacement(verb) => return reexec::guard(verb),
         Own::Reexec(verb) => (&verb.which, verb.command()?),
@@ -84,7 +86,12 @@ pub(super) fn run(own: &Own) -> Outcome {
     match own {
         Own::Status { json: true, .. } => output::result(&value.to_string()),
         Own::Status { .. } => output::result(&describe(&value)),
-        Own::Adopt(_) | Own::History(_) | Own::Rollback(_) | Own::CheckReplacement(_) | Own::GuardReplacement(_) => {}
+        Own::Adopt(_)
+        | Own::History(_)
+        | Own::Rollback(_)
+        | Own::Restore(_)
+        | Own::CheckReplacement(_)
+        | Own::GuardReplacement(_) => {}
         Own::Reexec(_) => return reexec::followed(&instance, &value),
         Own::Stop { .. } => output::result(&format!("{} is stopping", instance.id)),
         Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),

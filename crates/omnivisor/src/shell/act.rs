@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::Shell;
 use crate::checkpoint;
+use crate::effects::backup::{self, Kind};
 use crate::effects::github::GitHub;
 use crate::effects::restore::{Restore, Source};
 use crate::effects::snapshot::{Limits, Snapshot};
@@ -247,8 +248,14 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
         is_monotonic: &|path| dialect.is_monotonic(path),
     };
     let snapshot = snapshot::folder(dialect, plan);
-    // What it holds is about to be the node's own data; what it is replaced by is kept.
-    let prepared = restore.prepare(&Source::GivenUp(&snapshot), &[], &cancel.flag);
+    let archive = backup::find(&paths.backups, &plan.id()).ok().filter(|it| it.kind != Kind::Folder);
+    let prepared = match &archive {
+        Some(archive) if !snapshot.is_dir() && !restore.is_ready() => {
+            restore.prepare(&Source::Made(&|to| backup::unpack(archive, to, &cancel.flag)), &[], &cancel.flag)
+        }
+        // What it holds is about to be the node's own data; what it is replaced by is kept.
+        _ => restore.prepare(&Source::GivenUp(&snapshot), &[], &cancel.flag),
+    };
     prepared.and_then(|()| restore.put_in_place()).map_err(|error| {
         Failure::transient(format!("the data in {} cannot be put back: {error}", paths.home.display()))
     })

@@ -9,7 +9,7 @@ use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
-use crate::effects::snapshot;
+use crate::effects::{backup, snapshot};
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Inherited;
 use crate::store::small;
@@ -45,7 +45,8 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
         return Err(format!("the snapshot that was taken before {to} does not hold everything: {what}; {hint}"));
     }
     let (folder, work) = (snapshot::folder(dialect, plan), act::restore_folder(dialect, &plan.id()));
-    if !folder.is_dir() && !work.is_dir() {
+    let is_archived = || backup::find(&dialect.paths().backups, &plan.id()).is_ok_and(|it| it.damaged.is_none());
+    if !folder.is_dir() && !work.is_dir() && !is_archived() {
         return Err(format!("the snapshot {} is gone; {hint}", folder.display()));
     }
     Ok(plan.clone())

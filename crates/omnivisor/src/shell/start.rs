@@ -19,7 +19,7 @@ use super::present::Present;
 use super::reload::Reload;
 use super::replace::Replacement;
 use super::sweep::sweep;
-use super::{Shell, report};
+use super::{Shell, report, restoring};
 use crate::clock;
 use crate::effects::activate::{self, ActivateError};
 use crate::effects::asset;
@@ -81,7 +81,8 @@ impl Start {
         present.refuse_peer()?;
         let Present { launch, kin, node_lock, roll } = present;
 
-        let (journal, records, degraded) = open_journal(&dialect, roll.folder().cloned()).await?;
+        let (mut journal, mut records, degraded) = open_journal(&dialect, roll.folder().cloned()).await?;
+        restoring::go_on(&*dialect, journal.as_mut(), &mut records)?;
         if let Some(why) = &degraded {
             tracing::error!(why, "DEGRADED: the node is run as the link says, and no upgrade is done");
         }

@@ -1,0 +1,66 @@
+//! `omnivisor restore`: put a node's data back as a backup has it.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::installation::{Installation, Which};
+use super::own::{self, Missing};
+use super::{Outcome, Trouble, output};
+use crate::exit::Exit;
+use crate::shell::{Ordered, StartError, put_back};
+
+/// Put the node's data back as a backup has it; the node must be stopped
+#[derive(Args)]
+pub(super) struct Restore {
+    /// Which: an id that `omnivisor backup list` shows, or its beginning
+    id: String,
+    /// Only this path below the node's home; may be said several times
+    #[arg(long = "path", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Believe a folder that has no manifest
+    #[arg(long)]
+    unverified: bool,
+    #[command(flatten)]
+    which: Which,
+    /// The env file that the instance is run with, if there is one
+    #[arg(short, long)]
+    config_env_file: Option<PathBuf>,
+}
+
+pub(super) fn run(restore: &Restore) -> Outcome {
+    const STOP: &str = "`omnivisor stop` stops the node";
+    match own::find(&restore.which) {
+        Ok(instance) => {
+            let error = anyhow::anyhow!("{} runs (supervisor: process {})", instance.id, instance.pid);
+            return Err(Trouble::new(Exit::AlreadyRunning, error).hint(STOP));
+        }
+        Err(Missing { error, several: true }) => return Err(error.into()),
+        Err(Missing { several: false, .. }) => {}
+    }
+    let installation = Installation::find(&restore.which, restore.config_env_file.as_deref(), true)?;
+    let Installation { dialect, shared, allow_network_file_system: allow, run, .. } = installation;
+    let ordered = Ordered { id: &restore.id, only: &restore.paths, unverified: restore.unverified };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
+    let done = runtime.block_on(put_back(&*dialect, shared, allow, &ordered)).map_err(|error| match error {
+        StartError::AlreadyRunning(_) => Trouble::new(Exit::AlreadyRunning, error).hint(STOP),
+        StartError::Refused(_) => Trouble::from(error).hint("`omnivisor backup list` shows what there is"),
+        error => error.into(),
+    })?;
+    let of = done.backup.head.as_ref().map(|head| format!(", the data of {}", head.from.version));
+    let mut lines = vec![
+        format!("{} is put back{}", done.backup.id, of.unwrap_or_default()),
+        format!("what it replaced is kept in {}", done.replaced.display()),
+        format!("keys and whatever else must never go back are as they were; `{run}` starts {}", done.active.release),
+    ];
+    let differs =
+        done.backup.head.as_ref().is_some_and(|head| head.from.version != done.active.release.version.as_str());
+    if differs {
+        lines.push(
+            "that is another release than the data is of: `omnivisor rollback --keep-data` goes back to it".to_owned(),
+        );
+    }
+    output::result(&lines.join("\n"));
+    Ok(Exit::Success)
+}

@@ -1,0 +1,196 @@
+//! Put data back from a backup, as an operator orders it while nothing runs; and go on with that where somebody was killed.
+//!
+//! What is put back is made ready first, beside the data. Then the order is recorded, and from there on no node is started until all
+//! of it is in place.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use omnivisor_core::dialect::Dialect;
+use omnivisor_core::journal::{Journal, Phase, Record};
+use omnivisor_core::release::Installed;
+
+use super::JOURNAL;
+use super::adopt::{Known, known};
+use super::claim::{StartError, claim, state};
+use super::present::Present;
+use crate::clock;
+use crate::effects::backup::{self, Backup, Kind};
+use crate::effects::restore::{Restore, Source};
+use crate::effects::space;
+use crate::store::disk;
+use crate::store::journal_file::JournalFile;
+use crate::store::lock::Inherited;
+
+/// What the name of a folder begins with in which a restore by hand works.
+const WORK: &str = "restored-";
+
+/// What is to be put back.
+pub struct Ordered<'a> {
+    /// From this backup.
+    pub id: &'a str,
+    /// Only these paths below the home; none is all of it.
+    pub only: &'a [PathBuf],
+    /// Whether a backup is believed that nothing can be compared with.
+    pub unverified: bool,
+}
+
+/// What was done.
+pub struct PutBack {
+    /// From this.
+    pub backup: Backup,
+    /// What it was replaced by is in this folder.
+    pub replaced: PathBuf,
+    /// What runs at the next start.
+    pub active: Installed,
+}
+
+/// Puts it back. Everything is durable when it returns; after an error it can be ordered again, and the next start goes on with what
+/// was moved already.
+pub async fn put_back(
+    dialect: &dyn Dialect,
+    shared: bool,
+    allow_network_file_system: bool,
+    ordered: &Ordered<'_>,
+) -> Result<PutBack, StartError> {
+    let _locks = claim(dialect, allow_network_file_system, &mut Inherited::default()).await?;
+    let present = Present::find(dialect, shared, &mut Inherited::default())?;
+    present.refuse_peer()?;
+    let alive = present.roll.mains.first().map(|main| main.process).or(present.roll.stragglers.first().copied());
+    if let Some(process) = alive {
+        return Err(StartError::Refused(format!("the node runs (process {}): `omnivisor stop` ends it", process.pid)));
+    }
+    let folder = &dialect.paths().state;
+    let records = match known(folder) {
+        Known::Believed(records) => records,
+        Known::Nothing => return Err(StartError::NothingToRun("this instance was never run here".to_owned())),
+        Known::Degraded(why) => return Err(StartError::NothingToRun(why)),
+    };
+    let replayed = Journal::replay(&records).unwrap_or_default();
+    let (Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } | Phase::Restoring { .. }, Some(active)) =
+        (replayed.phase(), replayed.active().cloned())
+    else {
+        return Err(StartError::Refused(
+            "an upgrade is under way, and what it owes comes first: start, and wait until it is over".to_owned(),
+        ));
+    };
+    check(dialect, ordered.only)?;
+    let backup = chosen(dialect, ordered)?;
+    let at = clock::now().wall;
+    sweep(dialect, replayed.phase());
+    let work = dialect.paths().beside.join(format!("{WORK}{}", at.unix_nanos() / 1_000_000));
+    let keeps = |path: &Path| dialect.is_monotonic(path);
+    let restore = restore(dialect, &work, &keeps);
+    if let Err(error) = make_ready(&restore, &backup, ordered.only) {
+        let _ = disk::remove(&work);
+        let what = format!("{} cannot be made ready, and nothing was changed", backup.path.display());
+        return Err(StartError::State { what, source: error });
+    }
+    let (mut journal, _) = JournalFile::open(&folder.join(JOURNAL)).map_err(|error| StartError::State {
+        what: "the journal cannot be opened".to_owned(),
+        source: io::Error::other(error),
+    })?;
+    let order = Record::RestoreOrdered { backup: backup.id.clone(), work: work.clone(), at };
+    journal.append(&[order]).map_err(state("the journal cannot be written, and nothing was changed".to_owned()))?;
+    finish(dialect, &mut journal, &backup.id, &work)?;
+    Ok(PutBack { backup, replaced: work.join("replaced"), active })
+}
+
+/// Goes on with what was begun, before anything is started.
+pub(super) fn go_on(
+    dialect: &dyn Dialect,
+    journal: Option<&mut JournalFile>,
+    records: &mut Vec<Record>,
+) -> Result<(), StartError> {
+    let replayed = Journal::replay(&*records).unwrap_or_default();
+    let (Phase::Restoring { backup, work }, Some(journal)) = (replayed.phase(), journal) else { return Ok(()) };
+    tracing::warn!(backup, "data was being put back from a backup, and that was interrupted: it is gone on with");
+    records.push(finish(dialect, journal, backup, work)?);
+    Ok(())
+}
+
+fn finish(dialect: &dyn Dialect, journal: &mut JournalFile, backup: &str, work: &Path) -> Result<Record, StartError> {
+    let keeps = |path: &Path| dialect.is_monotonic(path);
+    restore(dialect, work, &keeps).put_in_place().map_err(|source| StartError::State {
+        what: format!(
+            "the data is put back from {backup} in part, and no node is started on that. Nothing is lost: what is missing is in \
+             {work}/copy, what was there in {work}/replaced. Mend the cause, and start again",
+            work = work.display()
+        ),
+        source,
+    })?;
+    let done = Record::Restored { at: clock::now().wall };
+    journal.append(std::slice::from_ref(&done)).map_err(state("the journal cannot be written".to_owned()))?;
+    // What is left of it are files that must never go back.
+    if let Err(error) = disk::remove(&work.join("copy")) {
+        tracing::warn!(%error, "what is left of what was put back cannot be removed");
+    }
+    Ok(done)
+}
+
+fn restore<'a>(dialect: &'a dyn Dialect, work: &'a Path, keeps: &'a dyn Fn(&Path) -> bool) -> Restore<'a> {
+    let paths = dialect.paths();
+    Restore { home: &paths.home, work, apart: &paths.apart, is_monotonic: keeps }
+}
+
+fn check(dialect: &dyn Dialect, only: &[PathBuf]) -> Result<(), StartError> {
+    for path in only {
+        let is_below = path.components().all(|it| matches!(it, std::path::Component::Normal(_)));
+        if !is_below || path.as_os_str().is_empty() {
+            return Err(StartError::Refused(format!("{} is no path below the node's home", path.display())));
+        }
+        if dialect.is_monotonic(path) {
+            return Err(StartError::Refused(format!("{} must never go back to an earlier state", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// The backup that is meant, if it is one that can be believed.
+fn chosen(dialect: &dyn Dialect, ordered: &Ordered<'_>) -> Result<Backup, StartError> {
+    let paths = dialect.paths();
+    let found = backup::find(&paths.backups, ordered.id).map_err(|error| StartError::Refused(error.to_string()))?;
+    if let Some(why) = &found.damaged
+        && !ordered.unverified
+    {
+        return Err(StartError::Refused(format!("{} cannot be believed: {why}", found.path.display())));
+    }
+    if let Some(head) = &found.head
+        && Path::new(&head.home) != paths.home
+    {
+        return Err(StartError::Refused(format!("{} is one of {}", found.path.display(), head.home)));
+    }
+    Ok(found)
+}
+
+fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::Result<()> {
+    let never = AtomicBool::new(false);
+    let by_reference = backup.kind == Kind::Folder && disk::can_clone(&backup.path, restore.home);
+    if let Some(bytes) = backup.bytes.filter(|_| !by_reference) {
+        space::require(restore.work, bytes, "what is put back").map_err(io::Error::other)?;
+    }
+    if backup.kind == Kind::Folder {
+        if backup.sealed {
+            let verified = backup::verify::verify(backup, &mut |_| Ok(()))?;
+            if !verified.is_good() {
+                return Err(io::Error::other(format!("it is not what it was: {}", verified.differs.join("; "))));
+            }
+        }
+        return restore.prepare(&Source::Kept(&backup.path), only, &never);
+    }
+    restore.prepare(&Source::Made(&|to| backup::unpack(backup, to, &never)), only, &never)
+}
+
+/// Removes what restores that were interrupted before anything was moved have left.
+fn sweep(dialect: &dyn Dialect, phase: &Phase) {
+    let current = if let Phase::Restoring { work, .. } = phase { Some(work) } else { None };
+    let folders = fs::read_dir(&dialect.paths().beside).into_iter().flatten().flatten().map(|it| it.path());
+    for folder in folders {
+        let is_work = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK));
+        if is_work && Some(&folder) != current && !folder.join("replaced").exists() {
+            let _ = disk::remove(&folder);
+        }
+    }
+}
