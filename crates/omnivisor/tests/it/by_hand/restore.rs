@@ -1,0 +1,178 @@
+//! `omnivisor restore`: the data is as the backup has it, or as it was; and nothing runs on half of both.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use omnivisor_testkit::{Behaviour, Supervised, wait_until};
+
+use crate::world::{SOON, World, omnivisor_exe};
+
+/// After an upgrade from 1.0.0 to 2.0.0 the node was stopped; there is a snapshot of before, and a key that is newer than that.
+struct Scene {
+    world: World,
+    id: String,
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
+}
+
+fn stop(mut supervised: Supervised) {
+    supervised.signal(15);
+    supervised.wait(SOON);
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::new();
+        let home = world.installation.daemon_home().to_owned();
+        for (path, text) in [("data/db/1", "old"), ("data/db/2", "old"), ("config/x.toml", "old"), ("data/id.pem", "1")] {
+            fs::create_dir_all(home.join(path).parent().unwrap()).unwrap();
+            fs::write(home.join(path), text).unwrap();
+        }
+        let supervised = world.run();
+        world.publish("2024.2", &Behaviour::new("2.0.0"));
+        world.wait_for_commit("2.0.0");
+        let id = wait_until("a backup is listed", SOON, || {
+            let output = world.omnivisor(&["backup", "list", "--json"]);
+            let list: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+            list[0]["id"].as_str().map(str::to_owned)
+        });
+        stop(supervised);
+        for (path, text) in [("data/db/2", "new"), ("data/db/3", "new"), ("config/x.toml", "new"), ("data/id.pem", "2")] {
+            fs::write(home.join(path), text).unwrap();
+        }
+        fs::remove_file(home.join("data/db/1")).unwrap();
+        Self { world, id }
+    }
+
+    fn home(&self) -> &Path {
+        self.world.installation.daemon_home()
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.home().join(path)).ok()
+    }
+
+    /// What is there of what was changed: two files of a database and one that was added, a configuration, a key.
+    fn found(&self) -> [Option<String>; 5] {
+        ["data/db/1", "data/db/2", "data/db/3", "config/x.toml", "data/id.pem"].map(|path| self.read(path))
+    }
+
+    fn restore(&self, arguments: &[&str]) -> Output {
+        self.world.omnivisor(&[&["restore", &self.id], arguments].concat())
+    }
+
+    fn kept(&self, path: &str) -> Option<String> {
+        let works = fs::read_dir(self.home().join("nymvisor")).unwrap().flatten().map(|it| it.path());
+        works.into_iter().find_map(|work| fs::read_to_string(work.join("replaced").join(path)).ok())
+    }
+}
+
+fn some(texts: [&str; 5]) -> [Option<String>; 5] {
+    texts.map(|text| (!text.is_empty()).then(|| text.to_owned()))
+}
+
+const BACK: [&str; 5] = ["old", "old", "", "old", "2"];
+const CHANGED: [&str; 5] = ["", "new", "new", "new", "2"];
+
+#[test]
+fn the_data_goes_back_as_a_whole_but_for_keys_and_what_it_replaces_is_kept() {
+    let scene = Scene::new();
+    let output = scene.restore(&[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("the data of 1.0.0") && said(&output).contains("rollback --keep-data"));
+    assert_eq!(scene.found(), some(BACK));
+    assert_eq!(scene.kept("data/db/3").as_deref(), Some("new"));
+    let _supervised = scene.world.run();
+    scene.world.wait_for("2.0.0");
+    let history = said(&scene.world.omnivisor(&["history"]));
+    assert!(history.contains(&format!("data is put back from {}", scene.id)), "{history}");
+    assert!(history.contains("the data is put back\n"), "{history}");
+}
+
+#[test]
+fn only_what_is_asked_for_goes_back() {
+    let scene = Scene::new();
+    for (wrong, why) in [("data/id.pem", "must never go back"), ("../x", "no path below"), ("/etc", "no path below")] {
+        let refused = scene.restore(&["--path", wrong]);
+        assert!(!refused.status.success() && said(&refused).contains(why), "{}", said(&refused));
+    }
+    assert_eq!(scene.found(), some(CHANGED));
+    let output = scene.restore(&["--path", "data/db"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(scene.found(), some(["old", "old", "", "new", "2"]));
+}
+
+#[test]
+fn a_node_that_runs_with_or_without_its_supervisor_keeps_its_data() {
+    let scene = Scene::new();
+    let mut supervised = scene.world.run();
+    let refused = scene.restore(&[]);
+    assert_eq!(refused.status.code(), Some(12), "{}", said(&refused));
+    supervised.signal(9);
+    supervised.wait(SOON);
+    let refused = scene.restore(&[]);
+    assert!(!refused.status.success() && said(&refused).contains("the node runs"), "{}", said(&refused));
+    assert_eq!(scene.found(), some(CHANGED));
+}
+
+/// It is said where there is none, or several, or one that nothing can be believed of.
+#[test]
+fn what_is_no_backup_is_not_put_back() {
+    let scene = Scene::new();
+    let refused = scene.world.omnivisor(&["restore", "no-such-backup"]);
+    assert!(!refused.status.success() && said(&refused).contains("there is no backup"), "{}", said(&refused));
+    let list: serde_json::Value =
+        serde_json::from_slice(&scene.world.omnivisor(&["backup", "list", "--json"]).stdout).unwrap();
+    let path = PathBuf::from(list[0]["path"].as_str().unwrap());
+    if path.is_dir() {
+        fs::remove_file(format!("{}.mtree", path.display())).unwrap();
+        let refused = scene.restore(&[]);
+        assert!(!refused.status.success() && said(&refused).contains("no manifest"), "{}", said(&refused));
+        assert_eq!(scene.found(), some(CHANGED));
+    }
+}
+
+/// As the peer makes it: the entries of the home, without its own folder.
+#[test]
+fn an_archive_of_the_peer_is_put_back() {
+    let scene = Scene::new();
+    let backups = scene.world.installation.backups().join("2024.1");
+    fs::create_dir_all(&backups).unwrap();
+    let elsewhere = scene.world.sandbox.path().join("elsewhere");
+    for (path, text) in [("data/db/1", "old"), ("data/db/2", "old"), ("config/x.toml", "old"), ("data/id.pem", "1")] {
+        fs::create_dir_all(elsewhere.join(path).parent().unwrap()).unwrap();
+        fs::write(elsewhere.join(path), text).unwrap();
+    }
+    let archive = backups.join("backup-2024-01-02-030405678-preupgrade.tar.gz");
+    let made = Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&elsewhere).args(["data", "config"]).status();
+    assert!(made.unwrap().success());
+    let output = scene.world.omnivisor(&["restore", "backup-2024-01-02-030405678-preupgrade"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(scene.found(), some(BACK));
+}
+
+/// Wherever it is killed: the next start runs on all of the old data or on all of the new, and never before one of them is there.
+#[test]
+fn a_restore_that_is_killed_is_gone_on_with_by_the_next_start_or_was_never_begun() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for point in ["rename complete", "restore-before-renames", "rename data", "rename cleared", "rename config"] {
+        let scene = Scene::new();
+        let mut command = scene.world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
+        let killed = command.args(["restore", &scene.id]).env("OMNIVISOR_CHECKPOINT", point).output().unwrap();
+        assert!(!killed.status.success(), "{point}: {}", said(&killed));
+        let _supervised = scene.world.run();
+        scene.world.wait_for("2.0.0");
+        let found = scene.found();
+        assert!(found == some(BACK) || found == some(CHANGED), "{point}: {found:?}");
+        seen.insert(found == some(BACK));
+        let status = scene.world.wait_for_status("it is over", |status| status["upgrade"]["phase"] == "idle");
+        assert_eq!(status["active"]["version"], "2.0.0");
+    }
+    assert_eq!(seen.len(), 2, "both were seen");
+}
