@@ -132,7 +132,8 @@ impl Agent {
             }
             Event::GivenUp(failure) => self.give_up(now, failure, records),
             Event::Node(report) => self.node(now, report, records),
-            Event::NodeAnswered => self.seen.answered = true,
+            Event::NodeAnswered => self.seen.answered(),
+            Event::NodeReady => self.seen.ready(),
             Event::NodeDown => match self.journal.phase() {
                 _ if !self.awaits_down() => {}
                 Phase::Switching { plan, .. } if plan.snapshot => self.write(records, Record::Started(Step::Snapshot)),
@@ -184,9 +185,8 @@ impl Agent {
 
     /// What was done counts, even if it was to be cancelled meanwhile: the journal says whether it still matters.
     fn done(&mut self, now: Now, action: Action, outcome: Outcome, records: &mut Vec<Record>) {
-        if matches!(action, Action::Sample(_)) {
-            self.seen.sampled(now.monotonic, Ok(()));
-            return;
+        if let Outcome::Sampled(sightings) = outcome {
+            return self.seen.sampled(now.monotonic, sightings);
         }
         if self.phase_number() != Some(action.plan().number) {
             return;
@@ -225,8 +225,7 @@ impl Agent {
 
     fn failed(&mut self, now: Now, action: Action, failure: Failure, records: &mut Vec<Record>) {
         if let Action::Sample(_) = action {
-            self.seen.sampled(now.monotonic, Err(failure.reason));
-            return;
+            return self.seen.not_sampled(now.monotonic, failure.reason);
         }
         if self.phase_number() != Some(action.plan().number) {
             return;

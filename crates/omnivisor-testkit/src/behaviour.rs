@@ -38,6 +38,33 @@ pub struct Behaviour {
     pub grandchild: Option<Grandchild>,
     /// Lines it writes to stdout at start.
     pub stdout_lines: u32,
+    /// What it tells of itself over HTTP.
+    pub serves: Option<Serves>,
+    /// Says `READY=1` to its `NOTIFY_SOCKET`, which has to be there.
+    pub says_ready: bool,
+}
+
+/// What a fake node tells of itself over HTTP: its height, as text in what `/status` answers and as a number to a JSON-RPC call of
+/// any method, and a status of its own everywhere else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Serves {
+    /// Where it listens.
+    pub address: String,
+    /// What it answers where nothing is.
+    pub status: u16,
+    /// What becomes of its height.
+    pub height: Height,
+}
+
+/// What becomes of a fake node's height.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Height {
+    /// Twenty more each second.
+    Grows,
+    /// Nothing.
+    Stands,
+    /// It is never said, nor is anything else.
+    Hangs,
 }
 
 /// What a fake node answers to `build-info`.
@@ -108,6 +135,8 @@ impl Behaviour {
             migrates: false,
             grandchild: None,
             stdout_lines: 0,
+            serves: None,
+            says_ready: false,
         }
     }
 

@@ -1,10 +1,11 @@
-//! The program of a fake nym-node; its behaviour is in the trailer of its executable. It has no threads, and it starts
-//! fast.
+//! The program of a fake nym-node; its behaviour is in the trailer of its executable. It has no threads, unless it
+//! serves, and it starts fast.
 //!
 //! Commands: `[--no-banner] build-info --output=json`, `run …`, `fail`, anything else (echoed), and its own
 //! `grandchild`. Nothing here checks anything: what happened is in the log at `$FAKE_NODE_LOG`, read by `node_log`.
 
 mod running;
+mod serving;
 
 use std::process::ExitCode;
 

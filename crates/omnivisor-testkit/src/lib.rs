@@ -33,7 +33,7 @@ mod vega_options;
 mod visor_check;
 pub mod wire;
 
-pub use behaviour::{Behaviour, BuildInfoAnswer, Grandchild};
+pub use behaviour::{Behaviour, BuildInfoAnswer, Grandchild, Height, Serves};
 pub use build_info::default_build_info;
 pub use github::FakeGitHub;
 pub use installation::{Installation, Options, upgrade_info};

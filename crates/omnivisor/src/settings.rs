@@ -3,18 +3,21 @@
 //! Each key has a variable; the variable counts. A key that is not known is an error: it is one that does nothing.
 
 mod nym;
+mod probe;
 mod snapshot;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use omnivisor_core::health::{CommandProbe, HealthProbe};
+use omnivisor_core::health::HealthProbe;
 use serde::Deserialize;
 use url::Url;
 
 use self::nym::NymTable;
 pub use self::nym::Releases;
+pub use self::probe::ProbeSettings;
+use self::probe::ProbeTable;
 use self::snapshot::SnapshotTable;
 pub use self::snapshot::Snapshots;
 use crate::effects::github::{GitHub, GitHubError, Token};
@@ -38,17 +41,6 @@ struct File {
     #[serde(default)]
     snapshot: SnapshotTable,
     allow_network_file_system: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct ProbeTable {
-    window: Option<String>,
-    deaths: Option<u32>,
-    command: Option<Vec<String>>,
-    interval: Option<String>,
-    timeout: Option<String>,
-    failures: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,17 +102,21 @@ pub enum SettingsError {
         /// What could be said.
         right: &'static str,
     },
+    /// A table makes no sense.
+    #[error("{place} makes no sense: {why}")]
+    Table {
+        /// Its key.
+        place: String,
+        /// Why.
+        why: String,
+    },
 }
 
 /// The settings of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long a new release has to stay alive; none: as long as the dialect says.
-    pub window: Option<Duration>,
-    /// How often it may die meanwhile.
-    pub deaths: u32,
-    /// What has to succeed.
-    pub command: Option<CommandProbe>,
+    /// What a new release has to show.
+    pub probe: ProbeSettings,
     /// How long after a first failure to prepare a release the next try is.
     pub retry: Duration,
     /// The longest time between two tries.
@@ -164,20 +160,8 @@ impl Settings {
             Some(value) => Some((name.to_owned(), value.to_string_lossy().into_owned())),
             None => in_file.map(|value| (key.to_owned(), value)),
         };
-        let text = |number: Option<u32>| number.map(|number| number.to_string());
-        let window = said("OMNIVISOR_PROBE_WINDOW", "probe.window", file.probe.window).map(duration).transpose()?;
-        let deaths = said("OMNIVISOR_PROBE_DEATHS", "probe.deaths", text(file.probe.deaths)).map(count).transpose()?;
-        let failures =
-            said("OMNIVISOR_PROBE_FAILURES", "probe.failures", text(file.probe.failures)).map(count).transpose()?;
-        let interval =
-            said("OMNIVISOR_PROBE_INTERVAL", "probe.interval", file.probe.interval).map(duration).transpose()?;
-        let timeout = said("OMNIVISOR_PROBE_TIMEOUT", "probe.timeout", file.probe.timeout).map(duration).transpose()?;
         let retry = said("OMNIVISOR_RETRY_DELAY", "retry.delay", file.retry.delay).map(duration).transpose()?;
         let retry_most = said("OMNIVISOR_RETRY_MOST", "retry.most", file.retry.most).map(duration).transpose()?;
-        let argv = match variable("OMNIVISOR_PROBE_COMMAND") {
-            Some(line) => Some(line.to_string_lossy().split_whitespace().map(str::to_owned).collect()),
-            None => file.probe.command,
-        };
         let allowed = said(
             "OMNIVISOR_ALLOW_NETWORK_FILE_SYSTEM",
             "allow-network-file-system",
@@ -192,14 +176,7 @@ impl Settings {
         let postgres = said("OMNIVISOR_VEGA_POSTGRES_PATIENCE", "vega.postgres-patience", file.vega.postgres_patience);
         let second = Duration::from_secs(1);
         Ok(Self {
-            window,
-            deaths: deaths.unwrap_or(2),
-            command: argv.filter(|argv: &Vec<String>| !argv.is_empty()).map(|argv| CommandProbe {
-                argv,
-                interval: interval.unwrap_or(5 * second),
-                timeout: timeout.unwrap_or(10 * second),
-                failures: failures.unwrap_or(3),
-            }),
+            probe: ProbeSettings::resolve(file.probe, &variable, said)?,
             retry: retry.unwrap_or(10 * second),
             retry_most: retry_most.unwrap_or(3600 * second),
             healthy: healthy.map(duration).transpose()?,
@@ -225,12 +202,7 @@ impl Settings {
 
     /// The probe of an instance whose dialect says that a node starts for `startup`.
     pub fn probe(&self, startup: Duration) -> HealthProbe {
-        HealthProbe {
-            window: self.window.unwrap_or(startup),
-            deaths: self.deaths,
-            answers: false,
-            command: self.command.clone(),
-        }
+        self.probe.probe(startup)
     }
 }
 
@@ -255,6 +227,9 @@ fn boolean((place, value): (String, String)) -> Result<bool, SettingsError> {
 
 #[cfg(test)]
 mod tests {
+    use omnivisor_core::health::{Check, Expected, JsonCheck};
+    use serde_json::json;
+
     use super::*;
 
     fn resolve(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
@@ -267,9 +242,9 @@ mod tests {
     fn a_variable_counts_over_the_file_and_the_file_over_the_default() {
         let text = "[probe]\nwindow = '1m'\ndeaths = 3\ncommand = ['/bin/check', 'a b']";
         let settings = resolve(text, &[("OMNIVISOR_PROBE_WINDOW", "5s")]).unwrap();
-        assert_eq!(settings.window, Some(Duration::from_secs(5)));
-        assert_eq!(settings.deaths, 3);
-        assert_eq!(settings.command.unwrap().argv, ["/bin/check", "a b"]);
+        assert_eq!(settings.probe.window, Some(Duration::from_secs(5)));
+        assert_eq!(settings.probe.deaths, 3);
+        assert_eq!(settings.probe.checks, [Check::Command(vec!["/bin/check".to_owned(), "a b".to_owned()])]);
         assert_eq!(settings.retry, Duration::from_secs(10));
     }
 
@@ -284,5 +259,79 @@ mod tests {
             let error = resolve(text, &variables).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+    }
+    /// The checks that these settings ask for.
+    fn checks(text: &str, variables: &[(&str, &str)]) -> Vec<Check> {
+        resolve(text, variables).unwrap().probe.checks
+    }
+
+    #[test]
+    fn checks_of_every_kind_are_asked_for_in_the_file_and_by_variables() {
+        let names = |checks: &[Check]| checks.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let file = "[probe]\nhttp = ['http://127.0.0.1:1/a', { url = 'https://node/b', status = [204] }]\ntcp = '[::1]:5'\n\
+                    notify = true\ncommand = ['x']";
+        let expected = ["x", "http://127.0.0.1:1/a", "https://node/b", "[::1]:5", "NOTIFY_SOCKET"];
+        assert_eq!(names(&checks(file, &[])), expected);
+        let variables = [
+            ("OMNIVISOR_PROBE_COMMAND", ""),
+            ("OMNIVISOR_PROBE_HTTP", "http://h/1 http://h/2"),
+            ("OMNIVISOR_PROBE_TCP", "node:1"),
+            ("OMNIVISOR_PROBE_NOTIFY", "false"),
+        ];
+        assert_eq!(names(&checks(file, &variables)), ["http://h/1", "http://h/2", "node:1"]);
+    }
+
+    #[test]
+    fn values_of_a_node_are_asked_for_by_call_or_by_page() {
+        let file = "[probe]\ninterval = '2s'\n[[probe.json]]\nurl = 'http://h/status'\npointer = '/result/height'\n\
+                    advances = true\n[[probe.json]]\nurl = 'http://h'\nmethod = 'status'\nequals = false\nparams = { a = 1 }";
+        let [Check::Json(page), Check::Json(call)] = &checks(file, &[])[..] else { panic!("two") };
+        assert_eq!((page.request(), &page.pointer[..]), (None, "/result/height"));
+        assert_eq!(page.expected, Expected::Advances { within: Duration::from_secs(6) });
+        assert!(call.request().unwrap().contains(r#""method":"status","params":{"a":1}"#));
+        assert_eq!(call.expected, Expected::Equals(json!(false)));
+        let url = ("OMNIVISOR_PROBE_JSON_URL", "http://v");
+        let within = [("OMNIVISOR_PROBE_JSON_ADVANCES", "true"), ("OMNIVISOR_PROBE_JSON_WITHIN", "1m")];
+        let [Check::Json(JsonCheck { expected, .. })] = &checks(file, &[&[url], &within[..]].concat())[..] else {
+            panic!("one")
+        };
+        assert_eq!(*expected, Expected::Advances { within: Duration::from_secs(60) });
+        for (said, value) in [("synced", json!("synced")), ("3", json!(3)), ("\"3\"", json!("3"))] {
+            let [Check::Json(one)] = &checks("", &[url, ("OMNIVISOR_PROBE_JSON_EQUALS", said)])[..] else {
+                panic!("one")
+            };
+            assert_eq!(one.expected, Expected::Equals(value));
+        }
+    }
+
+    #[test]
+    fn a_check_that_makes_no_sense_is_named() {
+        let json = |rest: &str| format!("[probe.json]\nurl = 'http://h'\n{rest}");
+        for (text, key) in [
+            ("[probe]\nhttp = 'node'".to_owned(), "probe.http"),
+            ("[probe]\nhttp = 7".to_owned(), "probe.http"),
+            ("[probe]\nhttp = { url = 'http://h', status = [1] }".to_owned(), "probe.http.status"),
+            ("[probe]\nhttp = { url = 'http://h', state = 1 }".to_owned(), "state"),
+            ("[probe]\nhttp = ['http://h', 'ftp://h']".to_owned(), "probe.http[1]"),
+            ("[probe]\ntcp = 'node'".to_owned(), "probe.tcp"),
+            ("[probe]\ntcp = '::1:80'".to_owned(), "probe.tcp"),
+            ("[probe]\ntcp = 'node:0'".to_owned(), "probe.tcp"),
+            ("[probe]\ntcp = 80".to_owned(), "probe.tcp"),
+            ("[probe]\nnotify = 'maybe'".to_owned(), "notify"),
+            (json(""), "probe.json.equals"),
+            (json("equals = 1\nadvances = true"), "probe.json.equals"),
+            (json("equals = 1\nwithin = '1s'"), "probe.json.within"),
+            (json("advances = true\nwithin = 'soon'"), "probe.json.within"),
+            (json("advances = true\npointer = 'a.b'"), "probe.json.pointer"),
+            (json("equals = 1\nparams = []"), "probe.json.params"),
+            (json("equals = 1\nmethod = 'm'\nparams = 1"), "probe.json.params"),
+            (json("equal = 1"), "equal"),
+            ("[[probe.json]]\nequals = 1".to_owned(), "probe.json[0]"),
+        ] {
+            let error = resolve(&text, &[]).unwrap_err();
+            assert!(error.contains(key), "{text}: {error}");
+        }
+        let lonely = resolve("", &[("OMNIVISOR_PROBE_JSON_POINTER", "/a")]).unwrap_err();
+        assert!(lonely.contains("OMNIVISOR_PROBE_JSON_URL"), "{lonely}");
     }
 }

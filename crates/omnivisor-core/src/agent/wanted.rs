@@ -84,6 +84,12 @@ impl Agent {
         Timeouts { monotonic, wall }
     }
 
+    /// What a new release that is being probed has not shown yet; none if there is no such release, or only its time is missing.
+    pub fn lacks(&self) -> Option<String> {
+        let is_probing = matches!(self.journal.phase(), Phase::Probing { .. });
+        if is_probing { self.seen.lacks(&self.policy.probe) } else { None }
+    }
+
     /// If the calendar clock has jumped ahead: until when (monotonic) what became due by that waits, and how far it jumped.
     pub fn doubts_the_clock(&self) -> Option<(Duration, Duration)> {
         self.calendar.doubted(self.now)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::health::HealthProbe;
+use crate::health::{HealthProbe, Sighting};
 use crate::journal::Record;
 use crate::plan::{Failure, UpgradePlan};
 use crate::release::{Installed, Release};
@@ -66,6 +66,8 @@ pub enum Event {
     Node(Report),
     /// The node that runs has answered when it was asked something. Harmless at any time.
     NodeAnswered,
+    /// The node that runs has said by itself that it is ready. Harmless at any time.
+    NodeReady,
     /// No process of the node is there, and [`Agent::awaits_down`].
     NodeDown,
     /// A time of [`Agent::timeouts`] was reached. Harmless at any time.
@@ -94,6 +96,8 @@ pub enum Outcome {
     Nothing,
     /// What a preflight proved.
     Proven(Installed),
+    /// What a sample has seen, of each check.
+    Sampled(Vec<Sighting>),
 }
 
 /// Something long that the shell is to do. Each can be done twice.
@@ -115,7 +119,7 @@ pub enum Action {
     Restore(UpgradePlan),
     /// Make the old release the one that starts. No node runs.
     Reactivate(UpgradePlan),
-    /// Run the probe's command once.
+    /// Look at the probe's checks once, at all of them; answers [`Outcome::Sampled`].
     Sample(UpgradePlan),
 }
 

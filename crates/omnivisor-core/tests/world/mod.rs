@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use omnivisor_core::agent::{Action, Agent, Ending, Event, Outcome, Policy, Rollback};
 use omnivisor_core::formats::journal;
-use omnivisor_core::health::{CommandProbe, HealthProbe};
+use omnivisor_core::health::{Answer, Check, HealthProbe, Rhythm, Sighting};
 use omnivisor_core::journal::{Adoption, Journal, Phase, Record};
 use omnivisor_core::plan::{Failure, Step, Undo};
 use omnivisor_core::release::{Algorithm, Digest, Identity, Installed, Release, ReleaseName, Version};
@@ -268,18 +268,15 @@ impl World {
     }
 
     pub fn policy(&self) -> Policy {
-        let command = self.scenario.probe_command.then(|| CommandProbe {
-            argv: vec!["probe".to_owned()],
-            interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(5),
-            failures: 2,
-        });
+        let command = Check::Command(vec!["probe".to_owned()]);
+        let second = Duration::from_secs(1);
         Policy {
             probe: HealthProbe {
                 window: Duration::from_secs(60),
                 deaths: 2,
                 answers: self.scenario.consensus,
-                command,
+                checks: if self.scenario.probe_command { vec![command] } else { Vec::new() },
+                rhythm: Rhythm { interval: 5 * second, timeout: 5 * second, failures: 2 },
             },
             rollback: if self.scenario.consensus { Rollback::Hold } else { Rollback::Auto },
             stop_delay: Duration::from_secs(if self.scenario.consensus { 3 } else { 0 }),
@@ -602,10 +599,11 @@ impl World {
     fn act(&mut self, action: &Action, fuse: &mut Fuse) -> Result<Event, Crash> {
         self.say(|| format!("action   {}", name(action)));
         if let Action::Sample(_) = action {
-            return Ok(match self.scenario.health {
-                Health::FailsProbe => Event::Failed(Failure::transient("the probe says no")),
-                _ => Event::Done(Outcome::Nothing),
-            });
+            let look = |check: Check| match self.scenario.health {
+                Health::FailsProbe => Sighting { check, answer: Err("the probe says no".to_owned()) },
+                _ => Sighting { check, answer: Ok(Answer::Done) },
+            };
+            return Ok(Event::Done(Outcome::Sampled(self.policy().probe.checks.into_iter().map(look).collect())));
         }
         if let Action::Precopy(plan) = action {
             self.precopies.push((plan.number, self.clock));

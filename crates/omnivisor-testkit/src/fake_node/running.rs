@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::REFUSED;
+use super::{REFUSED, serving};
 use crate::behaviour::Behaviour;
 use crate::daemon::{End, Log, Signals, Stop, flag, grandchild, live, lock, replace, take_state};
 
@@ -36,6 +36,12 @@ pub(super) fn run(behaviour: &Behaviour, args: &[String]) -> i32 {
     }
     for line in 1..=behaviour.stdout_lines {
         println!("line {line} of {} {}", behaviour.name, behaviour.version);
+    }
+    if let Some(serves) = &behaviour.serves {
+        serving::begin(serves);
+    }
+    if behaviour.says_ready {
+        serving::say_ready();
     }
     let end = End { after_ms: behaviour.exit_after_ms, code: behaviour.exit_code, signal: behaviour.die_of_signal };
     let stop = || Stop { ignored: behaviour.ignore_stop, linger_ms: behaviour.linger_ms, code: 0 };

@@ -221,6 +221,9 @@ fn describe(status: &Value) -> String {
             upgrade.push_str(&format!("{before}{}", text(pointer)));
         }
     }
+    if status.pointer("/upgrade/waitsFor").is_some_and(Value::is_string) {
+        upgrade.push_str(&format!("; not shown yet: {}", text("/upgrade/waitsFor")));
+    }
     lines.push(format!("upgrade     {upgrade}"));
     if status["held"] == true {
         lines.push("held        no automatic upgrades until `omnivisor resume`".to_owned());

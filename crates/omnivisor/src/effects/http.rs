@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
 
 pub use reqwest::StatusCode;
 pub use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -69,32 +69,40 @@ pub struct Http(Client);
 impl Http {
     /// Opens one. Proxies and certificate authorities are the system's.
     pub fn new() -> Result<Self, HttpError> {
-        let builder = || {
-            Client::builder()
-                .user_agent(concat!("omnivisor/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT)
-                .read_timeout(STALL)
-                .pool_max_idle_per_host(0)
-                .redirect(Policy::custom(|attempt| {
-                    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-                    if attempt.previous().len() > REDIRECTS {
-                        attempt.error("too many redirects")
-                    } else if was_secure && attempt.url().scheme() != "https" {
-                        attempt.error("it redirects from https to something that anybody on the way can change")
-                    } else {
-                        attempt.follow()
-                    }
-                }))
-        };
-        // Without any certificate authority on the system no client can be built, not even one for plain http.
+        Self::with(|builder| {
+            builder.redirect(Policy::custom(|attempt| {
+                let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+                if attempt.previous().len() > REDIRECTS {
+                    attempt.error("too many redirects")
+                } else if was_secure && attempt.url().scheme() != "https" {
+                    attempt.error("it redirects from https to something that anybody on the way can change")
+                } else {
+                    attempt.follow()
+                }
+            }))
+        })
+    }
+
+    /// Without any certificate authority on the system no client can be built, not even one for plain http.
+    fn with(how: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Self, HttpError> {
         let roots = || {
             webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| reqwest::Certificate::from_der(der).ok())
         };
-        builder()
+        how(builder())
             .build()
-            .or_else(|_| builder().tls_certs_only(roots()).build())
+            .or_else(|_| how(builder()).tls_certs_only(roots()).build())
             .map(Self)
             .map_err(|error| transport("the network", &error))
+    }
+
+    /// Opens one to servers of one's own: past every proxy, and no redirect is followed. Without `secure` only plain http is
+    /// spoken, which needs no certificate authority.
+    pub fn direct(secure: bool) -> Result<Self, HttpError> {
+        if secure {
+            return Self::with(|builder| builder.no_proxy().redirect(Policy::none()));
+        }
+        let client = builder().no_proxy().redirect(Policy::none()).tls_certs_only([]).build();
+        client.map(Self).map_err(|error| transport("the network", &error))
     }
 
     /// Asks for `url`; anything but a success is an error.
@@ -132,28 +140,57 @@ impl Http {
         limit: u64,
         timeout: Duration,
     ) -> Result<Answer, HttpError> {
-        let all = async {
-            let mut response = self.send(url, headers).await?;
-            let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-            let mut body = Vec::new();
-            if !status.is_success() {
-                return Ok(Answer { status, headers, body });
-            }
-            while let Some(chunk) = response.chunk().await.map_err(|error| transport(url, &error))? {
-                if body.len() as u64 + chunk.len() as u64 > limit {
-                    return Err(HttpError::TooLarge { url: shown(url), limit });
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok(Answer { status, headers, body })
+        let request = self.0.get(url).headers(headers.clone());
+        take_small(request, url, limit, timeout).await
+    }
+
+    /// The same, of something that is asked by a GET, or with this JSON by a POST.
+    pub async fn ask_once(
+        &self,
+        url: &str,
+        posted: Option<String>,
+        limit: u64,
+        timeout: Duration,
+    ) -> Result<Answer, HttpError> {
+        let request = match posted {
+            None => self.0.get(url),
+            Some(json) => self.0.post(url).header(header::CONTENT_TYPE, "application/json").body(json),
         };
-        let slow = || HttpError::Transport { url: shown(url), reason: "no whole answer in time".to_owned() };
-        tokio::time::timeout(timeout, all).await.unwrap_or_else(|_| Err(slow()))
+        take_small(request, url, limit, timeout).await
     }
 
     async fn send(&self, url: &str, headers: &HeaderMap) -> Result<Response, HttpError> {
         self.0.get(url).headers(headers.clone()).send().await.map_err(|error| transport(url, &error))
     }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("omnivisor/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .read_timeout(STALL)
+        .pool_max_idle_per_host(0)
+}
+
+/// Sends it, and takes all of a good answer.
+async fn take_small(request: RequestBuilder, url: &str, limit: u64, timeout: Duration) -> Result<Answer, HttpError> {
+    let all = async {
+        let mut response = request.send().await.map_err(|error| transport(url, &error))?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let mut body = Vec::new();
+        if !status.is_success() {
+            return Ok(Answer { status, headers, body });
+        }
+        while let Some(chunk) = response.chunk().await.map_err(|error| transport(url, &error))? {
+            if body.len() as u64 + chunk.len() as u64 > limit {
+                return Err(HttpError::TooLarge { url: shown(url), limit });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, headers, body })
+    };
+    let slow = || HttpError::Transport { url: shown(url), reason: "no whole answer in time".to_owned() };
+    tokio::time::timeout(timeout, all).await.unwrap_or_else(|_| Err(slow()))
 }
 
 /// An error of the transport with all its causes: reqwest's own text hides them.

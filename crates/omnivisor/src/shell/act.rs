@@ -151,10 +151,7 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
         }
         Action::Reactivate(plan) => point_link(dialect, &plan.from.folder),
         Action::Restore(plan) => restore(dialect, plan, cancel).map(|()| Outcome::Nothing),
-        Action::Sample(_) => match &dialect.probe().command {
-            Some(command) => probe::sample(command, &dialect.paths().home).await.map(|()| Outcome::Nothing),
-            None => Ok(Outcome::Nothing),
-        },
+        Action::Sample(_) => Ok(Outcome::Sampled(probe::sample(dialect.probe(), &dialect.paths().home).await)),
     };
     match result {
         Ok(outcome) => Event::Done(outcome),

@@ -283,7 +283,7 @@ impl Shell {
                 "name": active.release.name.as_str(),
                 "version": active.release.version.as_str(),
             })),
-            "upgrade": phase(journal.phase()),
+            "upgrade": phase(journal.phase(), self.agent.lacks()),
             "unwritable": self.unwritable(),
             "silent": self.heard.silent,
             "unheard": self.unheard(),
@@ -311,14 +311,17 @@ fn failed(journal: &Journal) -> Vec<Value> {
     said.collect()
 }
 
-fn phase(phase: &Phase) -> Value {
+/// `lacks` is what a new release has not shown yet.
+fn phase(phase: &Phase, lacks: Option<String>) -> Value {
     let to = |plan: &omnivisor_core::plan::UpgradePlan| plan.to.release.to_string();
     match phase {
         Phase::Idle => json!({ "phase": "idle" }),
         Phase::Preparing { plan, step } => json!({ "phase": "preparing", "step": step.as_str(), "to": to(plan) }),
         Phase::Staged { plan, .. } => json!({ "phase": "staged", "to": to(plan) }),
         Phase::Switching { plan, step, .. } => json!({ "phase": "switching", "step": step.as_str(), "to": to(plan) }),
-        Phase::Probing { plan, deaths, .. } => json!({ "phase": "probing", "to": to(plan), "deaths": deaths }),
+        Phase::Probing { plan, deaths, .. } => {
+            json!({ "phase": "probing", "to": to(plan), "deaths": deaths, "waitsFor": lacks })
+        }
         Phase::Undoing { plan, reason, .. } => json!({ "phase": "undoing", "to": to(plan), "why": reason }),
         Phase::NeedsHuman { plan, reason, .. } => json!({ "phase": "needs-human", "to": to(plan), "why": reason }),
         Phase::Restoring { backup, .. } => json!({ "phase": "restoring", "why": format!("from {backup}") }),

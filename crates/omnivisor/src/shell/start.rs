@@ -86,6 +86,9 @@ impl Start {
         if let Some(why) = &degraded {
             tracing::error!(why, "DEGRADED: the node is run as the link says, and no upgrade is done");
         }
+        if let Some(doubt) = self.policy.probe.doubt() {
+            tracing::warn!("{doubt}");
+        }
         let now = clock::now();
         let ends_after_switch = self.policy.end_after_switch;
         let (agent, effects) = Agent::recover(&records, self.policy, now).map_err(|error| StartError::State {

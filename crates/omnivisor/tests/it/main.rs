@@ -29,6 +29,7 @@ mod passes;
 mod peer_defects;
 #[cfg(debug_assertions)]
 mod power_cut;
+mod probes;
 mod random;
 mod reexec;
 mod releases;

@@ -176,13 +176,13 @@ pub const BUGS: &[Bug] = &[
         "Origin::Upstream => order == Some(Ordering::Greater)",
         "Origin::Upstream => order != Some(Ordering::Less)"),
     bug("a late result is taken for the present one",
-        "self.seen.sampled(now.monotonic, Ok(())); return; }
+        "return self.seen.sampled(now.monotonic, sightings); }
          if self.phase_number() != Some(action.plan().number) { return; }",
-        "self.seen.sampled(now.monotonic, Ok(())); return; }"),
+        "return self.seen.sampled(now.monotonic, sightings); }"),
     bug("a late failure is taken for the present one",
-        "self.seen.sampled(now.monotonic, Err(failure.reason)); return; }
+        "return self.seen.not_sampled(now.monotonic, failure.reason); }
          if self.phase_number() != Some(action.plan().number) { return; }",
-        "self.seen.sampled(now.monotonic, Err(failure.reason)); return; }"),
+        "return self.seen.not_sampled(now.monotonic, failure.reason); }"),
     bug("what is not wanted any more is downloaded to its end",
         "&& self.plan().number == other.plan().number",
         ""),
@@ -206,14 +206,27 @@ pub const BUGS: &[Bug] = &[
 
     // How a release proves itself.
     bug("a death does not end the window",
-        "*self = Self::default(); } /// The command was run and ended.",
-        "} /// The command was run and ended."),
+        "*self = Self::default(); } /// It has answered when",
+        "} /// It has answered when"),
     bug("a failing probe is good enough",
         "return Verdict::Sick(format!(\"its probe fails at the end of its window: {why}\"))",
         "return { let _ = why; Verdict::Healthy }"),
     bug("a sick node is given its whole window",
-        "if self.succeeded && self.failures >= command.failures",
+        "if self.succeeded && self.failures >= probe.rhythm.failures",
         "if self.succeeded && self.failures == u32::MAX"),
+    bug("one check that succeeds is enough",
+        "let sample = failed.or(undecided).cloned().unwrap_or(Sample::Well);",
+        "let is_well = samples.contains(&Sample::Well);
+         let sample = failed.or(undecided).filter(|_| !is_well).cloned().unwrap_or(Sample::Well);"),
+    bug("a height that is seen once has grown",
+        "highest: height, since: now, grew: false });",
+        "highest: height, since: now, grew: true });"),
+    bug("a height may stand still for ever",
+        "if still >= within {",
+        "if still == Duration::MAX {"),
+    bug("a node is ready without a word",
+        "(Check::Notify, Ok(_)) if !self.ready =>",
+        "(Check::Notify, Ok(_)) if false && !self.ready =>"),
 
     // How processes are kept.
     bug("a node that is done is started again",

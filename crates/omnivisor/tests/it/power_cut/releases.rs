@@ -13,7 +13,7 @@ use omnivisor::store::{atomic, small};
 use omnivisor_core::dialect::nym::Nym;
 use omnivisor_core::dialect::vega::{Extra, Surroundings, Vega};
 use omnivisor_core::dialect::{Dialect, Layout, Mirrored, nym, vega};
-use omnivisor_core::health::HealthProbe;
+use omnivisor_core::health::{HealthProbe, Rhythm};
 use omnivisor_core::plan::UpgradePlan;
 use omnivisor_core::release::{Algorithm, Identity, Installed, Release, ReleaseName, Version};
 use omnivisor_core::schedule::{Announcement, Asset, Origin, Source, Trigger};
@@ -28,7 +28,13 @@ const OLD: &[u8] = b"the old executable";
 const NEW: &[u8] = &[b'n'; 1300];
 
 fn probe() -> HealthProbe {
-    HealthProbe { window: Duration::from_secs(1), deaths: 1, answers: false, command: None }
+    HealthProbe {
+        window: Duration::from_secs(1),
+        deaths: 1,
+        answers: false,
+        checks: Vec::new(),
+        rhythm: Rhythm::default(),
+    }
 }
 
 fn installed(name: &str, version: &str, bytes: &[u8], folder: PathBuf) -> Installed {
