@@ -243,7 +243,8 @@ fn one_file_changes_disks() {
         "linkat",
     ];
     // Locks, sockets, cgroups and what tests ask for: none of it means anything after a power cut. The demo's folder is its own.
-    let may = ["store/disk.rs", "store/lock.rs", "control.rs", "checkpoint.rs", "effects/cgroup.rs"];
+    let may =
+        ["store/disk.rs", "store/lock.rs", "control.rs", "checkpoint.rs", "effects/cgroup.rs", "effects/notify.rs"];
     let may = may.map(|it| format!("omnivisor/src/{it}"));
     let mut wrong = Vec::new();
     for source in sources("omnivisor") {

@@ -12,6 +12,7 @@ pub mod github;
 pub mod group;
 pub mod http;
 pub mod needed;
+pub mod notify;
 pub mod poll;
 pub mod preflight;
 pub mod probe;

@@ -11,6 +11,7 @@ mod give_up;
 mod gone;
 mod launch;
 mod node_watch;
+mod notify;
 mod orphan;
 mod poll;
 mod present;
@@ -131,6 +132,7 @@ pub struct Shell {
     asked: watch::Sender<Option<node_watch::Asked>>,
     news: Channel<(u64, node_watch::News)>,
     heard: node_watch::Heard,
+    ears: notify::Ears,
     reload: Option<Reload>,
     /// Why the configuration as it is now is not in force.
     refused_configuration: Option<String>,
@@ -190,6 +192,7 @@ impl Shell {
                 Some(checked) = self.checked.1.recv() => self.checked(checked),
                 Some(asked) = commands.recv() => self.answer(asked),
                 Some((launch, news)) = self.news.1.recv() => self.hear(launch, news),
+                () = self.ears.readable() => self.hear_ready(),
                 () = changed(&mut queue) => self.look_at_queue(),
                 () = changed(&mut configuration) => self.reload().await,
                 _ = looks.tick(), if !self.agent.missing().is_empty() => self.look_for_placed(),

@@ -169,3 +169,36 @@ pub fn clean_pages(file: impl AsFd) -> io::Result<()> {
 pub fn number(fd: impl AsFd) -> RawFd {
     fd.as_fd().as_raw_fd()
 }
+
+/// Takes one datagram from a socket that tells who sends (`SO_PASSCRED`): how long it is, and the sender's process and user. The
+/// process is 0 where it is out of sight, in a namespace of its own. Descriptors that come with it are closed. Never waits.
+pub fn receive_from(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Option<(i32, u32)>)> {
+    const LENGTH: u32 = size_of::<libc::ucred>() as u32;
+    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // Aligned as a header has to be, and with no room for anything but the sender.
+    let mut control = [0_u64; 8];
+    // SAFETY: a message header is plain numbers and pointers, of which zero is one; what is needed of it is set below.
+    let mut message = unsafe { std::mem::zeroed::<libc::msghdr>() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
+    message.msg_control = (&raw mut control).cast();
+    // SAFETY: it computes with a number.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(LENGTH) } as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the header points to two buffers of ours, of the lengths that it says, that outlive the call.
+    let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the header is as the kernel has left it, and its control buffer is still there.
+    let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: it is null, or points to a whole header in the control buffer, which is aligned for it.
+    let sender = unsafe { first.as_ref() }.filter(|first| {
+        // SAFETY: it computes with a number.
+        let whole = unsafe { libc::CMSG_LEN(LENGTH) } as _;
+        (first.cmsg_level, first.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) && first.cmsg_len >= whole
+    });
+    let sender = sender.map(|_| {
+        // SAFETY: the header says that a whole sender follows it, and any bytes are one.
+        let sender = unsafe { libc::CMSG_DATA(first).cast::<libc::ucred>().read_unaligned() };
+        (sender.pid, sender.uid)
+    });
+    Ok((length, sender))
+}

@@ -24,6 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::children::{self, Role};
 use super::github::Token;
 use super::group::{Group, Kin};
+use super::notify::{self, Told};
 use crate::store::lock::Lock;
 use crate::sys::{self, Gate};
 
@@ -117,12 +118,13 @@ impl Launcher {
 
     /// Starts one process of a node. `record` is called when its process exists and before it executes anything; if this process
     /// dies meanwhile, nothing is executed. `locks` are inherited by it and by whatever it starts; it begins in the cgroup of
-    /// `kin`, if it can be put there.
+    /// `kin`, if it can be put there. `told` says where it is to say that it is ready.
     pub fn start(
         &self,
         spec: &CommandSpec,
         kin: &Kin,
         locks: &[&Lock],
+        told: Told<'_>,
         record: impl FnOnce(ProcessId),
     ) -> io::Result<Main> {
         let (ready, ready_sender) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -131,6 +133,15 @@ impl Launcher {
         let mut command = Command::new(&spec.program);
         command.args(&spec.arguments).env(MARK, &kin.mark).stdin(Stdio::null()).process_group(0);
         command.env_remove(Token::VARIABLE); // that is ours, and no node's business
+        match told {
+            Told::Passed => {}
+            Told::At(path) => {
+                command.env(notify::VARIABLE, path);
+            }
+            Told::Nothing => {
+                command.env_remove(notify::VARIABLE);
+            }
+        }
         let gate = Gate { ready: ready_sender, go, go_sender: sys::number(&go_sender), inherit };
         sys::hold_at_gate(&mut command, gate);
 

@@ -38,6 +38,18 @@ pub struct LaunchRecord {
     /// The cgroup that they are in, if they have one of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
+    /// Where it is to say that it is ready, if it was told so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Readiness>,
+}
+
+/// A node's word that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Where it is to say it: its `NOTIFY_SOCKET`.
+    pub socket: PathBuf,
+    /// Whether it has.
+    pub said: bool,
 }
 
 impl LaunchRecord {
@@ -306,6 +318,7 @@ mod tests {
             arguments: Vec::new(),
             others: Vec::new(),
             cgroup: None,
+            readiness: None,
         };
         assert!(!left_in_group(&launch(leader.start_time, session)).is_empty());
         assert_eq!(left_in_group(&launch(leader.start_time + 1, session)), []);

@@ -17,8 +17,9 @@ use tokio::task::JoinHandle;
 use super::claim::{self, NodeThere};
 use super::{Shell, adopt, present};
 use crate::effects::group::{Group, Kin};
+use crate::effects::notify::Told;
 use crate::effects::process::{self, Main, Node, ProcessId};
-use crate::effects::roll_call::{self, LaunchRecord};
+use crate::effects::roll_call::{self, LaunchRecord, Readiness};
 use crate::effects::{digest, needed};
 use crate::store::disk;
 use crate::store::lock::{Lock, LockError};
@@ -205,6 +206,7 @@ impl Shell {
             Err(NoStart::Failed(error)) => return self.not_started(error),
             Err(NoStart::InTheWay) => return self.observe(self.launch, Seen::Stragglers),
         };
+        self.prick_ears();
         let (mains, failure) = self.start_each(key, &commands);
         if mains.is_empty() {
             self.node = None;
@@ -250,6 +252,7 @@ impl Shell {
     ) -> std::io::Result<Main> {
         let file = self.dialect.paths().state.join(present::LAUNCH);
         let session = process::Stat::of(std::process::id().cast_signed()).map_or(0, |stat| stat.session);
+        let told = self.ears.told(self.waits_for_ready());
         let record = |process| {
             let mut processes = before.to_vec();
             processes.push(process);
@@ -261,6 +264,10 @@ impl Shell {
                 arguments: first.arguments.iter().map(|it| it.to_string_lossy().into_owned()).collect(),
                 others: processes,
                 cgroup: self.kin.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+                readiness: match told {
+                    Told::At(path) => Some(Readiness { socket: path.to_owned(), said: false }),
+                    Told::Passed | Told::Nothing => None,
+                },
             };
             // The next supervisor finds the node by its mark and its lock, too: a full disk is no reason to stay down.
             if let Err(error) = launch.write(&file) {
@@ -272,7 +279,7 @@ impl Shell {
         let locks: Vec<&Lock> = self.node_lock.iter().chain(self.home_locks.iter().map(|(_, lock)| lock)).collect();
         let mut tries = 0;
         loop {
-            match self.launcher.start(spec, &self.kin, &locks, record) {
+            match self.launcher.start(spec, &self.kin, &locks, told, record) {
                 // It was written a moment ago, and a child that has not executed yet still has it open.
                 Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 40 => {
                     tries += 1;

@@ -67,6 +67,7 @@ impl Shell {
                 self.supervisor.follow(restarts);
                 self.agent.follow(policy);
                 self.dialect = dialect;
+                self.listen_again(None);
                 self.waiting.push_back(omnivisor_core::agent::Event::Timeout);
             }
         }

@@ -132,6 +132,7 @@ impl Start {
             asked: watch::channel(None).0,
             news: mpsc::unbounded_channel(),
             heard: super::node_watch::Heard::default(),
+            ears: super::notify::Ears::default(),
             reload: self.reload,
             refused_configuration: None,
             told: report::Told::default(),
@@ -144,6 +145,7 @@ impl Start {
         };
         let (replacement, node) = handed.map_or((None, None), |(replacement, node)| (Some(replacement), node));
         let found = shell.take_over(roll, launch.as_ref(), &kin, node.as_ref());
+        shell.listen_again(launch.as_ref());
         let recorded = shell.record(&effects.records);
         recorded.map_err(state("the journal cannot be written".to_owned()))?;
         report::tell(&effects.records, &shell.agent);
