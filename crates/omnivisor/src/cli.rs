@@ -16,6 +16,7 @@ mod nym_init;
 mod nym_run;
 mod output;
 mod own;
+mod plan;
 mod reexec;
 mod restore;
 mod rollback;

@@ -7,6 +7,7 @@ mod act;
 mod adopt;
 mod answer;
 mod claim;
+mod end;
 mod give_up;
 mod gone;
 mod launch;
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use omnivisor_core::agent::{Action, Agent, Ending, Event};
+use omnivisor_core::agent::{Action, Agent, Event};
 use omnivisor_core::dialect::{Dialect, Mirrored, Watch};
 use omnivisor_core::journal::Record;
 use omnivisor_core::release::{Installed, Release};
@@ -41,7 +42,6 @@ use tokio::task::AbortHandle;
 
 use crate::clock::{self, Timer};
 use crate::control::Asked;
-use crate::effects::cgroup::Cgroup;
 use crate::effects::fetch;
 use crate::effects::github::GitHub;
 use crate::effects::group::{Group, Kin};
@@ -69,9 +69,6 @@ pub use sweep::sweep;
 
 /// How long after a record could not be written the next try is.
 const UNWRITABLE: Duration = Duration::from_secs(1);
-
-/// How long the last mirror files may take when a run ends.
-const LAST_MIRROR: Duration = Duration::from_secs(10);
 
 /// Between two looks for executables that a person is to place.
 const PLACED: Duration = Duration::from_secs(1);
@@ -453,43 +450,6 @@ impl Shell {
         if let Some(known) = poll::known(&self.agent) {
             self.known.send_if_modified(|old| std::mem::replace(old, known.clone()) != known);
         }
-    }
-
-    fn ended(&self) -> Option<Result<(), (Exit, String)>> {
-        let ending = self.agent.ending()?;
-        let waits = !self.waiting.is_empty() && self.unwritable.is_none();
-        // What is done and cannot be recorded is in flight for the agent; the next start does it again.
-        let is_acting =
-            if self.unwritable.is_some() { self.action.is_under_way() } else { self.agent.in_flight().is_some() };
-        if !self.supervisor.is_down() || is_acting || waits {
-            return None;
-        }
-        Some(match ending {
-            Ending::Stopped | Ending::Finished => Ok(()),
-            Ending::Switched => {
-                tracing::info!("the new release is in place; the next start runs it, and judges it");
-                Ok(())
-            }
-            Ending::GaveUp(exit) if self.restarts => {
-                Err((Exit::GaveUp, format!("the node failed too often while it started, the last time with {exit}")))
-            }
-            Ending::GaveUp(exit) => Err((
-                Exit::NodeFailed,
-                format!("the node ended with {exit}, and is configured not to be started again"),
-            )),
-        })
-    }
-
-    async fn end(mut self, outcome: Result<(), (Exit, String)>) -> Result<(), (Exit, String)> {
-        let wanted = self.mirrored.borrow().clone();
-        let mirrored = self.mirror_done.wait_for(|done| *done == wanted);
-        if tokio::time::timeout(LAST_MIRROR, mirrored).await.is_err() {
-            tracing::warn!("the files for other tools could not be brought up to date; the next start tries again");
-        }
-        self.kin.cgroup.iter().for_each(Cgroup::remove);
-        let code = outcome.as_ref().map_or_else(|(exit, _)| exit.code(), |()| Exit::Success.code());
-        tracing::info!(code, "the supervisor ends");
-        outcome
     }
 }
 

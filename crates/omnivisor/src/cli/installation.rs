@@ -11,6 +11,7 @@ use omnivisor_core::dialect::Dialect;
 
 use super::{Trouble, env_file, log, nym, nym_run, vega};
 use crate::control::Instance;
+use crate::effects::snapshot::Limits;
 use crate::store::small;
 
 /// Which installation is meant.
@@ -56,6 +57,8 @@ pub(super) struct Installation {
     pub(super) grace: Duration,
     /// Whether others share its releases.
     pub(super) shared: bool,
+    /// What a snapshot may cost.
+    pub(super) limits: Limits,
     /// Whether it may be on a network file system.
     pub(super) allow_network_file_system: bool,
     /// The command that runs it.
@@ -95,6 +98,7 @@ impl Installation {
             policy: nym_run::policy(&settings, &dialect, &loaded.config),
             grace: loaded.config.shutdown_grace_period,
             shared: !dialect.context().siblings.is_empty(),
+            limits: settings.snapshots.limits,
             allow_network_file_system: settings.allow_network_file_system,
             run: "nymvisor run …",
             config: loaded.file,
@@ -118,6 +122,7 @@ impl Installation {
             policy: loaded.policy(&dialect),
             grace: loaded.restarts().grace,
             shared: false,
+            limits: loaded.settings.snapshots.limits,
             allow_network_file_system: loaded.settings.allow_network_file_system,
             run: "vegavisor run --home …",
             config: vega::Loaded::config_file(&home),

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::demo::{Audience, Line};
 
@@ -33,6 +33,11 @@ pub(super) fn trouble(error: &anyhow::Error, hint: Option<&str>) {
         text.push_str(&format!("\n  hint: {hint}"));
     }
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A number of bytes, for people.
+pub(super) fn size(bytes: u64) -> String {
+    BinaryBytes(bytes).to_string()
 }
 
 /// So many seconds from now, for people; what nobody lives to see is not counted out.

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::installation::{Installation, Which};
-use super::{Outcome, Trouble, adopt, env_file, history, output, reexec, restore, rollback};
+use super::{Outcome, Trouble, adopt, env_file, history, output, plan, reexec, restore, rollback};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
 use crate::shell::{Left, end_orphan, look_for_orphan};
@@ -26,6 +26,7 @@ pub(super) enum Own {
         #[arg(long)]
         json: bool,
     },
+    Plan(plan::Plan),
     History(history::History),
     /// Stop the node, and end its supervisor; or what a supervisor that was killed has left
     Stop {
@@ -59,6 +60,7 @@ pub(super) fn run(own: &Own) -> Outcome {
     let (which, command) = match own {
         Own::Adopt(verb) => return adopt::run(verb),
         Own::History(verb) => return history::run(verb),
+        Own::Plan(verb) => return plan::run(verb),
         Own::Rollback(verb) => return rollback::run(verb),
         Own::Restore(verb) => return restore::run(verb),
         Own::CheckReplacement(verb) => return reexec::check(verb),
@@ -88,6 +90,7 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Status { .. } => output::result(&describe(&value)),
         Own::Adopt(_)
         | Own::History(_)
+        | Own::Plan(_)
         | Own::Rollback(_)
         | Own::Restore(_)
         | Own::CheckReplacement(_)

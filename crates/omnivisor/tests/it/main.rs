@@ -27,6 +27,7 @@ mod never_two;
 mod nymvisor_fixtures;
 mod passes;
 mod peer_defects;
+mod plan;
 #[cfg(debug_assertions)]
 mod power_cut;
 mod probes;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::plan::UpgradePlan;
 
-use super::{PARTIAL, beside};
+use super::{LITTLE, PARTIAL, beside};
 use crate::effects::space;
 use crate::store::disk;
 
@@ -80,6 +80,14 @@ impl Cost {
         match space::room(folder) {
             Some(room) if !self.by_reference => space::reserve_of_a_copy(room, limits.reserve),
             _ => 0,
+        }
+    }
+
+    /// The same if it changes as much as is left to the last pass at most.
+    pub fn left_at_most(&self) -> Left {
+        match self.ahead {
+            true => Left { files: self.entries, changed: LITTLE.1.min(self.entries), bytes: LITTLE.0.min(self.data) },
+            false => self.left(),
         }
     }
 

@@ -27,7 +27,8 @@ impl Scene {
     fn new() -> Self {
         let world = World::new();
         let home = world.installation.daemon_home().to_owned();
-        for (path, text) in [("data/db/1", "old"), ("data/db/2", "old"), ("config/x.toml", "old"), ("data/id.pem", "1")] {
+        for (path, text) in [("data/db/1", "old"), ("data/db/2", "old"), ("config/x.toml", "old"), ("data/id.pem", "1")]
+        {
             fs::create_dir_all(home.join(path).parent().unwrap()).unwrap();
             fs::write(home.join(path), text).unwrap();
         }
@@ -40,7 +41,8 @@ impl Scene {
             list[0]["id"].as_str().map(str::to_owned)
         });
         stop(supervised);
-        for (path, text) in [("data/db/2", "new"), ("data/db/3", "new"), ("config/x.toml", "new"), ("data/id.pem", "2")] {
+        for (path, text) in [("data/db/2", "new"), ("data/db/3", "new"), ("config/x.toml", "new"), ("data/id.pem", "2")]
+        {
             fs::write(home.join(path), text).unwrap();
         }
         fs::remove_file(home.join("data/db/1")).unwrap();
@@ -147,7 +149,8 @@ fn an_archive_of_the_peer_is_put_back() {
         fs::write(elsewhere.join(path), text).unwrap();
     }
     let archive = backups.join("backup-2024-01-02-030405678-preupgrade.tar.gz");
-    let made = Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&elsewhere).args(["data", "config"]).status();
+    let made =
+        Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&elsewhere).args(["data", "config"]).status();
     assert!(made.unwrap().success());
     let output = scene.world.omnivisor(&["restore", "backup-2024-01-02-030405678-preupgrade"]);
     assert!(output.status.success(), "{}", said(&output));

@@ -1,0 +1,164 @@
+//! `omnivisor plan`: what the next upgrade will do to the node, and for how long; looked at, not done.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::installation::{Installation, Which};
+use super::own::{self, Missing};
+use super::{Outcome, env_file, output};
+use crate::control::{self, Command};
+use crate::effects::snapshot::{Cost, Left};
+use crate::effects::space;
+use crate::exit::Exit;
+
+/// Show what an upgrade would copy, where to, whether that fits, and how long the node would be down
+#[derive(Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    which: Which,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// The env file that the instance is run with, if there is one
+    #[arg(short, long)]
+    config_env_file: Option<std::path::PathBuf>,
+}
+
+pub(super) fn run(plan: &Plan) -> Outcome {
+    if let Some(file) = &plan.config_env_file {
+        env_file::apply(file)?;
+    }
+    let (which, announced) = match own::find(&plan.which) {
+        Err(Missing { error, several: true }) => return Err(error.into()),
+        Err(Missing { several: false, .. }) => (plan.which.clone(), Value::Null),
+        Ok(instance) => {
+            let answer = control::ask(&instance.socket, Command::Status);
+            let status = answer.ok().and_then(Result::ok).unwrap_or_default();
+            let which = if plan.which.home.is_some() {
+                plan.which.clone()
+            } else {
+                Which { id: Some(instance.id), home: None }
+            };
+            (which, status["announced"].clone())
+        }
+    };
+    let installation = match Installation::find(&which, None, false) {
+        Err(_) if which.id != plan.which.id => Installation::find(&plan.which, None, false)?,
+        found => found?,
+    };
+    let value = json!({
+        "instance": installation.dialect.instance(),
+        "snapshot": snapshot(&installation)?,
+        "announced": announced,
+    });
+    output::result(&if plan.json { value.to_string() } else { describe(&value) });
+    Ok(Exit::Success)
+}
+
+/// What the snapshot costs; null if none is taken.
+fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
+    if !installation.policy.snapshot {
+        return Ok(Value::Null);
+    }
+    let (paths, limits) = (installation.dialect.paths(), installation.limits);
+    let cost = Cost::of(&paths.home, &paths.apart, &paths.backups, Path::new(""))
+        .with_context(|| format!("cannot look at {}", paths.home.display()))?;
+    let (room, reserve) = (space::room(&paths.backups), cost.reserve(&paths.backups, limits));
+    let fits = room.is_none_or(|room| room.free >= cost.bytes.saturating_add(reserve));
+    let (least, most) = (cost.left(), cost.left_at_most());
+    let millis = |left: Left| u64::try_from(left.outage(cost.by_reference).as_millis()).unwrap_or(u64::MAX);
+    Ok(json!({
+        "method": if cost.by_reference { "by-reference" } else { "copy" },
+        "home": paths.home,
+        "backups": paths.backups,
+        "entries": cost.entries,
+        "bytes": cost.data,
+        "needs": cost.bytes,
+        "reserve": reserve,
+        "free": room.map(|room| room.free),
+        "fits": fits,
+        "ahead": cost.ahead,
+        "leadSeconds": installation.policy.lead.as_secs(),
+        "outageMillis": millis(least),
+        "outageMillisAtMost": millis(most),
+        "changedAtMost": { "files": most.changed, "bytes": most.bytes },
+        "outageLimitMillis": limits.outage.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+    }))
+}
+
+/// The plan for people.
+fn describe(plan: &Value) -> String {
+    let snapshot = &plan["snapshot"];
+    let mut lines = vec![format!("instance    {}", plan["instance"].as_str().unwrap_or_default())];
+    if snapshot.is_null() {
+        lines.push(
+            "snapshot    none is taken: an upgrade that is taken back leaves the data as the new release has left it"
+                .to_owned(),
+        );
+        lines.push("outage      the node's own stop and start, and about 20ms between them".to_owned());
+    } else {
+        lines.extend(described(snapshot));
+    }
+    for announced in plan["announced"].as_array().into_iter().flatten() {
+        let get = |key: &str| announced[key].as_str().unwrap_or("-");
+        lines.push(format!("announced   {} ({}): {}", get("version"), get("name"), get("standing")));
+    }
+    lines.join("\n")
+}
+
+fn described(snapshot: &Value) -> Vec<String> {
+    let text = |key: &str| snapshot[key].as_str().unwrap_or("-").to_owned();
+    let size = |value: &Value| value.as_u64().map_or_else(|| "?".to_owned(), output::size);
+    let time =
+        |key: &str| humantime::format_duration(Duration::from_millis(snapshot[key].as_u64().unwrap_or_default()));
+    let method = match snapshot["method"] == "by-reference" {
+        true => "copied by reference, which takes next to no room",
+        false => "a plain copy",
+    };
+    let mut lines = vec![
+        format!(
+            "snapshot    {} ({} files and folders, {}): {method}",
+            text("home"),
+            snapshot["entries"],
+            size(&snapshot["bytes"])
+        ),
+        format!("goes to     {}", text("backups")),
+    ];
+    let (needs, free, reserve) = (size(&snapshot["needs"]), size(&snapshot["free"]), size(&snapshot["reserve"]));
+    lines.push(match snapshot["fits"] == true {
+        true => format!("room        {free} free; {needs} are needed, and {reserve} have to stay free"),
+        false => format!(
+            "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: no upgrade is begun until there \
+             is; `snapshot.reserve` in omnivisor.toml says how much stays"
+        ),
+    });
+    let changed = format!(
+        "{} files with {} in them",
+        snapshot["changedAtMost"]["files"],
+        size(&snapshot["changedAtMost"]["bytes"])
+    );
+    lines.push(match snapshot["ahead"] == true {
+        true => format!(
+            "outage      {} and the node's own stop and start, up to {} if {changed} change in the last moments: most is \
+             copied while the node runs, and what has not changed is only looked at (2 µs each)",
+            time("outageMillis"),
+            time("outageMillisAtMost")
+        ),
+        false => format!(
+            "outage      {} and the node's own stop and start: everything is copied while no node runs, as this file system \
+             does not tell what has changed",
+            time("outageMillis")
+        ),
+    });
+    if let Some(limit) = snapshot["outageLimitMillis"].as_u64() {
+        let expected = snapshot["outageMillis"].as_u64().unwrap_or_default();
+        let verdict = if expected > limit { "MORE THAN" } else { "within" };
+        let limit = humantime::format_duration(Duration::from_millis(limit));
+        lines.push(format!("limit       {verdict} snapshot.outage-limit, {limit}"));
+    }
+    lines
+}
