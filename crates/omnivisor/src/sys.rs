@@ -165,6 +165,27 @@ pub fn clean_pages(file: impl AsFd) -> io::Result<()> {
     }
 }
 
+/// Begins to write the dirty pages of a file, and does not wait for that. Nothing is durable.
+pub fn start_writing(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: the call takes numbers only, and the descriptor is open for as long as it is borrowed.
+    match unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// From now on this thread is served by a disk when nobody else wants to be, if the disk's scheduler knows of that.
+pub fn use_idle_disk_only() -> io::Result<()> {
+    const WHO_PROCESS: libc::c_int = 1; // which is a thread
+    const THIS: libc::c_int = 0;
+    const CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: the call takes numbers only. The C library has no function for it.
+    match unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, THIS, CLASS_IDLE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The number of a descriptor, for [`Gate::go_sender`].
 pub fn number(fd: impl AsFd) -> RawFd {
     fd.as_fd().as_raw_fd()

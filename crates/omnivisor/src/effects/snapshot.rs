@@ -10,8 +10,10 @@
 
 mod copy;
 mod cost;
+pub mod pace;
 pub mod pass;
 pub mod seen;
+mod trail;
 
 use std::fs;
 use std::io;

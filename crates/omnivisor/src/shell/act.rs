@@ -14,7 +14,7 @@ use crate::checkpoint;
 use crate::effects::backup::{self, Kind};
 use crate::effects::github::GitHub;
 use crate::effects::restore::{Restore, Source};
-use crate::effects::snapshot::{Limits, Snapshot};
+use crate::effects::snapshot::{Limits, Snapshot, pace};
 use crate::effects::{activate, fetch, preflight, probe, snapshot};
 
 /// How an action is asked to end early.
@@ -209,7 +209,7 @@ fn last_copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cance
 }
 
 fn pass_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<Option<snapshot::Left>, Failure> {
-    copy(dialect, plan, |snapshot| snapshot.prepare(&cancel.flag, &mut |_| Ok(())))
+    copy(dialect, plan, |snapshot| pace::gently(&cancel.flag, |pace| snapshot.prepare(&cancel.flag, pace)))
 }
 
 fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {

@@ -16,7 +16,10 @@ use rustix::io::Errno;
 use super::trace::{Call, perform};
 
 /// So many bytes of a file are copied at a time.
-const AT_A_TIME: usize = 8 << 20;
+const AT_A_TIME: usize = 1 << 20;
+
+/// Is told of a file to which so many bytes were copied, or in which they are as they should be; may take its time, and end it.
+pub type Progress<'a> = &'a mut dyn FnMut(&File, u64) -> io::Result<()>;
 
 /// A file that is written.
 #[derive(Debug)]
@@ -63,6 +66,11 @@ impl Written {
         perform(call, || self.file.write_all_at(bytes, at))
     }
 
+    /// Ends it.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// Gives it this mode, whatever the umask.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         self.file.set_permissions(Permissions::from_mode(mode))
@@ -101,12 +109,16 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     perform(|| Call::Copy { path: to.to_owned() }, || fs::copy(from, to).map(|_| ()))
 }
 
-/// Makes a file with what is in another one, without its holes; by reference, where the file system can. `pace` is told of every
-/// so many bytes that were read, and may end it.
-pub fn copy_contents(from: &File, to: &Path, pace: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
+/// Makes a file with what is in another one, without its holes; by reference, where the file system can. The file, if it has bytes
+/// of its own.
+pub fn copy_contents(from: &File, to: &Path, progress: Progress<'_>) -> io::Result<Option<File>> {
     let make = || {
         let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-        if clone(from, &new)? { Ok(()) } else { copy_data(from, &new, pace) }
+        if clone(from, &new)? {
+            return Ok(None);
+        }
+        copy_data(from, &new, progress)?;
+        Ok(Some(new))
     };
     perform(|| Call::Copy { path: to.to_owned() }, make)
 }
@@ -141,7 +153,7 @@ fn clone(from: &File, to: &File) -> io::Result<bool> {
 }
 
 /// The bytes between the holes.
-fn copy_data(from: &File, to: &File, pace: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
+fn copy_data(from: &File, to: &File, progress: Progress<'_>) -> io::Result<()> {
     let mut at = 0;
     loop {
         at = match seek(from, SeekFrom::Data(at)) {
@@ -162,7 +174,7 @@ fn copy_data(from: &File, to: &File, pace: &mut dyn FnMut(u64) -> io::Result<()>
                 break;
             }
             at += copied as u64;
-            pace(copied as u64)?;
+            progress(to, copied as u64)?;
         }
         if end == u64::MAX || at < end {
             break;
@@ -174,7 +186,7 @@ fn copy_data(from: &File, to: &File, pace: &mut dyn FnMut(u64) -> io::Result<()>
 }
 
 fn copy_bytes(from: &File, to: &File, at: u64, most: usize) -> io::Result<usize> {
-    let mut bytes = vec![0; most.min(AT_A_TIME / 8)];
+    let mut bytes = vec![0; most];
     let read = from.read_at(&mut bytes, at)?;
     to.write_all_at(&bytes[..read], at)?;
     Ok(read)

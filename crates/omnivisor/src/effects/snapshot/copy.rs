@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::store::disk::{self, Written};
+use crate::store::disk::{self, Progress, Written};
 
 /// Of a file that is larger, the blocks are compared, if a copy is there.
 const LARGE: u64 = 16 << 20;
@@ -25,39 +25,34 @@ const BLOCK: usize = 256 << 10;
 /// The longest list of names of extended attributes, and the longest value, that Linux has.
 const XATTR: usize = 64 << 10;
 
-/// Makes `to` hold what is in this file. What is there already is an older copy of it.
-pub(super) fn contents(
-    from: &File,
-    stat: &Stat,
-    to: &Path,
-    pace: &mut dyn FnMut(u64) -> io::Result<()>,
-) -> io::Result<()> {
+/// Makes `to` hold what is in this file. What is there already is an older copy of it. The copy, if bytes were written to it.
+pub(super) fn contents(from: &File, stat: &Stat, to: &Path, progress: Progress<'_>) -> io::Result<Option<File>> {
     let size = u64::try_from(stat.st_size).unwrap_or_default();
     // What has several names is made anew, and so is one that was longer.
     let may_stay = |it: fs::Metadata| it.is_file() && it.nlink() == 1 && (LARGE..=size).contains(&it.len());
     if fs::symlink_metadata(to).is_ok_and(may_stay) {
-        return if disk::clone_over(from, to)? { Ok(()) } else { patch(from, to, pace) };
+        return if disk::clone_over(from, to)? { Ok(None) } else { patch(from, to, progress).map(Some) };
     }
     disk::remove(to)?;
-    disk::copy_contents(from, to, pace)
+    disk::copy_contents(from, to, progress)
 }
 
 /// Writes the blocks that differ.
-fn patch(from: &File, to: &Path, pace: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
+fn patch(from: &File, to: &Path, progress: Progress<'_>) -> io::Result<File> {
     let (old, new) = (File::open(to)?, Written::open(to)?);
     let (mut there, mut wanted) = (vec![0; BLOCK], vec![0; BLOCK]);
     let mut at = 0;
     loop {
         let read = read_at(from, &mut wanted, at)?;
         if read == 0 {
-            return Ok(());
+            return Ok(new.into_file());
         }
         let found = read_at(&old, &mut there[..read], at)?;
         if there[..found] != wanted[..read] {
             new.write_at(&wanted[..read], at)?;
         }
         at += read as u64;
-        pace(read as u64)?;
+        progress(&old, read as u64)?;
     }
 }
 

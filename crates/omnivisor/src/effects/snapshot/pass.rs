@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use super::PRIVATE;
 use super::copy::{self, dress};
 use super::seen::{Place, Seen, Stamp};
+use super::trail::Trail;
 use crate::store::disk;
 use crate::sys;
 
@@ -95,9 +96,11 @@ impl Pass<'_> {
             with_apart,
             links: HashMap::new(),
             below: PathBuf::new(),
+            trail: Trail::default(),
             passed: Passed::default(),
         };
         walk.folder(&root, &Place::default(), &stat)?;
+        walk.trail.write()?;
         Ok(walk.passed)
     }
 }
@@ -111,6 +114,8 @@ struct Walk<'a> {
     links: HashMap<(u64, u64), (PathBuf, bool)>,
     /// Where it is.
     below: PathBuf,
+    /// What is not on the disk yet, while a node runs.
+    trail: Trail,
     passed: Passed,
 }
 
@@ -232,7 +237,17 @@ impl Walk<'_> {
             sys::clean_pages(&from)?;
         }
         let (cancelled, rules, pace) = (self.pass.cancelled, self.pass.rules, &mut *self.pass.pace);
-        copy::contents(&from, &stat, to, &mut |bytes| wanted(cancelled).and_then(|()| pace(bytes)))?;
+        let (trail, is_last) = (&mut self.trail, self.pass.is_last);
+        let written = copy::contents(&from, &stat, to, &mut |to, bytes| {
+            wanted(cancelled)?;
+            if !is_last {
+                trail.wrote(to, bytes)?;
+            }
+            pace(bytes)
+        })?;
+        if let Some(written) = written.filter(|_| !is_last) {
+            trail.keep(written)?;
+        }
         dress(&stat, Some(from.as_fd()), to)?;
         if self.pass.is_last && Stamp::number(&fstat(&from)?, rules) != Stamp::number(&stat, rules) {
             return Err(io::Error::other("it was written to while it was copied, though the node has ended"));

@@ -1,0 +1,358 @@
+//! How fast a running node's data is copied: so that the node is slowed by a tenth at most.
+//!
+//! A piece is copied and written to the disk, then the thread rests until its time is over. What a piece takes from others is
+//! told by the kernel (`/proc/pressure`): how much more somebody had to wait for the disk or a processor while it was copied than
+//! while this rested. The rate follows that, between a floor, at which a copy of any node comes to an end, and a ceiling. Where
+//! the kernel does not tell, the rate is a careful one and stays.
+//!
+//! The low priority alone is not enough: the disk's cache and the file system's journal know none. Measured on a node that flushes
+//! small writes all the time: a quarter to a third slower with it and nothing else.
+
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::sys;
+
+/// Between two rests so much is copied, and written to the disk at once. In pieces of a quarter of a megabyte a node that flushes
+/// all the time was slowed twice as much as in these: it waits for one of ours more often.
+pub(super) const PIECE: u64 = 4 << 20;
+
+/// What a file costs at least: its entry, its inode and its attributes are written, too, and in the journal.
+const FILE: u64 = 16 << 10;
+
+/// Where the rate begins, and stays if nothing is known: bytes in a second. Disks that are slower than this by far are rare.
+const CAREFUL: f64 = 48.0 * MB;
+/// Not slower: 100 GiB take less than two hours.
+const FLOOR: f64 = 16.0 * MB;
+/// Not faster.
+const CEILING: f64 = 192.0 * MB;
+const MB: f64 = (1 << 20) as f64;
+
+/// A share of the time that others would have had to themselves. Above, the rate falls.
+const PRESSED: f64 = 0.10;
+/// Below, it rises.
+const CALM: f64 = 0.07;
+
+/// What waiting for a processor counts for: where all are busy, it is mostly us who wait, as we have the lower priority.
+const PROCESSOR: f64 = 0.25;
+
+/// So long is looked at once. The kernel's figures are exact, but a node's work is not steady.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What has been cancelled goes on for so long at most.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Weak enough to give way to a node, and not so weak that it is kept off a processor for long in the midst of a change to the
+/// file system's journal, for which the node then waits, too.
+const NICE: i32 = 10;
+
+/// Does `work` on a thread of its own, of low priority, and gives it a pace to be told of every so many bytes. The priority ends
+/// with the thread: without a privilege nobody can take it back.
+pub fn gently<T: Send>(
+    cancelled: &AtomicBool,
+    work: impl FnOnce(&mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let begin = || {
+        give_way();
+        let mut pace = Pace::new(Machine { begun: Instant::now(), cancelled });
+        work(&mut |bytes| pace.copied(bytes))
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("copy-ahead".to_owned()).spawn_scoped(scope, begin)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// As far as it can be done: the pace is kept all the same.
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a copy keeps its priority");
+    }
+    if let Err(error) = sys::use_idle_disk_only() {
+        tracing::debug!(%error, "a copy keeps its priority at the disk");
+    }
+}
+
+/// For how long somebody has had to wait, since the machine's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Waited {
+    disk: Duration,
+    processor: Duration,
+}
+
+/// What a pace needs to know, and how it waits.
+trait World {
+    /// A time that only grows.
+    fn now(&self) -> Duration;
+    /// None where the kernel does not say.
+    fn waited(&self) -> Option<Waited>;
+    /// Returns after so long, or at once with an error when nobody wants the copy any more.
+    fn rest(&self, time: Duration) -> io::Result<()>;
+}
+
+struct Machine<'a> {
+    begun: Instant,
+    cancelled: &'a AtomicBool,
+}
+
+impl World for Machine<'_> {
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn waited(&self) -> Option<Waited> {
+        let of = |what| some_total(&fs::read_to_string(format!("/proc/pressure/{what}")).ok()?);
+        Some(Waited { disk: of("io")?, processor: of("cpu")? })
+    }
+
+    fn rest(&self, time: Duration) -> io::Result<()> {
+        let end = Instant::now() + time;
+        loop {
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            match end.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => return Ok(()),
+                left => std::thread::sleep(left.min(NAP)),
+            }
+        }
+    }
+}
+
+/// The total of the line `some avg10=… avg60=… avg300=… total=…`, in microseconds there.
+fn some_total(pressure: &str) -> Option<Duration> {
+    let line = pressure.lines().find(|line| line.starts_with("some "))?;
+    line.rsplit_once("total=")?.1.trim().parse().ok().map(Duration::from_micros)
+}
+
+/// What went by, in work and in rest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    time: Duration,
+    waited: Waited,
+}
+
+impl Spent {
+    fn add(&mut self, from: (Duration, Option<Waited>), to: (Duration, Option<Waited>)) {
+        self.time += to.0.saturating_sub(from.0);
+        if let (Some(from), Some(to)) = (from.1, to.1) {
+            self.waited.disk += to.disk.saturating_sub(from.disk);
+            self.waited.processor += to.processor.saturating_sub(from.processor);
+        }
+    }
+}
+
+struct Pace<W> {
+    world: W,
+    /// Bytes in a second.
+    rate: f64,
+    /// What was copied since the last rest.
+    copied: u64,
+    /// When that rest was over, and what the kernel said then.
+    rested: (Duration, Option<Waited>),
+    /// Since the rate was looked at.
+    work: Spent,
+    rest: Spent,
+}
+
+impl<W: World> Pace<W> {
+    fn new(world: W) -> Self {
+        let rested = (world.now(), world.waited());
+        Self { world, rate: CAREFUL, copied: 0, rested, work: Spent::default(), rest: Spent::default() }
+    }
+
+    fn copied(&mut self, bytes: u64) -> io::Result<()> {
+        self.copied += bytes.max(FILE);
+        if self.copied < PIECE {
+            return Ok(());
+        }
+        let due = self.rested.0 + Duration::from_secs_f64(self.copied as f64 / self.rate);
+        self.copied = 0;
+        let done = (self.world.now(), self.world.waited());
+        self.work.add(self.rested, done);
+        // However slow the disk is: it has some time without us, and we see how it is then.
+        let least = done.0.saturating_sub(self.rested.0) / 4;
+        self.world.rest(due.saturating_sub(done.0).max(least))?;
+        self.rested = (self.world.now(), self.world.waited());
+        self.rest.add(done, self.rested);
+        if self.work.time + self.rest.time >= LOOK {
+            if self.rested.1.is_some() {
+                self.rate = next(self.rate, taken(self.work, self.rest));
+            }
+            (self.work, self.rest) = (Spent::default(), Spent::default());
+        }
+        Ok(())
+    }
+}
+
+/// Which share of the time in which nobody would have had to wait was taken by the work: 0 to 1. Somebody may be us: then it is
+/// too much rather than too little.
+fn taken(work: Spent, rest: Spent) -> f64 {
+    let of = |work_waited: Duration, rest_waited: Duration| {
+        let (work_time, rest_time) = (work.time.as_secs_f64(), rest.time.as_secs_f64());
+        let quiet = (rest_waited.as_secs_f64() / rest_time.max(1e-6)).min(1.0);
+        let added = work_waited.as_secs_f64() - quiet * work_time;
+        // Where somebody always waits, nothing more can be seen; then it is the noise that is divided.
+        added.max(0.0) / ((work_time + rest_time).max(1e-6) * (1.0 - quiet).max(0.2))
+    };
+    let disk = of(work.waited.disk, rest.waited.disk);
+    disk.max(of(work.waited.processor, rest.waited.processor) * PROCESSOR)
+}
+
+fn next(rate: f64, taken: f64) -> f64 {
+    let factor = if taken > PRESSED {
+        0.8
+    } else if taken < CALM {
+        1.15
+    } else {
+        1.0
+    };
+    (rate * factor).clamp(FLOOR, CEILING)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A machine whose disk writes so much in a second, and on which others wait for so long of each, beside us and without us.
+    struct Simulated {
+        now: Cell<Duration>,
+        waited: Cell<Waited>,
+        tells: bool,
+        disk: f64,
+        beside: f64,
+        alone: f64,
+        longest: Cell<Duration>,
+    }
+
+    impl Simulated {
+        fn new(disk: f64, alone: f64, beside: f64) -> Self {
+            let (now, waited, longest) = (Cell::default(), Cell::default(), Cell::default());
+            Self { now, waited, tells: true, disk: disk * MB, beside, alone, longest }
+        }
+
+        fn pass(&self, time: Duration, waits: f64) {
+            self.now.set(self.now.get() + time);
+            let mut waited = self.waited.get();
+            waited.disk += time.mul_f64(waits);
+            self.waited.set(waited);
+        }
+    }
+
+    impl World for &Simulated {
+        fn now(&self) -> Duration {
+            self.now.get()
+        }
+
+        fn waited(&self) -> Option<Waited> {
+            self.tells.then(|| self.waited.get())
+        }
+
+        fn rest(&self, time: Duration) -> io::Result<()> {
+            self.longest.set(self.longest.get().max(time));
+            self.pass(time, self.alone);
+            Ok(())
+        }
+    }
+
+    /// Copies so many megabytes, and says how many it did in a second at the end, when the rate has settled.
+    fn settled(machine: &Simulated, megabytes: u64) -> f64 {
+        let mut pace = Pace::new(machine);
+        let mut middle = Duration::ZERO;
+        for copied in 0..megabytes {
+            if copied == megabytes / 2 {
+                middle = machine.now.get();
+            }
+            machine.pass(Duration::from_secs_f64(MB / machine.disk), machine.beside);
+            pace.copied(1 << 20).unwrap();
+        }
+        (megabytes / 2) as f64 / (machine.now.get() - middle).as_secs_f64()
+    }
+
+    #[test]
+    fn a_tenth_of_a_disk_is_taken_and_no_more() {
+        for (disk, alone, from, to) in [
+            (650.0, 0.7, 45.0, 75.0), // of a node that flushes all the time, on a fast disk
+            (650.0, 0.1, 45.0, 75.0), // and of one that does little
+            (1300.0, 0.5, 90.0, 150.0),
+            (300.0, 0.5, 20.0, 36.0),
+            (60.0, 0.9, 15.0, 16.5), // never below the floor
+            (8.0, 0.9, 6.0, 8.0),    // unless the disk is slower, which has a rest all the same
+        ] {
+            let found = settled(&Simulated::new(disk, alone, 1.0), 2048);
+            assert!((from..=to).contains(&found), "{disk} MB/s, {alone}: {found}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_waits_it_rises_to_the_ceiling() {
+        let found = settled(&Simulated::new(2000.0, 0.0, 0.0), 8192);
+        assert!((180.0..=193.0).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn pressure_that_is_not_ours_changes_nothing() {
+        for share in [0.0, 0.3, 0.8, 1.0] {
+            let found = settled(&Simulated::new(2000.0, share, share), 8192);
+            assert!(found > 180.0, "{share}: {found}");
+        }
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_tell_the_rate_stays() {
+        let machine = Simulated { tells: false, ..Simulated::new(2000.0, 0.0, 1.0) };
+        let found = settled(&machine, 2048);
+        assert!((47.0..=49.0).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn no_rest_is_long_and_small_files_count_as_larger_ones() {
+        let machine = Simulated::new(60.0, 0.9, 1.0);
+        settled(&machine, 512);
+        assert!(machine.longest.get() < Duration::from_millis(400), "{:?}", machine.longest.get());
+        let machine = Simulated::new(2000.0, 0.0, 0.0);
+        let mut pace = Pace::new(&machine);
+        for _ in 0..PIECE / FILE {
+            pace.copied(100).unwrap();
+        }
+        assert!(machine.now.get() > Duration::from_millis(80), "{:?}", machine.now.get());
+    }
+
+    #[test]
+    fn what_is_cancelled_rests_no_longer() {
+        let cancelled = AtomicBool::new(false);
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                cancelled.store(true, Ordering::Relaxed);
+            });
+            let machine = Machine { begun, cancelled: &cancelled };
+            let error = machine.rest(Duration::from_secs(600)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        });
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn the_priority_ends_with_the_thread() {
+        let own = || rustix::process::getpriority_process(None).unwrap();
+        let before = own();
+        let within = gently(&AtomicBool::new(false), |pace| pace(1).map(|()| own())).unwrap();
+        assert_eq!((within, own()), (NICE.max(before), before));
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_read() {
+        let text =
+            "some avg10=1.00 avg60=2.00 avg300=3.00 total=4711\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=3\n";
+        assert_eq!(some_total(text), Some(Duration::from_micros(4711)));
+        for text in ["", "some", "some total=x", "full avg10=0.00 total=1"] {
+            assert_eq!(some_total(text), None, "{text}");
+        }
+    }
+}
