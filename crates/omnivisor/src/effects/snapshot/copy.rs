@@ -3,10 +3,12 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Stat, Timespec, Timestamps, XattrFlags, fgetxattr, flistxattr, llistxattr, lremovexattr,
@@ -19,41 +21,85 @@ use crate::store::disk::{self, Progress, Written};
 /// Of a file that is larger, the blocks are compared, if a copy is there.
 const LARGE: u64 = 16 << 20;
 
-/// So much is compared, and written, at a time.
+/// So much is compared at a time.
 const BLOCK: usize = 256 << 10;
+
+/// And so much is written at least: what databases change at once.
+const PAGE: usize = 4096;
 
 /// The longest list of names of extended attributes, and the longest value, that Linux has.
 const XATTR: usize = 64 << 10;
 
-/// Makes `to` hold what is in this file. What is there already is an older copy of it. The copy, if bytes were written to it.
-pub(super) fn contents(from: &File, stat: &Stat, to: &Path, progress: Progress<'_>) -> io::Result<Option<File>> {
+/// Makes `to` hold what is in this file. What is there already is an older copy of it, which is compared by
+/// so many threads if it is large. The copy, if bytes were written to it.
+pub(super) fn contents(
+    from: &File,
+    stat: &Stat,
+    to: &Path,
+    threads: usize,
+    progress: Progress<'_>,
+) -> io::Result<Option<File>> {
     let size = u64::try_from(stat.st_size).unwrap_or_default();
     // What has several names is made anew, and so is one that was longer.
     let may_stay = |it: fs::Metadata| it.is_file() && it.nlink() == 1 && (LARGE..=size).contains(&it.len());
     if fs::symlink_metadata(to).is_ok_and(may_stay) {
-        return if disk::clone_over(from, to)? { Ok(None) } else { patch(from, to, progress).map(Some) };
+        return if disk::clone_over(from, to)? { Ok(None) } else { patch(from, to, threads, progress).map(Some) };
     }
     disk::remove(to)?;
     disk::copy_contents(from, to, progress)
 }
 
-/// Writes the blocks that differ.
-fn patch(from: &File, to: &Path, progress: Progress<'_>) -> io::Result<File> {
+/// Writes the pages that differ, found by so many threads.
+fn patch(from: &File, to: &Path, threads: usize, progress: Progress<'_>) -> io::Result<File> {
     let (old, new) = (File::open(to)?, Written::open(to)?);
+    let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let compare = |progress: Progress<'_>| compare(from, &old, &new, &next, progress);
+    let help = || {
+        compare(&mut |_, _| if is_over.load(Ordering::Relaxed) { Err(ErrorKind::Interrupted.into()) } else { Ok(()) })
+    };
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(help)).collect();
+        let done = compare(progress);
+        is_over.store(done.is_err(), Ordering::Relaxed);
+        let helped = helpers.into_iter().map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        done.and(helped.fold(Ok(()), io::Result::and))
+    })?;
+    Ok(new.into_file())
+}
+
+/// Compares block after block, whichever is next.
+fn compare(from: &File, old: &File, new: &Written, next: &AtomicU64, progress: Progress<'_>) -> io::Result<()> {
     let (mut there, mut wanted) = (vec![0; BLOCK], vec![0; BLOCK]);
-    let mut at = 0;
     loop {
+        let at = next.fetch_add(BLOCK as u64, Ordering::Relaxed);
         let read = read_at(from, &mut wanted, at)?;
         if read == 0 {
-            return Ok(new.into_file());
+            return Ok(());
         }
-        let found = read_at(&old, &mut there[..read], at)?;
+        let found = read_at(old, &mut there[..read], at)?;
         if there[..found] != wanted[..read] {
-            new.write_at(&wanted[..read], at)?;
+            for run in differing(&there[..found], &wanted[..read]) {
+                new.write_at(&wanted[run.clone()], at + run.start as u64)?;
+            }
         }
-        at += read as u64;
-        progress(&old, read as u64)?;
+        progress(old, read as u64)?;
     }
+}
+
+/// Where the pages are that differ; those that follow each other are one run.
+fn differing(there: &[u8], wanted: &[u8]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (index, page) in wanted.chunks(PAGE).enumerate() {
+        let (begin, end) = (index * PAGE, index * PAGE + page.len());
+        if there.get(begin..end) == Some(page) {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run) if run.end == begin => run.end = end,
+            _ => runs.push(begin..end),
+        }
+    }
+    runs
 }
 
 /// As much as there is.
@@ -63,7 +109,7 @@ fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         match file.read_at(&mut bytes[done..], at + done as u64) {
             Ok(0) => break,
             Ok(read) => done += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
@@ -127,5 +173,43 @@ fn allowed(set: rustix::io::Result<()>) -> io::Result<()> {
     match set {
         Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP) if !rustix::process::geteuid().is_root() => Ok(()),
         result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_differ_are_found_in_runs() {
+        let there = vec![1; 10 * PAGE];
+        let mut wanted = there.clone();
+        wanted.extend([1; 100]);
+        let runs = |there: &[u8], wanted: &[u8]| {
+            differing(there, wanted).into_iter().map(|run| (run.start, run.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(runs(&there, &wanted), [(10 * PAGE, 100)]);
+        for changed in [0, 2 * PAGE, 3 * PAGE + 1, 5 * PAGE - 1] {
+            wanted[changed] = 2;
+        }
+        assert_eq!(runs(&there, &wanted), [(0, PAGE), (2 * PAGE, 3 * PAGE), (10 * PAGE, 100)]);
+        assert_eq!(runs(&there[..PAGE], &there[..2 * PAGE]), [(PAGE, PAGE)]);
+    }
+
+    #[test]
+    fn a_large_file_is_compared_by_several_threads_and_an_error_ends_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let mut bytes: Vec<u8> = (0..20 * BLOCK + 7).map(|number| (number / 1000) as u8).collect();
+        fs::write(&other, &bytes[..19 * BLOCK]).unwrap();
+        for at in (0..bytes.len()).step_by(3 * PAGE + 11) {
+            bytes[at] ^= 1;
+        }
+        fs::write(&one, &bytes).unwrap();
+        let from = File::open(&one).unwrap();
+        let error = patch(&from, &other, 3, &mut |_, _| Err(io::Error::other("enough"))).unwrap_err();
+        assert_eq!(error.to_string(), "enough");
+        patch(&from, &other, 3, &mut |_, _| Ok(())).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), bytes);
     }
 }

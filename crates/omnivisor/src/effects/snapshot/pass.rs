@@ -27,6 +27,9 @@ use crate::sys;
 /// Up to so many files and folders are flushed one by one: each takes about as long as a whole file system at rest.
 pub(super) const FEW: usize = 2;
 
+/// So many threads at most compare a large file.
+const THREADS: usize = 4;
+
 /// How a pass knows what has changed. Only tests have others, to see what they are for.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -153,7 +156,7 @@ impl Walk<'_> {
             dress(stat, Some(from.as_fd()), &to).map_err(|error| named(&to, error))?;
             self.touch(to);
         }
-        self.passed.seen.note(place, Stamp::of(stat, self.pass.begun, self.pass.rules));
+        self.note(place, Stamp::of(stat, self.pass.begun, self.pass.rules));
         Ok(())
     }
 
@@ -173,7 +176,7 @@ impl Walk<'_> {
         self.passed.files += 1;
         let stamp = Stamp::of(&stat, self.pass.begun, self.pass.rules);
         if self.pass.seen.is_same(place, &stat, self.pass.rules) && !self.has_new_copy(kind, &stat) {
-            self.passed.seen.note(place, stamp);
+            self.note(place, stamp);
             return Ok(false);
         }
         let to = self.pass.to.join(&self.below);
@@ -198,7 +201,7 @@ impl Walk<'_> {
             Ok(Some(stat)) => {
                 self.passed.changed += 1;
                 self.passed.bytes += u64::try_from(stat.st_size).unwrap_or_default();
-                self.passed.seen.note(place, Stamp::of(&stat, self.pass.begun, self.pass.rules));
+                self.note(place, Stamp::of(&stat, self.pass.begun, self.pass.rules));
                 if kind == FileType::RegularFile {
                     self.touch(to);
                 }
@@ -207,6 +210,13 @@ impl Walk<'_> {
             // It vanished while it was looked at: the next pass sees that its folder has changed.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.pass.is_last => Ok(true),
             Err(error) => Err(named(&self.pass.home.join(&self.below), error)),
+        }
+    }
+
+    /// For the next pass, if there is one.
+    fn note(&mut self, place: &Place, stamp: Stamp) {
+        if !self.pass.is_last {
+            self.passed.seen.note(place, stamp);
         }
     }
 
@@ -238,7 +248,10 @@ impl Walk<'_> {
         }
         let (cancelled, rules, pace) = (self.pass.cancelled, self.pass.rules, &mut *self.pass.pace);
         let (trail, is_last) = (&mut self.trail, self.pass.is_last);
-        let written = copy::contents(&from, &stat, to, &mut |to, bytes| {
+        // While no node runs, the processors are ours.
+        let threads =
+            if is_last { std::thread::available_parallelism().map_or(1, |it| it.get().min(THREADS)) } else { 1 };
+        let written = copy::contents(&from, &stat, to, threads, &mut |to, bytes| {
             wanted(cancelled)?;
             if !is_last {
                 trail.wrote(to, bytes)?;
