@@ -25,6 +25,12 @@ bench:
     cargo build --release -p omnivisor --examples
     cargo bench -p omnivisor --bench main_job --bench vega_upgrade
 
+# Measure the outage over sizes and shapes of homes, and what a copy costs a running node; writes docs/outage.md and its plot.
+# `OMNIVISOR_BENCH=short` is a quick look that writes nothing.
+bench-outage:
+    cargo build --release -p omnivisor --examples
+    cargo bench -p omnivisor --bench outage
+
 # Plant bugs in a copy of the core, one at a time, and see that a test fails for each.
 planted *name:
     cargo run -p omnivisor-testkit --bin plant-bugs -- {{name}}

@@ -30,6 +30,8 @@ pub struct Behaviour {
     pub ignore_stop: bool,
     /// How long a graceful stop takes.
     pub linger_ms: u64,
+    /// What it runs with a shell when it is asked to stop, and waits for: as what a node writes at its end.
+    pub at_stop: Option<String>,
     /// Never healthy.
     pub sick: bool,
     /// Moves older data to its own schema.
@@ -131,6 +133,7 @@ impl Behaviour {
             die_of_signal: None,
             ignore_stop: false,
             linger_ms: 0,
+            at_stop: None,
             sick: false,
             migrates: false,
             grandchild: None,

@@ -16,6 +16,7 @@ pub mod github;
 pub mod installation;
 pub mod measure;
 pub mod minting;
+pub mod mounts;
 pub mod node_log;
 mod options;
 mod peer_toml;

@@ -24,6 +24,30 @@ pub fn gone(pidfd: &OwnedFd) -> u64 {
     mono_ns()
 }
 
+/// The calls of a trace by `strace -f -ttt` that were begun between this time (seconds of the calendar clock) and the next
+/// execution of a program: their names.
+pub fn calls_before_exec(trace: &str, from: f64) -> Vec<String> {
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let mut words = line.split_whitespace().skip(1);
+        let Some(time) = words.next().and_then(|time| time.parse::<f64>().ok()) else { continue };
+        let call = words.next().unwrap_or_default();
+        if time < from || call.starts_with('<') {
+            continue;
+        }
+        if call.starts_with("execve") {
+            break;
+        }
+        calls.push(call.split('(').next().unwrap_or_default().to_owned());
+    }
+    calls
+}
+
+/// The calendar clock, as `strace -ttt` has it.
+pub fn calendar() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
 /// Minimum, median, maximum.
 pub fn spread(mut all: Vec<Duration>) -> String {
     all.sort();

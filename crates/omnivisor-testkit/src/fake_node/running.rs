@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -44,7 +45,13 @@ pub(super) fn run(behaviour: &Behaviour, args: &[String]) -> i32 {
         serving::say_ready();
     }
     let end = End { after_ms: behaviour.exit_after_ms, code: behaviour.exit_code, signal: behaviour.die_of_signal };
-    let stop = || Stop { ignored: behaviour.ignore_stop, linger_ms: behaviour.linger_ms, code: 0 };
+    let stop = || {
+        if let Some(command) = &behaviour.at_stop {
+            let status = Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::null()).status().unwrap();
+            assert!(status.success(), "{command}: {status}");
+        }
+        Stop { ignored: behaviour.ignore_stop, linger_ms: behaviour.linger_ms, code: 0 }
+    };
     log.exit(live(&log, &mut signals, &end, stop))
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use omnivisor_testkit::measure::{gone, head, mono_ns, pidfd, row, spread};
+use omnivisor_testkit::measure::{calendar, calls_before_exec, gone, head, mono_ns, pidfd, row, spread};
 use omnivisor_testkit::{
     Answer, Behaviour, Installation, Options, Sandbox, Supervised, Upstream, mint, sha256_hex, upgrade_info, wait_until,
 };
@@ -136,7 +136,7 @@ fn main() {
 fn outage() {
     let mut ours = Bench::new(Upstream::http(), "1h");
     let supervised = ours.run();
-    let mut theirs = nymvisor_way::NymvisorWay::new(&template());
+    let mut theirs = nymvisor_way::NymvisorWay::of(&template(), Sandbox::new(), None);
     let (mut outages, mut reactions, mut compared) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (reaction, outage) = ours.upgrade();
@@ -182,7 +182,7 @@ fn flushes() {
     // Calendar time of the old node's end, as the trace has it.
     let ended = std::thread::spawn(move || {
         gone(&watched);
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
+        calendar()
     });
     bench.upgrade();
     let ended = ended.join().unwrap();
@@ -190,21 +190,8 @@ fn flushes() {
         rustix::process::kill_process(Pid::from_raw(strace.id().cast_signed()).unwrap(), rustix::process::Signal::INT);
     strace.wait().unwrap();
     let trace = fs::read_to_string(trace).unwrap();
-    let (mut count, mut kinds) = (0, Vec::new());
-    for line in trace.lines() {
-        let mut words = line.split_whitespace().skip(1);
-        let Some(time) = words.next().and_then(|time| time.parse::<f64>().ok()) else { continue };
-        let call = words.next().unwrap_or_default();
-        if time < ended || call.starts_with('<') {
-            continue;
-        }
-        if call.starts_with("execve") {
-            break;
-        }
-        count += 1;
-        kinds.push(call.split('(').next().unwrap_or_default().to_owned());
-    }
-    row(what, "6", &format!("{count} ({})", kinds.join(" ")));
+    let calls = calls_before_exec(&trace, ended);
+    row(what, "6", &format!("{} ({})", calls.len(), calls.join(" ")));
 }
 
 /// From a change of the plan to the first thing done about it that somebody else can see: the download is asked for.

@@ -1,5 +1,6 @@
 //! An upgrade of an empty home as Nymvisor does it, step by step: stop, back up, lock, prove, write its files in place,
-//! relink, prove again, start. For comparison only; as fast as these steps can be (no tar and no gzip of nothing).
+//! relink, prove again, start. For comparison only; as fast as these steps can be (no tar and no gzip of nothing; else those of
+//! the system, each in a process of its own).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,20 +13,23 @@ use omnivisor_testkit::{Behaviour, NodeLog, Sandbox, mint, wait_until};
 pub struct NymvisorWay {
     sandbox: Sandbox,
     template: PathBuf,
+    home: PathBuf,
+    packs: bool,
     child: Child,
     number: usize,
 }
 
 impl NymvisorWay {
-    pub fn new(template: &Path) -> Self {
-        let sandbox = Sandbox::new();
+    /// In this sandbox, whose home is empty, or with another one, which is packed.
+    pub fn of(template: &Path, sandbox: Sandbox, other: Option<&Path>) -> Self {
+        let (home, packs) = (other.map_or_else(|| sandbox.daemon_home(), Path::to_owned), other.is_some());
         fs::create_dir_all(sandbox.path().join("nymvisor/backups")).unwrap();
         let genesis = sandbox.path().join("genesis");
         fs::create_dir_all(genesis.join("bin")).unwrap();
         mint(template, &genesis.join("bin/nym-node"), &Behaviour::new("1.0.0"));
         std::os::unix::fs::symlink(&genesis, sandbox.path().join("current")).unwrap();
-        let child = start(&sandbox);
-        let mut this = Self { sandbox, template: template.to_owned(), child, number: 1 };
+        let child = start(&sandbox, &home);
+        let mut this = Self { sandbox, template: template.to_owned(), home, packs, child, number: 1 };
         this.wait();
         this
     }
@@ -55,11 +59,14 @@ impl NymvisorWay {
         let ended = mono_ns();
         let backup = root.join("nymvisor/backups").join(format!("up-{}", self.number));
         fs::create_dir_all(&backup).unwrap();
-        let archive = File::create(backup.join("backup-preupgrade.tar.gz")).unwrap();
-        for entry in fs::read_dir(self.sandbox.daemon_home()).unwrap() {
-            drop(entry);
+        let archive = backup.join("backup-preupgrade.tar.gz");
+        if self.packs {
+            let mut tar = Command::new("tar");
+            tar.arg("-czf").arg(&archive).arg("-C").arg(&self.home).args(["--exclude", "./nymvisor", "."]);
+            assert!(tar.status().unwrap().success());
+        } else {
+            File::create(&archive).unwrap();
         }
-        drop(archive);
         let lock = File::create(root.join("upgrade.lock")).unwrap();
         lock.try_lock().unwrap();
         prove(&executable);
@@ -73,7 +80,7 @@ impl NymvisorWay {
         drop(lock);
         fs::read(root.join("upgrade-plan.json")).unwrap();
         prove(&root.join("current/bin/nym-node"));
-        self.child = start(&self.sandbox);
+        self.child = start(&self.sandbox, &self.home);
         Duration::from_nanos(self.wait() - ended)
     }
 }
@@ -91,8 +98,8 @@ fn prove(executable: &Path) {
     assert!(output.unwrap().status.success());
 }
 
-fn start(sandbox: &Sandbox) -> Child {
+fn start(sandbox: &Sandbox, home: &Path) -> Child {
     let mut command = Command::new(sandbox.path().join("current/bin/nym-node"));
-    command.arg("run").env("FAKE_NODE_LOG", sandbox.node_log_path()).env("DAEMON_HOME", sandbox.daemon_home());
+    command.arg("run").env("FAKE_NODE_LOG", sandbox.node_log_path()).env("DAEMON_HOME", home);
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
 }

@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use omnivisor_testkit::Sandbox;
+use omnivisor_testkit::mounts::{Ground, Mounted, reflink};
 
 use super::harness::{Scene, Story, kill_nodes, leftovers, said, wait_for_the_end};
-use super::mounts::{Ground, Mounted, reflink};
 use super::{nym, vega};
 use crate::world::SOON;
 

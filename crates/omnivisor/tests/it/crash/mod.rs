@@ -8,7 +8,6 @@ mod given_up;
 mod harness;
 mod images;
 mod known;
-mod mounts;
 mod nym;
 mod vega;
 

@@ -1,4 +1,4 @@
-//! File systems in files, mounted while a test runs: an XFS that can copy a file by reference, and on it an ext4 to be copied.
+//! File systems in files, mounted while a test or a benchmark runs: an XFS that can copy a file by reference, and on it an ext4 to be copied.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ const EXT4: u64 = 256 << 20;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// A mounted file system; no longer once this is dropped.
+#[derive(Debug)]
 pub struct Mounted {
     at: PathBuf,
 }
@@ -26,6 +27,7 @@ impl Mounted {
         Ok(Self { at: at.to_owned() })
     }
 
+    /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.at
     }
@@ -47,7 +49,8 @@ impl Drop for Mounted {
     }
 }
 
-/// Where the images are kept. Its fields are dropped in this order.
+/// An XFS that can copy by reference, and room for what is kept on it. Its fields are dropped in this order.
+#[derive(Debug)]
 pub struct Ground {
     xfs: Mounted,
     folder: TempDir,
@@ -56,12 +59,17 @@ pub struct Ground {
 impl Ground {
     /// None of it is left when this is dropped. An error says why there can be none here.
     pub fn new() -> Result<Self, String> {
+        Self::within(&std::env::temp_dir(), XFS)
+    }
+
+    /// The same in this folder, of so many bytes.
+    pub fn within(folder: &Path, size: u64) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root may mount".to_owned());
         }
-        let folder = tempfile::Builder::new().prefix("ov").tempdir().map_err(|why| why.to_string())?;
+        let folder = tempfile::Builder::new().prefix("ov").tempdir_in(folder).map_err(|why| why.to_string())?;
         let (image, at) = (folder.path().join("xfs"), folder.path().join("images"));
-        sparse(&image, XFS);
+        sparse(&image, size);
         run(Command::new("timeout").args(["60", "mkfs.xfs", "-q", "-m", "reflink=1"]).arg(&image))?;
         for at in [&at, &folder.path().join("disk")] {
             fs::create_dir(at).unwrap();

@@ -1,0 +1,165 @@
+//! How long a node is down for an upgrade, over sizes and shapes of its home, and what the copy costs it while it still runs.
+//! `just bench-outage`, which writes docs/outage.md and its plot; with `OMNIVISOR_BENCH=short` a quick look that writes nothing.
+//!
+//! Everything is measured from outside, on the released binary, with a fake node that changes its home at its end. Nymvisor's
+//! way (stop, then tar and gzip) stands beside it, in the same run, on the same home and file system.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints, and a panic is its failure"
+)]
+
+mod homes;
+#[path = "../main_job/nymvisor_way.rs"]
+mod nymvisor_way;
+mod plot;
+mod scene;
+mod slow_down;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use omnivisor_testkit::Sandbox;
+use omnivisor_testkit::mounts::Ground;
+
+use homes::{GIB, MIB, Shape};
+use nymvisor_way::NymvisorWay;
+use scene::{How, Outage, Scene};
+use table::{Cell, Table};
+
+/// Sparse; it has to hold the largest home, and its archive.
+const XFS: u64 = 16 << 30;
+/// So many of the files are changed: one in a hundred of ten thousand, and as many of more.
+const CHANGED: u64 = 100;
+
+fn exe() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_omnivisor"))
+}
+
+fn template() -> PathBuf {
+    let path = exe().with_file_name("examples").join("fake_node");
+    assert!(path.exists(), "build the examples first: cargo build --release -p omnivisor --examples");
+    path
+}
+
+fn many(count: u64, bytes: u64) -> Shape {
+    Shape::Files { count, size: bytes / count / 4096 * 4096, one_in: (count / CHANGED).max(1) }
+}
+
+fn shapes(short: bool) -> Vec<Shape> {
+    if short {
+        let size = 256 * MIB;
+        return vec![
+            Shape::Empty,
+            many(2_500, size),
+            many(25_000, 100 * MIB),
+            Shape::OneFile { size },
+            Shape::LevelDb { size },
+        ];
+    }
+    vec![
+        Shape::Empty,
+        many(10_000, GIB),
+        many(10_000, 4 * GIB),
+        many(250_000, 1000 * MIB),
+        Shape::OneFile { size: GIB },
+        Shape::LevelDb { size: GIB },
+        Shape::LevelDb { size: 4 * GIB },
+    ]
+}
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--list") {
+        return;
+    }
+    let short = std::env::var("OMNIVISOR_BENCH").is_ok_and(|value| value == "short");
+    let only = std::env::args().skip(1).find(|it| !it.starts_with('-')).unwrap_or_default();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outage");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let mut table = Table::begin(&folder);
+    if "slow-down".contains(&only) {
+        slow_down(&folder, &mut table, short);
+    }
+    if "outage".contains(&only) {
+        on("ext4", &folder, &mut table, short);
+        match Ground::within(&folder, XFS) {
+            Ok(ground) => on("XFS", &ground.image(""), &mut table, short),
+            Err(why) => table.note(&format!("Nothing on XFS: {why}.")),
+        }
+    }
+    if "memory".contains(&only) {
+        memory(&folder, &mut table, short);
+    }
+    if short || !only.is_empty() {
+        println!("nothing is written");
+    } else {
+        table.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"));
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A new folder; it is removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(below: &Path, name: &str) -> Self {
+        let path = below.join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn on(file_system: &'static str, folder: &Path, table: &mut Table, short: bool) {
+    let wanted = std::env::var("OMNIVISOR_SHAPE").unwrap_or_default();
+    for shape in shapes(short).into_iter().filter(|shape| shape.name().contains(&wanted)) {
+        let place = Place::new(folder, "place");
+        let mut scene = Scene::new(&place.0, shape);
+        // What was written within two seconds is copied once more.
+        std::thread::sleep(Duration::from_secs(3));
+        let large = shape.bytes() > GIB;
+        let warm = best((0..if large { 1 } else { 3 }).map(|_| scene.upgrade(How::Warm)).collect());
+        let cold = scene.upgrade(How::Cold);
+        let slow = scene.upgrade(How::SlowFlushes);
+        let home = scene.sandbox.daemon_home();
+        let theirs = Place::new(folder, "theirs");
+        let mut way = NymvisorWay::of(&template(), Sandbox::on(&theirs.0), Some(&home));
+        let theirs = way.upgrade();
+        drop(way);
+        table.add(Cell { file_system, shape, warm, cold, slow, theirs });
+    }
+}
+
+/// The one in the middle.
+fn best(mut all: Vec<Outage>) -> Outage {
+    all.sort_by_key(|it| it.took);
+    all.swap_remove(all.len() / 2)
+}
+
+fn memory(folder: &Path, table: &mut Table, short: bool) {
+    let count = if short { 100_000 } else { 1_000_000 };
+    let shape = Shape::Files { count, size: 8, one_in: count / 100 };
+    let place = Place::new(folder, "place");
+    let outage = Scene::new(&place.0, shape).upgrade(How::Warm);
+    table.memory(count, &outage);
+}
+
+fn slow_down(folder: &Path, table: &mut Table, short: bool) {
+    let pairs = if short { 3 } else { 9 };
+    let place = Place::new(folder, "place");
+    for is_paced in [true, false] {
+        let size = if short { 128 * MIB } else { 256 * MIB };
+        let found = slow_down::measure(&place.0, many(size / MIB * 10, size), is_paced, pairs);
+        table.slow_down(is_paced, &found);
+    }
+}

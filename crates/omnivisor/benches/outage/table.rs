@@ -1,0 +1,184 @@
+//! What was found, beside its limits: printed as it is found, and written as docs/outage.md.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::homes::{GIB, MIB, Shape};
+use crate::scene::Outage;
+use crate::slow_down::SlowDown;
+
+pub struct Cell {
+    pub file_system: &'static str,
+    pub shape: Shape,
+    pub warm: Outage,
+    pub cold: Outage,
+    pub slow: Outage,
+    pub theirs: Duration,
+}
+
+pub struct Table {
+    facts: String,
+    cells: Vec<Cell>,
+    limits: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Table {
+    pub fn begin(folder: &Path) -> Self {
+        let facts = facts(folder);
+        println!("{facts}\n\n{HEAD}");
+        Self { facts, cells: Vec::new(), limits: Vec::new(), notes: Vec::new() }
+    }
+
+    pub fn add(&mut self, cell: Cell) {
+        println!("{}   (ahead: {})", line(&cell), seconds(cell.warm.ahead));
+        self.cells.push(cell);
+    }
+
+    pub fn note(&mut self, note: &str) {
+        println!("{note}");
+        self.notes.push(note.to_owned());
+    }
+
+    fn limit(&mut self, what: &str, limit: &str, found: &str, is_met: bool) {
+        let line = format!("| {what} | {limit} | {found} | {} |", if is_met { "yes" } else { "**no**" });
+        println!("{line}");
+        self.limits.push(line);
+    }
+
+    pub fn memory(&mut self, count: u64, outage: &Outage) {
+        let found = format!("{:.1} MB", outage.memory as f64 / 1e6);
+        let what = format!("highest resident memory of the supervisor, an upgrade with {count} files");
+        self.limit(&what, "64 MB", &found, outage.memory <= 64_000_000);
+    }
+
+    pub fn slow_down(&mut self, is_paced: bool, it: &SlowDown) {
+        let found = format!(
+            "{:.1} % ({:.0} to {:.0} flushed writes in a second), {:.0} MiB/s copied",
+            it.slower * 100.0,
+            it.alone,
+            it.beside,
+            it.copied
+        );
+        if is_paced {
+            let what = "a node that flushes all the time is slowed by the copy of its home";
+            self.limit(what, "10 %, at 40 MiB/s", &found, it.slower <= 0.10 && it.copied >= 40.0);
+        } else {
+            self.note(&format!("Without its pace the copy would slow that node by {found}."));
+        }
+    }
+
+    fn judge(&mut self) {
+        let cells = std::mem::take(&mut self.cells);
+        for file_system in ["ext4", "XFS"] {
+            let of = |wanted: &dyn Fn(&Shape) -> bool| {
+                cells.iter().find(|cell| cell.file_system == file_system && wanted(&cell.shape))
+            };
+            let few = |bytes: std::ops::Range<u64>| {
+                of(&move |it: &Shape| it.files() == 10_000 && bytes.contains(&it.bytes()))
+            };
+            let (one, four) = (few(GIB / 2..GIB + 1), few(3 * GIB..4 * GIB + 1));
+            let mut check = |what: &str, limit: f64, unit: &str, found: Option<f64>| {
+                if let Some(found) = found {
+                    let what = format!("{file_system}: {what}");
+                    self.limit(&what, &format!("{limit} {unit}"), &format!("{found:.1} {unit}"), found <= limit);
+                }
+            };
+            let ms = |cell: &Cell| cell.warm.took.as_secs_f64() * 1e3;
+            let [small, large] = if file_system == "ext4" { [60.0, 400.0] } else { [30.0, 30.0] };
+            check("1 GiB in 10,000 files, one in a hundred changed", small, "ms", one.map(ms));
+            let place = of(&|it| matches!(it, Shape::OneFile { .. }));
+            check("1 GiB file changed in place", large, "ms", place.map(ms));
+            let ratio = one.zip(four).map(|(one, four)| ms(four) / ms(one));
+            check("4 GiB in as many files as 1 GiB", 1.5, "times", ratio);
+            let many = of(&|it| it.files() == 250_000);
+            let each = one.zip(many).map(|(one, many)| (ms(many) - ms(one)) * 1e3 / 240_000.0);
+            check("each file more of 250,000 than of 10,000 (a hundred of either changed)", 2.0, "µs", each);
+            let most = cells.iter().filter(|it| it.file_system == file_system).map(|it| it.slow.flushes.len()).max();
+            check("flushes in an outage", 10.0, "", most.map(|it| it as f64));
+        }
+        self.cells = cells;
+    }
+
+    pub fn write(mut self, docs: &Path) {
+        println!();
+        self.judge();
+        let mut text = INTRODUCTION.to_owned();
+        let _ = write!(text, "{}\n\n![The outage over the size of the home](outage.svg)\n\n{HEAD}\n", self.facts);
+        for cell in &self.cells {
+            text += &(line(cell) + "\n");
+        }
+        text += "\n## Limits\n\n| what | limit | found | met |\n|---|---|---|---|\n";
+        for limit in &self.limits {
+            text += &(limit.clone() + "\n");
+        }
+        for note in &self.notes {
+            let _ = write!(text, "\n{note}\n");
+        }
+        fs::write(docs.join("outage.md"), text).unwrap();
+        fs::write(docs.join("outage.svg"), crate::plot::svg(&self.cells)).unwrap();
+    }
+}
+
+const HEAD: &str = "| file system | home | size | files | changed at the stop | flushes | outage, warm | page cache dropped | \
+    5 ms more for each flush | stop, then tar and gzip |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|";
+
+const INTRODUCTION: &str = "<!-- Written by `just bench-outage`. -->\n\n# How long an upgrade takes a node down\n\n\
+    From the end of the old node to the start of the new one, with a snapshot of the home in between. Before the stop the home is \
+    copied in passes while the node runs; in the outage is what has changed since the last one: the fake node changes it when it \
+    is asked to stop, and flushes it, as real ones do. `warm` is the middle one of three (of one, above 1 GiB). *Page cache \
+    dropped*: between that change and the node's end. *5 ms more*: the supervisor ran under `strace --seccomp-bpf` with \
+    `inject=fsync,fdatasync,syncfs,msync,sync:delay_enter=5000`, which also counted the flushes. *Stop, then tar and gzip* is what \
+    Nymvisor does, step by step, on the same home in the same run.\n\n";
+
+fn line(cell: &Cell) -> String {
+    format!(
+        "| {} | {} | {} | {} | {} in {} | {} | {} | {} | {} | {} |",
+        cell.file_system,
+        cell.shape.name(),
+        size(cell.shape.bytes()),
+        cell.shape.files(),
+        size(cell.warm.changed.bytes),
+        cell.warm.changed.files,
+        cell.slow.flushes.len(),
+        seconds(cell.warm.took),
+        seconds(cell.cold.took),
+        seconds(cell.slow.took),
+        seconds(cell.theirs),
+    )
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        bytes if bytes >= GIB => format!("{:.1} GiB", bytes as f64 / GIB as f64),
+        bytes => format!("{:.1} MiB", bytes as f64 / MIB as f64),
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!("{:.1} ms", time.as_secs_f64() * 1e3)
+    } else {
+        format!("{:.2} s", time.as_secs_f64())
+    }
+}
+
+/// Of the machine, without its name.
+fn facts(folder: &Path) -> String {
+    let cores = std::thread::available_parallelism().unwrap();
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let memory = read("/proc/meminfo");
+    let memory = memory.split_whitespace().nth(1).and_then(|it| it.parse::<u64>().ok()).unwrap_or_default() >> 20;
+    let kind = rustix::fs::statfs(folder).unwrap().f_type;
+    let kind = if kind == 0xef53 { "ext4".to_owned() } else { format!("{kind:#x}") };
+    format!(
+        "Measured on a virtual machine or not: {cores} cores, {memory} GiB of memory, Linux {}, {kind} on the machine's disk, \
+         XFS with reflink in a file on that (loop device). Load when it began: {}.",
+        read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default(),
+        read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+    )
+    .replace("on a virtual machine or not", "here")
+}
