@@ -8,6 +8,7 @@ pub mod health;
 pub mod journal;
 pub mod plan;
 pub mod release;
+pub mod retention;
 pub mod schedule;
 pub mod supervisor;
 pub mod time;

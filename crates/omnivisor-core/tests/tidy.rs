@@ -12,6 +12,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("release", &[]),
     ("schedule", &["release", "time"]),
+    ("retention", &["time"]),
     ("health", &[]),
     ("plan", &["release", "schedule", "time"]),
     ("journal", &["plan", "release", "schedule", "time"]),

@@ -4,6 +4,7 @@
 //! variables mean different things to different dialects.
 
 mod adopt;
+mod backup;
 mod build_info;
 mod demo;
 mod env_file;

@@ -17,6 +17,8 @@ pub enum Exit {
     GaveUp,
     /// Another supervisor runs this instance.
     AlreadyRunning,
+    /// A backup is not what it was when it was made.
+    BackupDamaged,
 }
 
 impl Exit {
@@ -29,6 +31,7 @@ impl Exit {
             Self::NodeFailed => 10,
             Self::GaveUp => 11,
             Self::AlreadyRunning => 12,
+            Self::BackupDamaged => 13,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each key has a variable; the variable counts. A key that is not known is an error: it is one that does nothing.
 
+mod backup;
 mod nym;
 mod probe;
 mod snapshot;
@@ -14,12 +15,14 @@ use omnivisor_core::health::HealthProbe;
 use serde::Deserialize;
 use url::Url;
 
+use self::backup::BackupTable;
 use self::nym::NymTable;
 pub use self::nym::Releases;
 pub use self::probe::ProbeSettings;
 use self::probe::ProbeTable;
 use self::snapshot::SnapshotTable;
 pub use self::snapshot::Snapshots;
+use crate::effects::backup::keep::Keep;
 use crate::effects::github::{GitHub, GitHubError, Token};
 
 /// The file as it is written.
@@ -40,6 +43,8 @@ struct File {
     nym: NymTable,
     #[serde(default)]
     snapshot: SnapshotTable,
+    #[serde(default)]
+    backup: BackupTable,
     allow_network_file_system: Option<bool>,
 }
 
@@ -137,6 +142,8 @@ pub struct Settings {
     pub releases: Option<Releases>,
     /// How its data is copied aside before a switch.
     pub snapshots: Snapshots,
+    /// What becomes of the copies.
+    pub keep: Keep,
     /// Whether a file system on which locks are no guarantee may be used.
     pub allow_network_file_system: bool,
 }
@@ -187,6 +194,7 @@ impl Settings {
             postgres_patience: postgres.map(duration).transpose()?.unwrap_or(60 * second),
             releases: Releases::resolve(file.nym, said)?,
             snapshots: Snapshots::resolve(file.snapshot, said)?,
+            keep: backup::resolve(file.backup, said)?,
             allow_network_file_system: allowed.map(boolean).transpose()?.unwrap_or(false),
         })
     }

@@ -10,6 +10,7 @@ mod claim;
 mod end;
 mod give_up;
 mod gone;
+mod keep;
 mod launch;
 mod node_watch;
 mod notify;
@@ -42,6 +43,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock::{self, Timer};
 use crate::control::Asked;
+use crate::effects::backup::keep::Keep;
 use crate::effects::fetch;
 use crate::effects::github::GitHub;
 use crate::effects::group::{Group, Kin};
@@ -57,6 +59,7 @@ use crate::store::small;
 pub use adopt::{JOURNAL, adopt, adopt_installation, initialise};
 pub use claim::StartError;
 pub use gone::upstream_gone;
+pub use keep::spared;
 pub use orphan::{Ended, Left, end_orphan, look_for_orphan};
 pub use reload::{Reload, Reloaded};
 pub use replace::could_take_over;
@@ -97,6 +100,8 @@ pub struct Shell {
     github: Arc<GitHub>,
     /// What a snapshot may cost.
     limits: Limits,
+    keep: Keep,
+    calm: watch::Sender<keep::Calm>,
     /// What the supervisor ordered last, counted: late news of an earlier launch is told by it.
     launch: u64,
     node: Option<Node>,
@@ -166,6 +171,7 @@ impl Shell {
         let mut looks = tokio::time::interval(PLACED);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let _poll = self.poll();
+        let _keeper = self.keeper();
         self.ask_node();
         loop {
             self.settle();
@@ -427,6 +433,7 @@ impl Shell {
 
     /// Tells the mirror and the poll what they have to know.
     fn publish(&mut self) {
+        self.calm();
         let journal = self.agent.journal();
         self.told.clock(&self.agent);
         self.told.standings(&self.agent);

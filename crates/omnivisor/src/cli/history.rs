@@ -56,7 +56,7 @@ fn state(which: &Which) -> Result<PathBuf, Trouble> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<Record>, OpenError> {
+pub(super) fn read(path: &Path) -> Result<Vec<Record>, OpenError> {
     let mut looks = 1;
     loop {
         match journal_file::read(path) {
@@ -67,7 +67,7 @@ fn read(path: &Path) -> Result<Vec<Record>, OpenError> {
 }
 
 /// A time to the second, in UTC.
-fn second(at: &Timestamp) -> String {
+pub(super) fn second(at: &Timestamp) -> String {
     let text = at.to_string();
     match text.split_once('.') {
         Some((second, _)) => format!("{second}Z"),

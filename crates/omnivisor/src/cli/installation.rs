@@ -11,6 +11,7 @@ use omnivisor_core::dialect::Dialect;
 
 use super::{Trouble, env_file, log, nym, nym_run, vega};
 use crate::control::Instance;
+use crate::effects::backup::keep::Keep;
 use crate::effects::snapshot::Limits;
 use crate::store::small;
 
@@ -61,6 +62,8 @@ pub(super) struct Installation {
     pub(super) limits: Limits,
     /// Whether it may be on a network file system.
     pub(super) allow_network_file_system: bool,
+    /// What becomes of its backups.
+    pub(super) keep: Keep,
     /// The command that runs it.
     pub(super) run: &'static str,
     /// What is odd about it, one sentence each.
@@ -100,6 +103,7 @@ impl Installation {
             shared: !dialect.context().siblings.is_empty(),
             limits: settings.snapshots.limits,
             allow_network_file_system: settings.allow_network_file_system,
+            keep: settings.keep,
             run: "nymvisor run …",
             config: loaded.file,
             notes,
@@ -124,6 +128,7 @@ impl Installation {
             shared: false,
             limits: loaded.settings.snapshots.limits,
             allow_network_file_system: loaded.settings.allow_network_file_system,
+            keep: loaded.settings.keep,
             run: "vegavisor run --home …",
             config: vega::Loaded::config_file(&home),
             notes,

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::installation::{Installation, Which};
-use super::{Outcome, Trouble, adopt, env_file, history, output, plan, reexec, restore, rollback};
+use super::{Outcome, Trouble, adopt, backup, env_file, history, output, plan, reexec, restore, rollback};
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
 use crate::shell::{Left, end_orphan, look_for_orphan};
@@ -28,6 +28,9 @@ pub(super) enum Own {
     },
     Plan(plan::Plan),
     History(history::History),
+    /// See what there is to go back to, and whether it is good
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Stop the node, and end its supervisor; or what a supervisor that was killed has left
     Stop {
         #[command(flatten)]
@@ -63,6 +66,7 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Plan(verb) => return plan::run(verb),
         Own::Rollback(verb) => return rollback::run(verb),
         Own::Restore(verb) => return restore::run(verb),
+        Own::Backup(verb) => return backup::run(verb),
         Own::CheckReplacement(verb) => return reexec::check(verb),
         Own::GuardReplacement(verb) => return reexec::guard(verb),
         Own::Reexec(verb) => (&verb.which, verb.command()?),
@@ -89,6 +93,7 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Status { json: true, .. } => output::result(&value.to_string()),
         Own::Status { .. } => output::result(&describe(&value)),
         Own::Adopt(_)
+        | Own::Backup(_)
         | Own::History(_)
         | Own::Plan(_)
         | Own::Rollback(_)

@@ -15,6 +15,7 @@ use crate::shell::{Ordered, StartError, put_back};
 #[derive(Args)]
 pub(super) struct Restore {
     /// Which: an id that `omnivisor backup list` shows, or its beginning
+    #[arg(id = "backup", value_name = "BACKUP")]
     id: String,
     /// Only this path below the node's home; may be said several times
     #[arg(long = "path", value_name = "PATH")]

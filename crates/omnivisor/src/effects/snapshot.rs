@@ -23,7 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use self::cost::{Cost, Left, Limits, cost, folder};
 use self::pass::{FEW, Pass, Passed, Rules};
 use self::seen::Seen;
+use super::backup::manifest::{self, Head};
 use crate::clock;
+use crate::store::disk::Written;
 use crate::store::{atomic, disk};
 
 /// What the name of a copy that is not whole ends in.
@@ -32,8 +34,14 @@ const PARTIAL: &str = ".partial";
 /// And that of what was seen of its files.
 const SEEN: &str = ".partial-seen";
 
+/// And that of its manifest, until the copy has its own name.
+const LISTED: &str = ".partial-mtree";
+
 /// The mode of a folder that only its owner may look into.
 pub const PRIVATE: u32 = 0o700;
+
+/// And that of a file.
+const MODE: u32 = 0o600;
 
 /// So many passes at most: a node that writes all the time always leaves something to the last one.
 const PASSES: usize = 6;
@@ -92,22 +100,45 @@ impl Snapshot<'_> {
     ///
     /// On an error, or when `cancelled`, nothing is left.
     pub fn take(&self, cancelled: &AtomicBool) -> io::Result<()> {
+        self.take_as(&Head::default(), cancelled)
+    }
+
+    /// The same, with a manifest that says which snapshot this is.
+    pub fn take_as(&self, head: &Head, cancelled: &AtomicBool) -> io::Result<()> {
+        let (listed, manifest) = (beside(self.to, LISTED), manifest::beside(self.to));
         if self.to.exists() {
-            atomic::flush_folder_of(self.to)?; // whoever gave it its name may have been killed before that
+            // Whoever gave it its name may have been killed before its manifest had one, or either was durable.
+            match manifest.exists() {
+                true => atomic::flush_folder_of(self.to)?,
+                false => atomic::replace(&manifest, &head.to_bytes(), MODE)?,
+            }
+            disk::remove(&listed)?;
             return disk::remove(&beside(self.to, SEEN));
         }
         if let Some(parent) = self.to.parent() {
             disk::make_folders(parent, PRIVATE)?;
         }
         let partial = beside(self.to, PARTIAL);
-        self.clean(self.pass(true, cancelled, &mut |_| Ok(())).and_then(|passed| {
+        self.clean(self.pass(true, cancelled, &mut |_| Ok(())).and_then(|mut passed| {
             // Whatever the home's own mode is, and whoever made the folders above.
             disk::set_mode(&partial, PRIVATE)?;
+            // Flushed with the rest: a manifest costs the outage nothing that takes time.
+            Written::create(&listed, MODE)?.push(&self.told(head, &passed).to_bytes())?;
+            passed.touched.push(listed.clone());
             flush(&partial, &passed)?;
             disk::rename(&partial, self.to)?;
+            disk::rename(&listed, &manifest)?;
             atomic::flush_folder_of(self.to)?;
             disk::remove(&beside(self.to, SEEN))
         }))
+    }
+
+    /// What is in it, and what is not.
+    fn told(&self, head: &Head, passed: &Passed) -> Head {
+        let apart = self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok());
+        let apart = apart.map(|path| format!("{}: it stands apart", path.display()));
+        let left_out = passed.left_out.iter().map(|path| format!("{}: a socket or a device", path.display()));
+        Head { not_included: head.not_included.iter().cloned().chain(apart).chain(left_out).collect(), ..head.clone() }
     }
 
     fn pass(
@@ -155,7 +186,11 @@ pub fn void(to: &Path) -> io::Result<()> {
 /// Removes what there is of a snapshot that is not whole, or was [made void](void). As well as it can be done.
 pub fn discard(to: &Path) {
     // In this order: what was seen of a copy that is not there would be believed of another one.
-    for path in [beside(to, SEEN), beside(to, PARTIAL)] {
+    let mut left = vec![beside(to, SEEN), beside(to, PARTIAL), beside(to, LISTED)];
+    if !to.exists() {
+        left.push(manifest::beside(to));
+    }
+    for path in left {
         if let Err(error) = disk::remove(&path) {
             tracing::warn!(path = %path.display(), %error, "what is left of a snapshot cannot be removed");
             return;

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 
 use super::Shell;
 use crate::checkpoint;
+use crate::clock;
+use crate::effects::backup::manifest::Head;
 use crate::effects::backup::{self, Kind};
 use crate::effects::github::GitHub;
 use crate::effects::restore::{Restore, Source};
@@ -56,7 +58,8 @@ impl InFlight {
 impl Shell {
     /// Begins an action. All of it happens on a thread of its own: hashing and copying must not keep us from the node.
     pub(super) fn act(&mut self, action: Action) {
-        if matches!(action, Action::Snapshot(_)) && self.supervisor.was_killed() {
+        let was_killed = self.supervisor.was_killed();
+        if matches!(action, Action::Snapshot(_)) && was_killed {
             tracing::warn!("the node had to be killed: its data is copied as it left it");
         }
         // Where no node runs, whatever is copied ahead is copied in the outage, too.
@@ -65,7 +68,7 @@ impl Shell {
         self.action.ticket += 1;
         self.action.cancel = Some(cancel.clone());
         let (ticket, results, dialect) = (self.action.ticket, self.results.0.clone(), self.dialect.clone());
-        let with = With { github: self.github.clone(), limits: self.limits, is_down };
+        let with = With { github: self.github.clone(), limits: self.limits, is_down, was_killed };
         let runtime = tokio::runtime::Handle::current();
         let name = name(&action);
         tokio::task::spawn_blocking(move || {
@@ -135,6 +138,8 @@ struct With {
     limits: Limits,
     /// Whether no node runs.
     is_down: bool,
+    /// Whether the last one had to be killed.
+    was_killed: bool,
 }
 
 async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: &Cancel) -> Event {
@@ -145,7 +150,7 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
         Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged, with.limits)
             .and_then(|()| last_copy_ahead(dialect, plan, with, cancel))
             .map(|()| Outcome::Nothing),
-        Action::Snapshot(plan) => take_snapshot(dialect, plan, cancel).map(|()| Outcome::Nothing),
+        Action::Snapshot(plan) => take_snapshot(dialect, plan, with.was_killed, cancel).map(|()| Outcome::Nothing),
         Action::Activate(plan, staged) => {
             has_way_back(dialect, plan).and_then(|()| point_link(dialect, &staged.folder))
         }
@@ -212,11 +217,12 @@ fn pass_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Res
     copy(dialect, plan, |snapshot| pace::gently(&cancel.flag, |pace| snapshot.prepare(&cancel.flag, pace)))
 }
 
-fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
+fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, killed: bool, cancel: &Cancel) -> Result<(), Failure> {
     if !plan.snapshot {
         return Ok(());
     }
-    copy(dialect, plan, |snapshot| snapshot.take(&cancel.flag))
+    let head = Head { killed, ..Head::of(plan, &dialect.paths().home, clock::now().wall) };
+    copy(dialect, plan, |snapshot| snapshot.take_as(&head, &cancel.flag))
 }
 
 fn copy<T>(

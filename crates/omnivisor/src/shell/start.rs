@@ -23,6 +23,7 @@ use super::{Shell, report, restoring};
 use crate::clock;
 use crate::effects::activate::{self, ActivateError};
 use crate::effects::asset;
+use crate::effects::backup::keep::Keep;
 use crate::effects::cgroup::Cgroup;
 use crate::effects::children;
 use crate::effects::github::GitHub;
@@ -54,6 +55,8 @@ pub struct Start {
     pub github: GitHub,
     /// What a snapshot may cost.
     pub limits: Limits,
+    /// What becomes of it.
+    pub keep: Keep,
     /// Whether a file system on which locks are no guarantee may be used.
     pub allow_network_file_system: bool,
 }
@@ -109,6 +112,8 @@ impl Start {
             launcher,
             github: Arc::new(self.github),
             limits: self.limits,
+            keep: self.keep,
+            calm: super::keep::calm(),
             launch: 0,
             node: None,
             group: None,

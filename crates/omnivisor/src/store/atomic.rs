@@ -120,13 +120,18 @@ pub fn flush_folder_of(path: &Path) -> io::Result<()> {
 
 /// Removes what a crash left half made in `folder`; what another process is making stays.
 pub fn sweep(folder: &Path) {
+    sweep_of(folder, |_| true);
+}
+
+/// The same, of those whose name is one of these: where a thread of ours may be making others.
+pub fn sweep_of(folder: &Path, is_one: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(made) = name.strip_suffix(UNFINISHED) else { continue };
         let writer = made.rsplit_once('.').and_then(|(_, writer)| writer.split_once('-')?.0.parse::<u32>().ok());
         let alive = |pid: u32| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists();
-        if !writer.is_some_and(alive) {
+        if is_one(&name) && !writer.is_some_and(alive) {
             let _ = disk::remove_file(&entry.path());
         }
     }

@@ -1,6 +1,7 @@
 //! Snapshots, what becomes of them, and what can be got out of them again: always exactly what was put in.
 
 mod hostile;
+mod kept;
 mod tools;
 
 use std::ffi::OsStr;
@@ -64,8 +65,7 @@ impl Place {
             method: "copy".to_owned(),
             ..Head::default()
         };
-        Snapshot { home: &home, to: &to, apart: &[] }.take(&NEVER).unwrap();
-        fs::write(manifest::beside(&to), head.to_bytes()).unwrap();
+        Snapshot { home: &home, to: &to, apart: &[] }.take_as(&head, &NEVER).unwrap();
         self.found()
     }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::{self, Head};
 use super::{Backup, Kind, pack, verify};
+use crate::checkpoint;
 use crate::store::atomic;
 use crate::store::disk::{self, Written};
 
@@ -138,6 +139,7 @@ fn make(
     };
     let made = write(&snapshot.path, &unfinished, format, &mut watched)
         .and_then(|()| {
+            checkpoint::reach("backup-packed");
             let verified = verify::archive(&unfinished, format.kind(), Some(&sealed), each)?;
             match verified.differs.first() {
                 Some(first) => Err(io::Error::other(format!("it was read back, and is not the snapshot: {first}"))),

@@ -12,7 +12,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use omnivisor_core::release::Algorithm;
+use omnivisor_core::plan::UpgradePlan;
+use omnivisor_core::release::{Algorithm, Release};
 use omnivisor_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +74,27 @@ pub struct Head {
     pub not_included: Vec<String>,
 }
 
+impl From<&Release> for OfRelease {
+    fn from(release: &Release) -> Self {
+        let digest = release.digest.as_ref().map(ToString::to_string);
+        Self { name: release.name.as_str().to_owned(), version: release.version.to_string(), digest }
+    }
+}
+
 impl Head {
+    /// Of the snapshot that an upgrade takes of this home.
+    pub fn of(plan: &UpgradePlan, home: &Path, taken: Timestamp) -> Self {
+        Self {
+            id: plan.id(),
+            taken: taken.to_string(),
+            home: home.display().to_string(),
+            from: OfRelease { digest: Some(plan.from.digest.to_string()), ..(&plan.from.release).into() },
+            to: (&plan.to.release).into(),
+            method: "copy".to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// When it was taken.
     pub fn taken(&self) -> Option<Timestamp> {
         Timestamp::parse(&self.taken).ok()

@@ -30,6 +30,9 @@ pub(super) const FEW: usize = 2;
 /// So many threads at most compare a large file.
 const THREADS: usize = 4;
 
+/// So many sockets and devices are named.
+const LEFT_OUT: usize = 20;
+
 /// How a pass knows what has changed. Only tests have others, to see what they are for.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -82,6 +85,8 @@ pub struct Passed {
     pub bytes: u64,
     /// What it changed, if that is little: files, and folders.
     pub touched: Vec<PathBuf>,
+    /// Sockets and devices, which are not copied: the first few.
+    pub left_out: Vec<PathBuf>,
 }
 
 impl Pass<'_> {
@@ -193,6 +198,9 @@ impl Walk<'_> {
                 .map(|()| Some(stat)),
             _ => {
                 tracing::debug!(path = %self.below.display(), "a socket or a device is no part of a snapshot");
+                if self.passed.left_out.len() < LEFT_OUT {
+                    self.passed.left_out.push(self.below.clone());
+                }
                 disk::remove(&to).map(|()| None)
             }
         };

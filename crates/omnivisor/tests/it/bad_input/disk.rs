@@ -162,7 +162,8 @@ fn odd_things_in_the_home_are_copied_or_left_out() {
 }
 
 fn only_folder(folder: &Path) -> PathBuf {
-    let entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.retain(|path| path.is_dir());
     assert_eq!(entries.len(), 1, "{entries:?}");
     entries[0].clone()
 }

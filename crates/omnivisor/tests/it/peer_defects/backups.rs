@@ -30,7 +30,9 @@ fn fill(home: &Path) {
 fn snapshots(backups: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let upgrades = fs::read_dir(backups).into_iter().flatten().flatten();
     let entries = upgrades.flat_map(|upgrade| fs::read_dir(upgrade.path()).into_iter().flatten().flatten());
-    entries.map(|entry| entry.path()).partition(|path| !path.to_string_lossy().contains(".partial"))
+    // Beside the manifests, and what they are made as.
+    let entries = entries.map(|entry| entry.path()).filter(|path| !path.to_string_lossy().contains("mtree"));
+    entries.partition(|path| !path.to_string_lossy().contains(".partial"))
 }
 
 /// N23

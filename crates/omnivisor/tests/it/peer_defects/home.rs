@@ -15,6 +15,7 @@ use crate::world::World;
 fn snapshot(backups: &Path, name: &str) -> PathBuf {
     let folder = backups.join(name);
     let mut found: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.is_dir());
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
 }

@@ -232,8 +232,12 @@ fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
                 }
                 take(root).map_err(|error| format!("it cannot be taken again: {error}"))?;
                 whole()?;
+                let manifest = fs::read_to_string(root.join("backups/2.0/snapshot.mtree")).unwrap_or_default();
+                is(manifest.starts_with("#mtree\n# omnivisor-snapshot/1 {") && manifest.ends_with("}\n"), || {
+                    format!("its manifest is {manifest:?}")
+                })?;
                 let left = fs::read_dir(root.join("backups/2.0")).into_iter().flatten().count();
-                is(left == 1, || "something is left beside the snapshot".to_owned())
+                is(left == 2, || "something is left beside the snapshot".to_owned())
             }),
             again: true,
             strict: false,

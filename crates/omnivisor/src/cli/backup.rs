@@ -1,0 +1,198 @@
+//! `omnivisor backup`: what there is to go back to. Reads the files, whether a supervisor runs or not.
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use omnivisor_core::journal::Journal;
+use serde_json::{Value, json};
+
+use super::installation::{Installation, Which};
+use super::{Outcome, Trouble, history, output};
+use crate::clock;
+use crate::effects::backup::keep::{Spared, remove};
+use crate::effects::backup::verify::{Verified, verify};
+use crate::effects::backup::{self, Backup as Found};
+use crate::exit::Exit;
+use crate::shell::{JOURNAL, spared};
+
+/// What can be asked of backups.
+#[derive(Subcommand)]
+pub(super) enum Backup {
+    /// Show what there is, the newest first
+    List(List),
+    /// Read a backup, and compare it with the list of what was in it
+    Verify(Verify),
+    /// Remove what the settings say that need not stay
+    Prune(Prune),
+}
+
+#[derive(Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    which: Which,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Verify {
+    /// The backup, or the beginning of its name; without one, the newest
+    backup: Option<String>,
+    /// All of them
+    #[arg(long, conflicts_with = "backup")]
+    all: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Args)]
+pub(super) struct Prune {
+    #[command(flatten)]
+    which: Which,
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(verb: &Backup) -> Outcome {
+    match verb {
+        Backup::List(verb) => list(verb),
+        Backup::Verify(verb) => check(verb),
+        Backup::Prune(verb) => prune(verb),
+    }
+}
+
+fn list(verb: &List) -> Outcome {
+    let installation = Installation::find(&verb.which, None, false)?;
+    let all = backup::list(&installation.dialect.paths().backups);
+    if verb.json {
+        output::result(&Value::Array(all.iter().map(as_json).collect()).to_string());
+    } else if all.is_empty() {
+        output::result(&format!("there is no backup in {}", installation.dialect.paths().backups.display()));
+    } else {
+        let row = |id: &str, taken: &str, kind: &str, size: &str, rest: &str| {
+            format!("{id:42} {taken:20}  {kind:8}  {size:>10}  {rest}").trim_end().to_owned()
+        };
+        let mut lines = vec![row("BACKUP", "TAKEN", "KIND", "SIZE", "UPGRADE")];
+        for it in &all {
+            let size = it.bytes.map_or_else(|| "?".to_owned(), size);
+            lines.push(row(&it.id, &history::second(&it.taken), it.kind.as_str(), &size, &upgrade(it)));
+        }
+        output::result(&lines.join("\n"));
+    }
+    Ok(Exit::Success)
+}
+
+/// Which upgrade it was taken for, and what is wrong with it.
+fn upgrade(backup: &Found) -> String {
+    let of = match &backup.head {
+        Some(head) => format!("{} -> {} ({})", head.from.version, head.to.version, head.to.name),
+        None => format!("-> {}", backup.release),
+    };
+    match &backup.damaged {
+        Some(why) => format!("{of}: DAMAGED, {why}"),
+        None if backup.head.is_some() && !backup.sealed => format!("{of}: not listed yet"),
+        None => of,
+    }
+}
+
+fn as_json(backup: &Found) -> Value {
+    json!({
+        "id": backup.id,
+        "release": backup.release,
+        "kind": backup.kind.as_str(),
+        "path": backup.path,
+        "taken": backup.taken.to_string(),
+        "bytes": backup.bytes,
+        "sealed": backup.sealed,
+        "damaged": backup.damaged,
+        "manifest": backup.head,
+    })
+}
+
+fn check(verb: &Verify) -> Outcome {
+    let installation = Installation::find(&verb.which, None, false)?;
+    let backups = &installation.dialect.paths().backups;
+    let all = match &verb.backup {
+        Some(id) => vec![backup::find(backups, id)?],
+        None if verb.all => backup::list(backups),
+        None => backup::list(backups).into_iter().take(1).collect(),
+    };
+    if all.is_empty() {
+        return Err(anyhow!("there is no backup in {}", backups.display()).into());
+    }
+    let mut is_good = true;
+    for backup in &all {
+        match verify(backup, &mut |_| Ok(())) {
+            Ok(verified) => {
+                is_good &= verified.is_good();
+                output::result(&verdict(backup, &verified));
+            }
+            Err(error) => {
+                is_good = false;
+                output::result(&format!("{}: NOT GOOD: {error}", backup.id));
+            }
+        }
+    }
+    Ok(if is_good { Exit::Success } else { Exit::BackupDamaged })
+}
+
+fn verdict(backup: &Found, verified: &Verified) -> String {
+    let Verified { entries, bytes, .. } = verified;
+    if !verified.is_good() {
+        let mut lines = vec![format!("{}: NOT GOOD: {} of {entries} entries differ", backup.id, verified.different)];
+        lines.extend(verified.differs.iter().map(|it| format!("  {it}")));
+        if verified.different > verified.differs.len() as u64 {
+            lines.push("  …".to_owned());
+        }
+        return lines.join("\n");
+    }
+    let how = match verified.compared {
+        true => "each as it was when it was taken",
+        false => "readable to its end; there is no list to compare it with",
+    };
+    format!("{}: good: {entries} entries, {}, {how}", backup.id, size(*bytes))
+}
+
+fn prune(verb: &Prune) -> Outcome {
+    let installation = Installation::find(&verb.which, None, false)?;
+    let paths = installation.dialect.paths();
+    let Some(spared) = not_to_be_touched(&installation)? else {
+        return Err(anyhow!("an upgrade is between its stop and its end: nothing is removed now").into());
+    };
+    let now = clock::now().wall;
+    let gone = installation.keep.expendable(&paths.backups, &paths.home, &spared, now);
+    for backup in &gone {
+        let what = format!("{}, taken {}, {}", backup.id, history::second(&backup.taken), backup.path.display());
+        if verb.dry_run {
+            output::result(&format!("would remove {what}"));
+        } else {
+            remove(backup).with_context(|| format!("cannot remove the backup {}", backup.path.display()))?;
+            output::result(&format!("removed {what}"));
+        }
+    }
+    if gone.is_empty() {
+        output::result("nothing has to go");
+    }
+    Ok(Exit::Success)
+}
+
+/// As the journal has it. Without a journal nothing is known, and nothing may be touched.
+fn not_to_be_touched(installation: &Installation) -> Result<Option<Spared>, Trouble> {
+    let records = history::read(&installation.dialect.paths().state.join(JOURNAL))
+        .context("which backups an upgrade still needs cannot be known, so nothing is removed")?;
+    let journal = Journal::replay(&records).context("the journal contradicts itself, so nothing is removed")?;
+    Ok(spared(&journal))
+}
+
+/// For people.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut number = bytes as f64;
+    while number >= 1000.0 && unit + 1 < units.len() {
+        number /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{number:.1} {}", units[unit]) }
+}

@@ -1,0 +1,221 @@
+//! What becomes of the snapshots of a home while its node runs: they are sealed, packed, and removed when there are newer ones.
+//!
+//! Only those that were taken of this home, by the manifests beside them: others may share the folder. Each step can be ended at
+//! any time and begun again, and what fails for one of them keeps nobody from the others.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use omnivisor_core::retention::{Retention, Stored};
+use omnivisor_core::time::Timestamp;
+
+use super::archive::{self, Format, REMOVED};
+use super::seal::seal;
+use super::{Backup, Kind, list, manifest};
+use crate::store::{atomic, disk};
+
+/// Between two words on what takes long.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// What is wanted of backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// What archives are made as; none: snapshots stay folders.
+    pub archive: Option<Format>,
+    /// How old a snapshot has to be to become one: it goes back in a moment, and an archive does not.
+    pub after: Duration,
+    /// Which ones may go.
+    pub retention: Retention,
+}
+
+/// What is not to be touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spared {
+    /// The snapshot of the upgrade that is under way: not even looked at.
+    pub under_way: Option<String>,
+    /// The one that the active release could be taken back with: never removed.
+    pub way_back: Option<String>,
+}
+
+impl Keep {
+    /// Does all that is to be done now. An error says that something is left to do, and has been logged; of kind `Interrupted`
+    /// when `cancelled`.
+    pub fn round(
+        &self,
+        backups: &Path,
+        home: &Path,
+        spared: &Spared,
+        now: Timestamp,
+        cancelled: &AtomicBool,
+    ) -> io::Result<()> {
+        sweep(backups, home, spared);
+        let mut outcome = Ok(());
+        // What has to go anyway is not packed before; but how many bytes they take is known only when they are.
+        let whatever_they_take = Self { retention: Retention { bytes: None, ..self.retention }, ..*self };
+        let snapshots = || own(backups, home, spared).into_iter().filter(|it| it.kind == Kind::Folder);
+        for backup in snapshots() {
+            outcome = outcome.and(list_one(&backup, cancelled));
+            ended(cancelled)?;
+        }
+        outcome = outcome.and(whatever_they_take.prune(backups, home, spared, now));
+        for backup in snapshots() {
+            outcome = outcome.and(self.pack_one(&backup, now, cancelled));
+            ended(cancelled)?;
+        }
+        outcome.and(self.prune(backups, home, spared, now))
+    }
+
+    fn prune(&self, backups: &Path, home: &Path, spared: &Spared, now: Timestamp) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for backup in self.expendable(backups, home, spared, now) {
+            match remove(&backup) {
+                Ok(()) => {
+                    tracing::info!(backup = backup.id, path = %backup.path.display(), "an old backup was removed")
+                }
+                Err(error) => {
+                    tracing::warn!(path = %backup.path.display(), %error, "an old backup cannot be removed");
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// What may go now, the oldest first.
+    pub fn expendable(&self, backups: &Path, home: &Path, spared: &Spared, now: Timestamp) -> Vec<Backup> {
+        let all: Vec<Backup> = own(backups, home, spared).into_iter().filter(|it| it.sealed).collect();
+        let mut good: Vec<Stored> = Vec::new();
+        for backup in &all {
+            // As a folder and as an archive it is one.
+            if good.iter().any(|it| it.id == backup.id) {
+                continue;
+            }
+            let needed = spared.way_back.as_ref() == Some(&backup.id);
+            let bytes = backup.bytes.unwrap_or_default();
+            good.push(Stored { id: backup.id.clone(), taken: backup.taken, bytes, needed });
+        }
+        let gone = self.retention.expendable(now, &good);
+        gone.iter().flat_map(|id| all.iter().filter(move |it| it.id == *id)).cloned().collect()
+    }
+
+    fn pack_one(&self, backup: &Backup, now: Timestamp, cancelled: &AtomicBool) -> io::Result<()> {
+        let is_due = backup.sealed && now.since(backup.taken) >= self.after;
+        let Some(format) = self.archive.filter(|_| is_due) else { return Ok(()) };
+        let path = &backup.path;
+        // It is read twice: once to be packed, and once as it was packed.
+        let bytes = backup.head.as_ref().and_then(|head| head.bytes).map(|bytes| 2 * bytes);
+        let mut progress = Progress::new("a snapshot is being packed", path, bytes, cancelled);
+        let packed = archive::archive(backup, format, &mut |bytes| progress.more(bytes));
+        let packed = packed.inspect_err(|error| {
+            told(error, "a snapshot cannot be packed, and stays as it is", path, cancelled);
+        })?;
+        let (before, after) = (bytes.unwrap_or_default() / 2, fs::metadata(&packed).map_or(0, |it| it.len()));
+        tracing::info!(backup = backup.id, archive = %packed.display(), before, after, "a snapshot was packed, and read back");
+        Ok(())
+    }
+}
+
+/// Seals it, if it is not yet.
+fn list_one(backup: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
+    if backup.sealed {
+        return Ok(());
+    }
+    let path = &backup.path;
+    let mut progress = Progress::new("a snapshot is being read and listed", path, None, cancelled);
+    let head = seal(path, &mut |bytes| progress.more(bytes));
+    let head = head.inspect_err(|error| told(error, "a snapshot cannot be listed", path, cancelled))?;
+    tracing::info!(backup = backup.id, entries = head.entries, bytes = head.bytes, "a snapshot is whole, and listed");
+    Ok(())
+}
+
+fn ended(cancelled: &AtomicBool) -> io::Result<()> {
+    if cancelled.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+}
+
+/// Removes a backup.
+pub fn remove(backup: &Backup) -> io::Result<()> {
+    let removed = match backup.kind {
+        Kind::Folder => archive::remove_folder(&backup.path),
+        _ => archive::remove_archive(&backup.path),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // by somebody else, just now
+        result => result,
+    }
+}
+
+/// The backups of this home that are good, as far as their manifests say.
+fn own(backups: &Path, home: &Path, spared: &Spared) -> Vec<Backup> {
+    let is_own = |it: &Backup| {
+        let of = it.head.as_ref().map(|head| Path::new(&head.home));
+        it.damaged.is_none() && of == Some(home) && spared.under_way.as_ref() != Some(&it.id)
+    };
+    list(backups).into_iter().filter(is_own).collect()
+}
+
+/// Removes what a crash has left: half of an archive, half of a snapshot that was removed, a manifest of nothing.
+fn sweep(backups: &Path, home: &Path, spared: &Spared) {
+    for folder in fs::read_dir(backups).into_iter().flatten().flatten().map(|it| it.path()).filter(|it| it.is_dir()) {
+        // Whoever copies data ahead makes files there, too, at this very moment.
+        let ours = format!(".{}-", std::process::id());
+        atomic::sweep_of(&folder, |name| {
+            !name.contains(&ours) || name.starts_with(".backup-") || name.contains(".mtree.")
+        });
+        for path in fs::read_dir(&folder).into_iter().flatten().flatten().map(|it| it.path()) {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let of_nothing = || {
+                let of = name.strip_suffix(".mtree").map(|name| path.with_file_name(name));
+                of.is_some_and(|of| of.symlink_metadata().is_err()) && is_of(&path, home, spared)
+            };
+            if name.ends_with(REMOVED) || of_nothing() {
+                tracing::debug!(path = %path.display(), "the rest of a backup is removed");
+                if let Err(error) = disk::remove(&path) {
+                    tracing::warn!(path = %path.display(), %error, "the rest of a backup cannot be removed");
+                }
+            }
+        }
+    }
+}
+
+/// Whether a manifest is one of this home, and not of the upgrade that is under way.
+fn is_of(manifest: &Path, home: &Path, spared: &Spared) -> bool {
+    manifest::head(manifest)
+        .is_ok_and(|head| Path::new(&head.home) == home && spared.under_way.as_ref() != Some(&head.id))
+}
+
+fn told(error: &io::Error, what: &str, path: &Path, cancelled: &AtomicBool) {
+    if !cancelled.load(Ordering::Relaxed) {
+        tracing::warn!(path = %path.display(), %error, "{what}");
+    }
+}
+
+/// Tells now and then how far it is.
+struct Progress<'a> {
+    what: &'static str,
+    path: PathBuf,
+    done: u64,
+    of: Option<u64>,
+    told: Instant,
+    cancelled: &'a AtomicBool,
+}
+
+impl<'a> Progress<'a> {
+    fn new(what: &'static str, path: &Path, of: Option<u64>, cancelled: &'a AtomicBool) -> Self {
+        Self { what, path: path.to_owned(), done: 0, of, told: Instant::now(), cancelled }
+    }
+
+    fn more(&mut self, bytes: u64) -> io::Result<()> {
+        ended(self.cancelled)?;
+        self.done += bytes;
+        if self.told.elapsed() > PROGRESS {
+            self.told = Instant::now();
+            let percent = self.of.filter(|of| *of > 0).map(|of| self.done.saturating_mul(100) / of);
+            tracing::info!(path = %self.path.display(), bytes = self.done, percent, "{}", self.what);
+        }
+        Ok(())
+    }
+}

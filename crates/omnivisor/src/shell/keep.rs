@@ -1,0 +1,120 @@
+//! See to the backups, beside the loop: no upgrade ever waits for it. What is to be done is decided by the files that are there,
+//! and begins when the journal has no node stopped or on trial; where that changes, it ends early, and goes on later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use omnivisor_core::journal::{Journal, Phase};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::Shell;
+use crate::clock;
+use crate::effects::backup::keep::Spared;
+use crate::sys;
+
+/// Between two looks: something is old enough by then, or there may be room again.
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// The lowest priority that there is.
+const LOWEST: i32 = 19;
+
+/// What the keeper has to know of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Calm {
+    /// None while no backup may be touched.
+    spared: Option<Spared>,
+    /// How many upgrades there were: another one is a reason to look.
+    plans: u64,
+}
+
+impl Calm {
+    /// As the journal has it.
+    pub(super) fn of(journal: &Journal) -> Self {
+        Self { spared: spared(journal), plans: journal.plans() }
+    }
+}
+
+/// What is not to be touched now; none: nothing is.
+pub fn spared(journal: &Journal) -> Option<Spared> {
+    let under_way = match journal.phase() {
+        Phase::Idle => None,
+        Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } => Some(plan.id()),
+        _ => return None,
+    };
+    Some(Spared { under_way, way_back: journal.may_roll_back().map(|plan| plan.id()) })
+}
+
+/// Ends the keeper when it is dropped.
+pub(super) struct Keeper(JoinHandle<()>, Arc<AtomicBool>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Shell {
+    /// Begins to keep.
+    pub(super) fn keeper(&self) -> Keeper {
+        let (mut calm, keep) = (self.calm.subscribe(), self.keep);
+        let paths = self.dialect.paths().clone();
+        let cancel = Arc::new(AtomicBool::new(false));
+        let cancelled = cancel.clone();
+        let keeper = tokio::spawn(async move {
+            while let Some(now) = next(&mut calm, |calm| calm.spared.is_some()).await {
+                // One flag for all rounds: there is one at a time.
+                cancelled.store(false, Ordering::Relaxed);
+                let (done, mut is_done) = oneshot::channel();
+                let (spared, flag) = (now.spared.clone().unwrap_or_default(), cancelled.clone());
+                let (backups, home) = (paths.backups.clone(), paths.home.clone());
+                let begun = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+                    give_way();
+                    // What fails is logged there, and tried again at the next look.
+                    let _ = keep.round(&backups, &home, &spared, clock::now().wall, &flag);
+                    let _ = done.send(());
+                });
+                if let Err(error) = begun {
+                    tracing::warn!(%error, "no thread can be started that sees to the backups");
+                }
+                tokio::select! {
+                    _ = &mut is_done => {
+                        let _ = tokio::time::timeout(EVERY, next(&mut calm, |calm| *calm != now)).await;
+                    }
+                    _ = next(&mut calm, |it| *it != now) => {
+                        cancelled.store(true, Ordering::Relaxed);
+                        let _ = is_done.await;
+                    }
+                }
+            }
+        });
+        Keeper(keeper, cancel)
+    }
+
+    /// Tells the keeper what has changed.
+    pub(super) fn calm(&self) {
+        let calm = match self.degraded {
+            Some(_) => Calm::default(),
+            None => Calm::of(self.agent.journal()),
+        };
+        self.calm.send_if_modified(|old| std::mem::replace(old, calm.clone()) != calm);
+    }
+}
+
+/// Lets everybody else go first, as well as it can be done: this thread, and those that it makes.
+fn give_way() {
+    let _ = rustix::process::setpriority_process(None, LOWEST);
+    let _ = sys::use_idle_disk_only();
+}
+
+/// The next state that is wanted; none when there are no more.
+async fn next(calm: &mut watch::Receiver<Calm>, is_wanted: impl Fn(&Calm) -> bool) -> Option<Calm> {
+    calm.wait_for(|calm| is_wanted(calm)).await.ok().map(|calm| calm.clone())
+}
+
+/// A watch that knows nothing yet.
+pub(super) fn calm() -> watch::Sender<Calm> {
+    watch::channel(Calm::default()).0
+}
