@@ -10,6 +10,7 @@
 //! At most one action is in flight. What is kept beside the journal (what is announced, what is in flight, how the new node
 //! looks) may be lost at any time: it is told again.
 
+mod backing;
 mod calendar;
 mod call;
 mod standing;
@@ -28,6 +29,7 @@ use crate::schedule::{Announcement, Trigger};
 use crate::supervisor::Report;
 use crate::time::Now;
 
+use self::backing::{Backing, Stage};
 use self::calendar::Calendar;
 pub use self::standing::Standing;
 pub use self::words::{Action, Effects, Ending, Event, Outcome, Policy, Rollback, Timeouts};
@@ -57,6 +59,8 @@ pub struct Agent {
     ready_since: Option<Duration>,
     /// For which plan the data was copied ahead last, well or not, and when (monotonic).
     precopied: Option<(u64, Duration)>,
+    /// A backup that an operator wants now.
+    backing: Option<Backing>,
 }
 
 impl Agent {
@@ -79,6 +83,7 @@ impl Agent {
             calendar: Calendar::new(now),
             ready_since: None,
             precopied: None,
+            backing: None,
         };
         let mut effects = Effects::default();
         agent.go_on(now, &mut effects);
@@ -136,6 +141,9 @@ impl Agent {
             Event::NodeReady => self.seen.ready(),
             Event::NodeDown => match self.journal.phase() {
                 _ if !self.awaits_down() => {}
+                _ if self.backing.is_some() => {
+                    self.backing = self.backing.map(|backing| Backing { stage: Stage::Taking, ..backing });
+                }
                 Phase::Switching { plan, .. } if plan.snapshot => self.write(records, Record::Started(Step::Snapshot)),
                 Phase::Switching { .. } => self.write(records, Record::Started(Step::Activate)),
                 _ => self.write(records, Record::Undone(Undo::Stop)),
@@ -151,6 +159,11 @@ impl Agent {
                 self.undo_after = None;
                 if self.journal.held() || matches!(self.journal.phase(), Phase::NeedsHuman { .. }) {
                     self.write(records, Record::Resumed);
+                }
+            }
+            Event::BackUp => {
+                if self.cannot_back_up().is_none() {
+                    self.backing = Some(Backing { at: now.wall, stage: Stage::Ahead });
                 }
             }
             Event::RollBack { restore } => {
@@ -188,11 +201,16 @@ impl Agent {
         if let Outcome::Sampled(sightings) = outcome {
             return self.seen.sampled(now.monotonic, sightings);
         }
-        if self.phase_number() != Some(action.plan().number) {
+        let Some(plan) = action.plan() else {
+            self.backing = self.backing.filter(|it| it.stage == Stage::Ahead);
+            self.backing = self.backing.map(|backing| Backing { stage: Stage::Stopping, ..backing });
+            return;
+        };
+        if self.phase_number() != Some(plan.number) {
             return;
         }
         if matches!(action, Action::Precopy(_)) {
-            self.precopied = Some((action.plan().number, now.monotonic));
+            self.precopied = Some((plan.number, now.monotonic));
             return;
         }
         let record = match (self.journal.phase(), action, outcome) {
@@ -227,12 +245,16 @@ impl Agent {
         if let Action::Sample(_) = action {
             return self.seen.not_sampled(now.monotonic, failure.reason);
         }
-        if self.phase_number() != Some(action.plan().number) {
+        let Some(plan) = action.plan() else {
+            self.backing = None; // the shell says why
+            return;
+        };
+        if self.phase_number() != Some(plan.number) {
             return;
         }
         if matches!(action, Action::Precopy(_)) {
             // The last look before the switch tells whether that matters.
-            self.precopied = Some((action.plan().number, now.monotonic));
+            self.precopied = Some((plan.number, now.monotonic));
             return;
         }
         let step = match (self.journal.phase(), &action) {
@@ -249,7 +271,7 @@ impl Agent {
             _ => return,
         };
         let Failure { kind, reason } = failure;
-        self.appeared.remove(&action.plan().to.release);
+        self.appeared.remove(&plan.to.release);
         // From the stop on, each try costs an outage: such a failure is never tried again and again.
         let kind = if step > Step::Arm { FailureKind::Permanent } else { kind };
         self.write(records, Record::Failed { step, kind, reason, at: now.wall });

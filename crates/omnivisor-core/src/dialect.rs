@@ -235,6 +235,10 @@ pub trait Layout {
     fn homes(&self, read: Read<'_>) -> Vec<PathBuf>;
     /// Whether a file of the home, by its path below the home, must never go back to an earlier state.
     fn is_monotonic(&self, path: &Path) -> bool;
+    /// Whether its home is all that a backup of the node's data needs to hold.
+    fn has_backups(&self) -> bool {
+        true
+    }
     /// What belongs to the node and is in no snapshot of its homes, so that it does not go back with them; one phrase each.
     fn beyond_snapshots(&self, _read: Read<'_>) -> Vec<String> {
         Vec::new()

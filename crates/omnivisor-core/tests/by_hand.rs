@@ -159,3 +159,49 @@ fn the_data_is_copied_ahead_before_the_switch_is_due() {
     assert_eq!(live(&without, &[]).0.precopies, []);
     assert_eq!(at(due), announce(NEW, 90 + due_in).trigger.due().unwrap());
 }
+
+/// Whenever it is asked for: it is taken of a node that is down, or not at all; and the upgrade is done as ever.
+#[test]
+fn a_backup_by_hand_is_taken_while_no_node_runs_and_is_in_no_upgrades_way() {
+    let mut taken = 0;
+    for health in [Health::Well, Health::Dies] {
+        for fails in [false, true] {
+            let fault =
+                fails.then_some(Fault { step: Step::Snapshot, attempt: Some(9), after_effect: true, permanent: false });
+            for turn in 1..40 {
+                let disturbances = vec![(turn, Disturbance::BackUp)];
+                let scenario = Scenario { health, fault, disturbances, ..Scenario::default() };
+                let check = |crashes: &[usize]| {
+                    let (world, spent) = live(&scenario, crashes);
+                    let told = || format!("crashes {crashes:?}\n{}", world.tell());
+                    let expected = if health == Health::Well { NEW } else { OLD };
+                    let runs = world.node.as_ref().map(|node| node.version.as_str());
+                    assert_eq!((world.link.as_str(), runs), (expected, Some(expected)), "{}", told());
+                    assert_eq!(world.data, Data::Of(expected), "{}", told());
+                    assert!(world.backups.len() <= 1, "{}", told());
+                    (spent, world.backups.len())
+                };
+                taken += check(&[]).1;
+                for crash in (1..).take_while(|crash| check(&[*crash]).0) {
+                    assert!(crash < 500);
+                }
+            }
+        }
+    }
+    assert!(taken > 8, "{taken}");
+}
+
+/// What the network waits for does not wait for a copy.
+#[test]
+fn a_backup_is_given_up_for_a_node_that_stands_at_its_height() {
+    for turn in 1..40 {
+        let disturbances = vec![(turn, Disturbance::BackUp)];
+        let scenario = Scenario { consensus: true, no_snapshot: true, disturbances, ..Scenario::default() };
+        let (world, _) = live(&scenario, &[]);
+        assert_eq!(world.link, NEW, "{}", world.tell());
+        let stop = world.script.iter().position(|line| line.contains("Started stop"));
+        let copied = world.script.iter().rposition(|line| line.contains("action   Backup"));
+        let ready = world.script.iter().position(|line| line.contains("the node is ready"));
+        assert!(copied.is_none() || copied < ready || copied > stop, "{}", world.tell());
+    }
+}

@@ -21,7 +21,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let health =
         prop::sample::select(vec![Health::Well, Health::Dies, Health::DiesOnce, Health::Ends, Health::FailsProbe]);
     let undo = (prop::sample::select(vec![Undo::Restore, Undo::Reactivate]), 1..5_usize);
-    let kinds = [&Disturbance::ALL[..], &[Disturbance::RollBack]].concat();
+    let kinds = [&Disturbance::ALL[..], &[Disturbance::RollBack, Disturbance::BackUp]].concat();
     let disturbances = prop::collection::vec((1..80_usize, prop::sample::select(kinds)), 0..6);
     let times = (prop::sample::select(vec![0, 600, 7200]), prop::sample::select(vec![0, 300, 36_000]));
     (prop::option::of(fault()), prop::option::of(undo), health, any::<[bool; 7]>(), disturbances, times).prop_map(

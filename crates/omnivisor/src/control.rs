@@ -49,6 +49,8 @@ pub enum Command {
         /// Its name.
         name: String,
     },
+    /// Take a backup of the node's data now.
+    Backup,
     /// Take back the upgrade that is being probed, or the last one.
     Rollback {
         /// Whether the data stays as the new release has left it.

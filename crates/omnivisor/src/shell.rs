@@ -6,6 +6,7 @@
 mod act;
 mod adopt;
 mod answer;
+mod back_up;
 mod claim;
 mod end;
 mod give_up;
@@ -57,6 +58,7 @@ use crate::store::lock::Lock;
 use crate::store::small;
 
 pub use adopt::{JOURNAL, adopt, adopt_installation, initialise};
+pub use back_up::back_up_now;
 pub use claim::StartError;
 pub use gone::upstream_gone;
 pub use keep::spared;
@@ -102,6 +104,8 @@ pub struct Shell {
     limits: Limits,
     keep: Keep,
     calm: watch::Sender<keep::Calm>,
+    /// How the backup that was asked for last goes.
+    backed_up: serde_json::Value,
     /// What the supervisor ordered last, counted: late news of an earlier launch is told by it.
     launch: u64,
     node: Option<Node>,
@@ -261,6 +265,7 @@ impl Shell {
     /// One event, in the order of the contract. False if it could not be recorded: then nothing of it has happened.
     fn step(&mut self, event: Event) -> bool {
         let before = self.agent.clone();
+        self.note_backup(&event);
         let effects = self.agent.step(clock::now(), event.clone());
         if let Err(error) = self.record(&effects.records) {
             self.agent = before;

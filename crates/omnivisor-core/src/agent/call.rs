@@ -25,6 +25,7 @@ impl Agent {
         loop {
             self.end_unless_due(now);
             self.note_ready(now);
+            self.drop_backup_if_in_the_way();
             let action = match self.call(now) {
                 Call::Write(record) => {
                     self.write(&mut effects.records, record);
@@ -61,6 +62,9 @@ impl Agent {
     fn call(&self, now: Now) -> Call {
         if self.ending.is_some() {
             return Call::Wait;
+        }
+        if let (Some(backing), Some(active)) = (self.backing, self.journal.active()) {
+            return backing.action(active).map_or(Call::Wait, Call::Act);
         }
         match self.journal.phase() {
             Phase::Idle => self.plan(now).map_or(Call::Wait, |plan| Call::Write(Record::Planned(plan))),

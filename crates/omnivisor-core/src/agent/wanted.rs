@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::backing::Stage;
 use super::{Agent, Rollback, Standing, Timeouts};
 use crate::health::Verdict;
 use crate::journal::Phase;
@@ -12,7 +13,7 @@ impl Agent {
     /// What is to be true of the node.
     pub fn wanted(&self) -> Wanted {
         match self.journal.runs() {
-            Some(installed) if self.ending.is_none() => {
+            Some(installed) if self.ending.is_none() && !self.is_down_for_backup() => {
                 let held =
                     matches!(self.journal.phase(), Phase::Probing { .. }) && self.policy.rollback == Rollback::Hold;
                 let endurance = if held { Endurance::ForEver } else { Endurance::AsConfigured };
@@ -40,6 +41,7 @@ impl Agent {
     pub fn awaits_down(&self) -> bool {
         match self.journal.phase() {
             _ if self.ending.is_some() => false,
+            _ if self.backing.is_some() => self.backing.is_some_and(|it| it.stage == Stage::Stopping),
             Phase::Switching { step, .. } => *step == Step::Stop,
             Phase::Undoing { owed, .. } => owed.first() == Some(&Undo::Stop),
             _ => false,

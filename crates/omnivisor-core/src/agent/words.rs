@@ -80,6 +80,8 @@ pub enum Event {
     Resume,
     /// Switch to this one, although it waits for a person.
     Approve(Release),
+    /// Take a backup now, if that [can be done](super::Agent::cannot_back_up).
+    BackUp,
     /// Take back the upgrade that is being probed, or the last one, with its data or without. Harmless if there is none.
     RollBack {
         /// Whether the data goes back, too.
@@ -109,6 +111,15 @@ pub enum Action {
     Preflight(UpgradePlan),
     /// Copy the node's data ahead, while the node runs: what the snapshot then has to copy is little.
     Precopy(UpgradePlan),
+    /// Copy the node's data to a backup of this time: ahead, while the node runs, or what is left of it, while none does.
+    Backup {
+        /// When it was asked for.
+        at: Timestamp,
+        /// What runs on that data.
+        of: Installed,
+        /// Whether this is the end of it.
+        last: bool,
+    },
     /// See that it still is what was proven, and that the switch can be done.
     Arm(UpgradePlan, Installed),
     /// Copy the node's data aside. No node runs.
@@ -126,12 +137,18 @@ pub enum Action {
 impl Action {
     /// The same work for the same plan, whatever else has changed meanwhile.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other) && self.plan().number == other.plan().number
+        match (self.plan(), other.plan()) {
+            (Some(one), Some(other_plan)) => {
+                std::mem::discriminant(self) == std::mem::discriminant(other) && one.number == other_plan.number
+            }
+            _ => self == other,
+        }
     }
 
-    /// The upgrade it is for.
-    pub fn plan(&self) -> &UpgradePlan {
-        match self {
+    /// The upgrade it is for, if it is for one.
+    pub fn plan(&self) -> Option<&UpgradePlan> {
+        Some(match self {
+            Self::Backup { .. } => return None,
             Self::Fetch(plan)
             | Self::Preflight(plan)
             | Self::Precopy(plan)
@@ -141,7 +158,7 @@ impl Action {
             | Self::Restore(plan)
             | Self::Reactivate(plan)
             | Self::Sample(plan) => plan,
-        }
+        })
     }
 }
 

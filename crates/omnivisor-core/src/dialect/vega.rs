@@ -292,6 +292,11 @@ impl Layout for Vega {
         path.file_name().is_some_and(|name| MONOTONIC.iter().any(|it| name == *it))
     }
 
+    /// The data are in homes of core, consensus engine and data node, and in a PostgreSQL.
+    fn has_backups(&self) -> bool {
+        false
+    }
+
     fn beyond_snapshots(&self, read: Read<'_>) -> Vec<String> {
         let has_data_node = self.current_run_config(read).is_some_and(|run| run.data_node.is_some());
         has_data_node.then(|| "the data node's PostgreSQL may have been migrated".to_owned()).into_iter().collect()

@@ -63,6 +63,8 @@ pub enum Disturbance {
     GiveUp,
     /// An operator takes the last upgrade back, or the one that is being probed. Not one of [`Self::ALL`]: what was committed does not stay.
     RollBack,
+    /// An operator wants a backup now.
+    BackUp,
 }
 
 impl Disturbance {
@@ -174,6 +176,8 @@ pub struct World {
     pub starts: Vec<String>,
     /// When the data was copied ahead, for which plan.
     pub precopies: Vec<(u64, Duration)>,
+    /// What backups that were taken by hand hold.
+    pub backups: Vec<Data>,
     pub ended: Option<Ending>,
     /// How often a run ended because of a switch.
     pub switched: usize,
@@ -258,6 +262,7 @@ impl World {
             turn: 0,
             starts: Vec::new(),
             precopies: Vec::new(),
+            backups: Vec::new(),
             ended: None,
             switched: 0,
             height_at: Duration::from_secs(160),
@@ -579,6 +584,7 @@ impl World {
                 return events.push_back(Event::Replaced(Installed { digest, ..active }));
             }
             Disturbance::GiveUp => return,
+            Disturbance::BackUp => return events.push_back(Event::BackUp),
             // What a network has agreed on has no way back that would be right.
             Disturbance::RollBack if self.scenario.consensus => return,
             Disturbance::RollBack => {
@@ -612,8 +618,19 @@ impl World {
                 None => Event::Done(Outcome::Nothing),
             });
         }
+        if let Action::Backup { last, .. } = action {
+            assert!(!last || self.node.is_none(), "a backup of live data:\n{}", self.tell());
+            fuse.burn()?;
+            if *last {
+                self.backups.push(self.data);
+            }
+            return Ok(match self.scenario.fault.filter(|fault| fault.step == Step::Snapshot) {
+                Some(_) => Event::Failed(Failure::transient("no room for the backup")),
+                None => Event::Done(Outcome::Nothing),
+            });
+        }
         let step = match action {
-            Action::Precopy(_) => unreachable!("above"),
+            Action::Precopy(_) | Action::Backup { .. } => unreachable!("above"),
             Action::Fetch(_) => Step::Fetch,
             Action::Preflight(_) => Step::Preflight,
             Action::Arm(..) => Step::Arm,
@@ -645,7 +662,7 @@ impl World {
     }
 
     fn take(&mut self, step: Step, action: &Action, fuse: &mut Fuse) -> Result<(), Crash> {
-        let plan = action.plan();
+        let plan = action.plan().unwrap();
         match step {
             Step::Fetch | Step::Preflight | Step::Arm => {}
             Step::Snapshot => {
@@ -676,14 +693,14 @@ impl World {
             return Ok(Event::Failed(Failure::transient("undo fault")));
         }
         if undo == Undo::Restore {
-            let snapshot = self.snapshots.get(&action.plan().number).copied();
-            let before = Data::Of(known(action.plan().from.release.version.as_str()));
+            let snapshot = self.snapshots.get(&action.plan().unwrap().number).copied();
+            let before = Data::Of(known(action.plan().unwrap().from.release.version.as_str()));
             assert_eq!(snapshot, Some(before), "restores a whole snapshot of old data:\n{}", self.tell());
             self.data = Data::Torn;
             fuse.burn()?;
             self.data = before;
         } else {
-            self.link = action.plan().from.release.version.to_string();
+            self.link = action.plan().unwrap().from.release.version.to_string();
         }
         Ok(Event::Done(Outcome::Nothing))
     }

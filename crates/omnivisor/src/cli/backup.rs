@@ -1,5 +1,7 @@
 //! `omnivisor backup`: what there is to go back to. Reads the files, whether a supervisor runs or not.
 
+mod now;
+
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use omnivisor_core::journal::Journal;
@@ -17,12 +19,20 @@ use crate::shell::{JOURNAL, spared};
 /// What can be asked of backups.
 #[derive(Subcommand)]
 pub(super) enum Backup {
+    /// Take a backup: most of it while the node runs, the rest while it is down for a moment
+    Now(Now),
     /// Show what there is, the newest first
     List(List),
     /// Read a backup, and compare it with the list of what was in it
     Verify(Verify),
     /// Remove what the settings say that need not stay
     Prune(Prune),
+}
+
+#[derive(Args)]
+pub(super) struct Now {
+    #[command(flatten)]
+    which: Which,
 }
 
 #[derive(Args)]
@@ -56,6 +66,7 @@ pub(super) struct Prune {
 
 pub(super) fn run(verb: &Backup) -> Outcome {
     match verb {
+        Backup::Now(verb) => now::run(&verb.which),
         Backup::List(verb) => list(verb),
         Backup::Verify(verb) => check(verb),
         Backup::Prune(verb) => prune(verb),
@@ -75,7 +86,7 @@ fn list(verb: &List) -> Outcome {
         };
         let mut lines = vec![row("BACKUP", "TAKEN", "KIND", "SIZE", "UPGRADE")];
         for it in &all {
-            let size = it.bytes.map_or_else(|| "?".to_owned(), size);
+            let size = it.bytes.map_or_else(|| "?".to_owned(), output::size);
             lines.push(row(&it.id, &history::second(&it.taken), it.kind.as_str(), &size, &upgrade(it)));
         }
         output::result(&lines.join("\n"));
@@ -151,7 +162,7 @@ fn verdict(backup: &Found, verified: &Verified) -> String {
         true => "each as it was when it was taken",
         false => "readable to its end; there is no list to compare it with",
     };
-    format!("{}: good: {entries} entries, {}, {how}", backup.id, size(*bytes))
+    format!("{}: good: {entries} entries, {}, {how}", backup.id, output::size(*bytes))
 }
 
 fn prune(verb: &Prune) -> Outcome {
@@ -183,16 +194,4 @@ fn not_to_be_touched(installation: &Installation) -> Result<Option<Spared>, Trou
         .context("which backups an upgrade still needs cannot be known, so nothing is removed")?;
     let journal = Journal::replay(&records).context("the journal contradicts itself, so nothing is removed")?;
     Ok(spared(&journal))
-}
-
-/// For people.
-fn size(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    let mut number = bytes as f64;
-    while number >= 1000.0 && unit + 1 < units.len() {
-        number /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{number:.1} {}", units[unit]) }
 }

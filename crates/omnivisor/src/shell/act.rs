@@ -9,7 +9,7 @@ use omnivisor_core::journal::{Phase, Record};
 use omnivisor_core::plan::{Failure, UpgradePlan};
 use tokio::sync::Notify;
 
-use super::Shell;
+use super::{Shell, back_up};
 use crate::checkpoint;
 use crate::clock;
 use crate::effects::backup::manifest::Head;
@@ -123,6 +123,7 @@ fn name(action: &Action) -> &'static str {
         Action::Fetch(_) => "fetch",
         Action::Preflight(_) => "preflight",
         Action::Precopy(_) => "precopy",
+        Action::Backup { .. } => "backup",
         Action::Arm(..) => "arm",
         Action::Snapshot(_) => "snapshot",
         Action::Activate(..) => "activate",
@@ -146,6 +147,10 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
     let result = match action {
         Action::Fetch(plan) => fetch::fetch(dialect, plan, &with.github).await.map(|()| Outcome::Nothing),
         Action::Preflight(plan) => preflight::preflight(dialect, plan, with.limits).await.map(Outcome::Proven),
+        Action::Backup { at, of, last } => {
+            let costs = (with.limits, with.was_killed);
+            back_up::take(dialect, (*at, of, *last), costs, &cancel.flag).map(|()| Outcome::Nothing)
+        }
         Action::Precopy(plan) => copy_ahead(dialect, plan, with.limits, cancel).map(|()| Outcome::Nothing),
         Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged, with.limits)
             .and_then(|()| last_copy_ahead(dialect, plan, with, cancel))

@@ -34,6 +34,7 @@ impl Shell {
                 Ok(serde_json::Value::Null)
             }
             control::Command::Upgrade { name } => self.approve(&name),
+            control::Command::Backup => self.back_up(),
             control::Command::Rollback { keep_data } => self.roll_back(keep_data),
             control::Command::Reexec { .. } => Ok(serde_json::Value::Null),
         };

@@ -114,6 +114,7 @@ impl Start {
             limits: self.limits,
             keep: self.keep,
             calm: super::keep::calm(),
+            backed_up: serde_json::Value::Null,
             launch: 0,
             node: None,
             group: None,

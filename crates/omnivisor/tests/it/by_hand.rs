@@ -1,4 +1,5 @@
 //! What an operator does by hand: takes an upgrade back, and puts data back.
 
+mod backup_now;
 mod restore;
 mod rollback;

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use omnivisor_core::plan::UpgradePlan;
-use omnivisor_core::release::{Algorithm, Release};
+use omnivisor_core::release::{Algorithm, Installed, Release};
 use omnivisor_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,20 @@ impl From<&Release> for OfRelease {
 }
 
 impl Head {
+    /// Of a backup that is taken by hand of this home, while this is what runs.
+    pub fn by_hand(id: &str, of: &Installed, home: &Path, taken: Timestamp) -> Self {
+        let of = OfRelease { digest: Some(of.digest.to_string()), ..(&of.release).into() };
+        Self {
+            id: id.to_owned(),
+            taken: taken.to_string(),
+            home: home.display().to_string(),
+            from: of.clone(),
+            to: of,
+            method: "copy".to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Of the snapshot that an upgrade takes of this home.
     pub fn of(plan: &UpgradePlan, home: &Path, taken: Timestamp) -> Self {
         Self {

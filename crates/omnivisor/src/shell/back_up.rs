@@ -1,0 +1,169 @@
+//! Take a backup now, as an operator wants it: through the agent where a node runs, and at once where none does.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use omnivisor_core::agent::{Action, Event};
+use omnivisor_core::dialect::Dialect;
+use omnivisor_core::journal::Journal;
+use omnivisor_core::plan::Failure;
+use omnivisor_core::release::Installed;
+use omnivisor_core::time::Timestamp;
+use serde_json::json;
+
+use super::Shell;
+use super::adopt::{Known, known};
+use super::claim::{StartError, claim, state};
+use super::present::Present;
+use crate::clock;
+use crate::control;
+use crate::effects::backup::manifest::Head;
+use crate::effects::snapshot::{self, Cost, Limits, Snapshot, pace};
+use crate::effects::space;
+use crate::store::disk;
+use crate::store::lock::Inherited;
+
+/// The folder below the backups, where those of an upgrade are in one that is called as the release.
+const BY_HAND: &str = "by-hand";
+
+/// As those of upgrades; no upgrade has this number.
+fn id(at: Timestamp) -> String {
+    format!("{}-000000", at.unix_nanos() / 1_000_000)
+}
+
+fn folder(dialect: &dyn Dialect, at: Timestamp) -> PathBuf {
+    dialect.paths().backups.join(BY_HAND).join(format!("snapshot-{}-preupgrade", id(at)))
+}
+
+/// A backup that is taken by hand.
+struct Wanted<'a> {
+    dialect: &'a dyn Dialect,
+    at: Timestamp,
+    of: &'a Installed,
+}
+
+impl Wanted<'_> {
+    fn folder(&self) -> PathBuf {
+        folder(self.dialect, self.at)
+    }
+
+    fn head(&self, killed: bool) -> Head {
+        Head { killed, ..Head::by_hand(&id(self.at), self.of, &self.dialect.paths().home, self.at) }
+    }
+
+    fn require_room(&self, limits: Limits) -> Result<(), Failure> {
+        let (paths, to) = (self.dialect.paths(), self.dialect.paths().backups.join(BY_HAND));
+        let failed = |error: &dyn std::fmt::Display| Failure::transient(error.to_string());
+        disk::make_folders_durably(&to, snapshot::PRIVATE).map_err(|error| failed(&error))?;
+        let cost = Cost::of(&paths.home, &paths.apart, &to, Path::new("")).map_err(|error| failed(&error))?;
+        space::require_beside(&to, cost.bytes, cost.reserve(&to, limits), "a backup").map_err(|error| failed(&error))
+    }
+
+    fn copy<T>(&self, how: impl FnOnce(Snapshot<'_>) -> std::io::Result<T>) -> Result<T, Failure> {
+        let (paths, to) = (self.dialect.paths(), self.folder());
+        how(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }).map_err(|error| {
+            Failure::transient(format!("{} cannot be copied to {}: {error}", paths.home.display(), to.display()))
+        })
+    }
+}
+
+/// A part of it: ahead, while the node runs; or the end of it.
+pub(super) fn take(
+    dialect: &dyn Dialect,
+    (at, of, last): (Timestamp, &Installed, bool),
+    (limits, killed): (Limits, bool),
+    cancelled: &AtomicBool,
+) -> Result<(), Failure> {
+    let wanted = Wanted { dialect, at, of };
+    if last {
+        return wanted.copy(|snapshot| snapshot.take_as(&wanted.head(killed), cancelled));
+    }
+    wanted.require_room(limits)?;
+    let done = wanted.copy(|snapshot| pace::gently(cancelled, |pace| snapshot.prepare(cancelled, pace)));
+    if done.is_err() {
+        snapshot::discard(&wanted.folder());
+    }
+    done.map(|_| ())
+}
+
+impl Shell {
+    /// Begins one, and says which.
+    pub(super) fn back_up(&mut self) -> control::Answer {
+        if !self.dialect.has_backups() {
+            return Err(
+                "what belongs to such a node is in several places, and no backup is taken of it here".to_owned()
+            );
+        }
+        if let Some(why) = self.agent.cannot_back_up() {
+            return Err(format!("no backup is taken now: {why}"));
+        }
+        if self.unwritable.is_some() {
+            return Err("the journal cannot be written: see the log".to_owned());
+        }
+        self.waiting.push_back(Event::BackUp);
+        self.settle();
+        let Some(at) = self.agent.backup_under_way() else {
+            return Err("no backup is taken now: see the log".to_owned());
+        };
+        let id = id(at);
+        self.backed_up = json!({ "id": id, "state": "taking" });
+        Ok(json!({ "id": id }))
+    }
+
+    /// Notes how it goes, for whoever asks.
+    pub(super) fn note_backup(&mut self, event: &Event) {
+        let Some(Action::Backup { at, last, .. }) = self.agent.in_flight() else { return };
+        let (id, folder) = (id(*at), folder(&*self.dialect, *at));
+        self.backed_up = match event {
+            Event::Done(_) if *last => {
+                tracing::info!(id, "a backup was taken");
+                json!({ "id": id, "state": "done" })
+            }
+            Event::Failed(failure) => {
+                tracing::error!(id, why = failure.reason, "no backup could be taken; the node runs on");
+                json!({ "id": id, "state": "failed", "why": failure.reason })
+            }
+            Event::Cancelled => {
+                tracing::warn!(id, "the backup was given up for something that cannot wait");
+                tokio::task::spawn_blocking(move || snapshot::discard(&folder));
+                json!({ "id": id, "state": "failed", "why": "it was given up for something that cannot wait" })
+            }
+            _ => return,
+        };
+    }
+}
+
+/// Takes one of a node that does not run. Its id; durable when it returns.
+pub async fn back_up_now(
+    dialect: &dyn Dialect,
+    shared: bool,
+    allow_network_file_system: bool,
+    limits: Limits,
+) -> Result<String, StartError> {
+    let _locks = claim(dialect, allow_network_file_system, &mut Inherited::default()).await?;
+    let present = Present::find(dialect, shared, &mut Inherited::default())?;
+    present.refuse_peer()?;
+    if !present.roll.mains.is_empty() || !present.roll.stragglers.is_empty() {
+        return Err(StartError::Refused("its node runs without a supervisor: start that, or stop the node".to_owned()));
+    }
+    if !dialect.has_backups() {
+        return Err(StartError::Refused("what belongs to such a node is in several places".to_owned()));
+    }
+    let records = match known(&dialect.paths().state) {
+        Known::Believed(records) => records,
+        Known::Nothing => return Err(StartError::NothingToRun("this instance was never run here".to_owned())),
+        Known::Degraded(why) => return Err(StartError::NothingToRun(why)),
+    };
+    let journal = Journal::replay(&records).unwrap_or_default();
+    let Some(of) = journal.runs() else {
+        return Err(StartError::Refused("an upgrade is under way: start, and wait until it is over".to_owned()));
+    };
+    let wanted = Wanted { dialect, at: clock::now().wall, of };
+    let taken = wanted
+        .require_room(limits)
+        .and_then(|()| wanted.copy(|snapshot| snapshot.take_as(&wanted.head(false), &AtomicBool::new(false))));
+    taken
+        .map(|()| id(wanted.at))
+        .map_err(|failure| std::io::Error::other(failure.reason))
+        .map_err(state("no backup could be taken".to_owned()))
+}

@@ -1,0 +1,66 @@
+//! `omnivisor backup now`: a backup of a node that is down for a moment, or was down already.
+
+use std::fs;
+
+use omnivisor_testkit::Behaviour;
+use serde_json::Value;
+
+use crate::world::{SOON, World};
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
+}
+
+fn list(world: &World) -> Vec<Value> {
+    let output = world.omnivisor(&["backup", "list", "--json"]);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_backup_now_is_one_of_a_node_that_was_stopped_and_runs_again() {
+    let world = World::new();
+    let mut supervised = world.run();
+    let (home, before) = (world.installation.daemon_home(), world.wait_for("1.0.0"));
+    fs::create_dir_all(home.join("data/db")).unwrap();
+    fs::write(home.join("data/db/1"), "one").unwrap();
+    let output = world.omnivisor(&["backup", "now"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let after = world.wait_for("1.0.0");
+    assert_ne!(before, after, "what is copied of a node that writes is no backup");
+    world.log().assert_never_double();
+    let all = list(&world);
+    assert_eq!(all.len(), 1, "{all:#?}");
+    assert_eq!(all[0]["damaged"], Value::Null);
+    assert_eq!(all[0]["manifest"]["from"]["version"], "1.0.0");
+    let verified = world.omnivisor(&["backup", "verify"]);
+    assert!(verified.status.success(), "{}", said(&verified));
+
+    // Where nothing runs it is taken at once, and can be put back.
+    supervised.signal(15);
+    supervised.wait(SOON);
+    fs::write(home.join("data/db/1"), "two").unwrap();
+    let output = world.omnivisor(&["backup", "now"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let all = list(&world);
+    assert_eq!(all.len(), 2, "{all:#?}");
+    for (id, text) in [(&all[1]["id"], "one"), (&all[0]["id"], "two")] {
+        let output = world.omnivisor(&["restore", id.as_str().unwrap()]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(fs::read_to_string(home.join("data/db/1")).unwrap(), text);
+    }
+}
+
+#[test]
+fn no_backup_is_taken_of_a_node_that_is_on_trial() {
+    let world = World::new();
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_PROBE_WINDOW", "10m");
+    let _supervised = world.sandbox.spawn(command);
+    world.wait_for("1.0.0");
+    world.publish("2024.2", &Behaviour::new("2.0.0"));
+    world.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
+    let pid = world.wait_for("2.0.0");
+    let refused = world.omnivisor(&["backup", "now"]);
+    assert!(!refused.status.success() && said(&refused).contains("an upgrade is under way"), "{}", said(&refused));
+    assert_eq!(world.wait_for("2.0.0"), pid);
+}
