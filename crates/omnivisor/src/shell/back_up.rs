@@ -18,6 +18,7 @@ use super::present::Present;
 use crate::clock;
 use crate::control;
 use crate::effects::backup::manifest::Head;
+use crate::effects::backup::seal::seal;
 use crate::effects::snapshot::{self, Cost, Limits, Snapshot, pace};
 use crate::effects::space;
 use crate::store::disk;
@@ -161,7 +162,14 @@ pub async fn back_up_now(
     let wanted = Wanted { dialect, at: clock::now().wall, of };
     let taken = wanted
         .require_room(limits)
-        .and_then(|()| wanted.copy(|snapshot| snapshot.take_as(&wanted.head(false), &AtomicBool::new(false))));
+        .and_then(|()| wanted.copy(|snapshot| snapshot.take_as(&wanted.head(false), &AtomicBool::new(false))))
+        // Where a supervisor runs, it does this later, beside the node.
+        .and_then(|()| {
+            let listed = seal(&wanted.folder(), &mut |_| Ok(()));
+            listed
+                .map(|_| ())
+                .map_err(|error| Failure::transient(format!("it is taken, but cannot be listed: {error}")))
+        });
     taken
         .map(|()| id(wanted.at))
         .map_err(|failure| std::io::Error::other(failure.reason))

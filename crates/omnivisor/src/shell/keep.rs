@@ -27,12 +27,14 @@ pub(super) struct Calm {
     spared: Option<Spared>,
     /// How many upgrades there were: another one is a reason to look.
     plans: u64,
+    /// What became of the backup that was asked for last: one that was taken is another.
+    backed_up: String,
 }
 
 impl Calm {
     /// As the journal has it.
     pub(super) fn of(journal: &Journal) -> Self {
-        Self { spared: spared(journal), plans: journal.plans() }
+        Self { spared: spared(journal), plans: journal.plans(), backed_up: String::new() }
     }
 }
 
@@ -97,7 +99,7 @@ impl Shell {
     pub(super) fn calm(&self) {
         let calm = match self.degraded {
             Some(_) => Calm::default(),
-            None => Calm::of(self.agent.journal()),
+            None => Calm { backed_up: self.backed_up.to_string(), ..Calm::of(self.agent.journal()) },
         };
         self.calm.send_if_modified(|old| std::mem::replace(old, calm.clone()) != calm);
     }

@@ -283,6 +283,7 @@ impl Shell {
                 "name": active.release.name.as_str(),
                 "version": active.release.version.as_str(),
             })),
+            "backup": self.backed_up,
             "upgrade": phase(journal.phase(), self.agent.lacks()),
             "unwritable": self.unwritable(),
             "silent": self.heard.silent,

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use omnivisor_testkit::Behaviour;
+use omnivisor_testkit::{Behaviour, wait_until};
 use serde_json::Value;
 
 use crate::world::{SOON, World};
@@ -32,6 +32,7 @@ fn a_backup_now_is_one_of_a_node_that_was_stopped_and_runs_again() {
     assert_eq!(all.len(), 1, "{all:#?}");
     assert_eq!(all[0]["damaged"], Value::Null);
     assert_eq!(all[0]["manifest"]["from"]["version"], "1.0.0");
+    wait_until("it is listed", SOON, || (list(&world)[0]["sealed"] == true).then_some(()));
     let verified = world.omnivisor(&["backup", "verify"]);
     assert!(verified.status.success(), "{}", said(&verified));
 

@@ -164,7 +164,7 @@ fn a_restore_that_is_killed_is_gone_on_with_by_the_next_start_or_was_never_begun
         return println!("skipped: a release has no checkpoints");
     }
     let mut seen = std::collections::BTreeSet::new();
-    for point in ["rename complete", "restore-before-renames", "rename data", "rename cleared", "rename config"] {
+    for point in ["rename complete", "restore-before-renames", "rename db", "rename cleared", "rename config"] {
         let scene = Scene::new();
         let mut command = scene.world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
         let killed = command.args(["restore", &scene.id]).env("OMNIVISOR_CHECKPOINT", point).output().unwrap();
