@@ -175,14 +175,16 @@ impl Shell {
         let mut looks = tokio::time::interval(PLACED);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let _poll = self.poll();
-        let _keeper = self.keeper();
+        let keeper = self.keeper();
         self.ask_node();
         loop {
             self.settle();
             if let Some(leaving) = self.leaving() {
+                keeper.end().await;
                 return Ok(Finish::Replaced(Box::new(leaving)));
             }
             if let Some(outcome) = self.ended() {
+                keeper.end().await;
                 return self.end(outcome).await.map(|()| Finish::Ended);
             }
             self.set_timers(&mut monotonic, &mut wall);

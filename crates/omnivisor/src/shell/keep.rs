@@ -17,6 +17,9 @@ use crate::sys;
 /// Between two looks: something is old enough by then, or there may be room again.
 const EVERY: Duration = Duration::from_secs(3600);
 
+/// What it may take to end what it is at: it looks at every 64 KiB whether it has to.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The lowest priority that there is.
 const LOWEST: i32 = 19;
 
@@ -48,13 +51,19 @@ pub fn spared(journal: &Journal) -> Option<Spared> {
     Some(Spared { under_way, way_back: journal.may_roll_back().map(|plan| plan.id()) })
 }
 
-/// Ends the keeper when it is dropped.
-pub(super) struct Keeper(JoinHandle<()>, Arc<AtomicBool>);
+/// The keeper.
+pub(super) struct Keeper {
+    task: JoinHandle<()>,
+    cancelled: Arc<AtomicBool>,
+    is_busy: watch::Receiver<bool>,
+}
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.0.abort();
-        self.1.store(true, Ordering::Relaxed);
+impl Keeper {
+    /// Ends it, and what it is at, so that nothing half made is left.
+    pub(super) async fn end(mut self) {
+        self.task.abort();
+        self.cancelled.store(true, Ordering::Relaxed);
+        let _ = tokio::time::timeout(PATIENCE, self.is_busy.wait_for(|is_busy| !is_busy)).await;
     }
 }
 
@@ -63,22 +72,26 @@ impl Shell {
     pub(super) fn keeper(&self) -> Keeper {
         let (mut calm, keep) = (self.calm.subscribe(), self.keep);
         let paths = self.dialect.paths().clone();
-        let cancel = Arc::new(AtomicBool::new(false));
-        let cancelled = cancel.clone();
-        let keeper = tokio::spawn(async move {
+        let (flag, (busy, is_busy)) = (Arc::new(AtomicBool::new(false)), watch::channel(false));
+        let (cancelled, busy) = (flag.clone(), Arc::new(busy));
+        let task = tokio::spawn(async move {
             while let Some(now) = next(&mut calm, |calm| calm.spared.is_some()).await {
                 // One flag for all rounds: there is one at a time.
                 cancelled.store(false, Ordering::Relaxed);
                 let (done, mut is_done) = oneshot::channel();
                 let (spared, flag) = (now.spared.clone().unwrap_or_default(), cancelled.clone());
                 let (backups, home) = (paths.backups.clone(), paths.home.clone());
+                busy.send_replace(true);
+                let at_work = busy.clone();
                 let begun = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
                     give_way();
                     // What fails is logged there, and tried again at the next look.
                     let _ = keep.round(&backups, &home, &spared, clock::now().wall, &flag);
+                    at_work.send_replace(false);
                     let _ = done.send(());
                 });
                 if let Err(error) = begun {
+                    busy.send_replace(false);
                     tracing::warn!(%error, "no thread can be started that sees to the backups");
                 }
                 tokio::select! {
@@ -92,7 +105,7 @@ impl Shell {
                 }
             }
         });
-        Keeper(keeper, cancel)
+        Keeper { task, cancelled: flag, is_busy }
     }
 
     /// Tells the keeper what has changed.
