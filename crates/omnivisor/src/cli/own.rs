@@ -102,7 +102,20 @@ pub(super) fn run(own: &Own) -> Outcome {
         | Own::GuardReplacement(_) => {}
         Own::Reexec(_) => return reexec::followed(&instance, &value),
         Own::Stop { .. } => output::result(&format!("{} is stopping", instance.id)),
-        Own::Hold(_) => output::result(&format!("{} does no automatic upgrades until `omnivisor resume`", instance.id)),
+        Own::Hold(_) => {
+            let halts = value["height"].as_u64().map(|height| {
+                let name = value["name"].as_str().unwrap_or_default();
+                format!(
+                    "\nits network has agreed on an upgrade at height {height}: the node will halt there and not be switched, until \
+                     `omnivisor resume` or `omnivisor upgrade {name}`"
+                )
+            });
+            output::result(&format!(
+                "{} does no automatic upgrades until `omnivisor resume`{}",
+                instance.id,
+                halts.unwrap_or_default()
+            ));
+        }
         Own::Resume(_) => output::result(&format!("{} goes on", instance.id)),
         Own::Upgrade { name, .. } if value["height"].is_u64() => output::result(&format!(
             "{} prepares {name} at once; it is switched to at height {}, when the node is ready, and not before",

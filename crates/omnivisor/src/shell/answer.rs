@@ -24,7 +24,11 @@ impl Shell {
             }
             control::Command::Hold => {
                 self.waiting.push_back(Event::Hold);
-                Ok(serde_json::Value::Null)
+                let ahead = self.agent.announced().iter().find_map(|it| Some((it.trigger.height()?, &it.release)));
+                Ok(ahead.map_or(
+                    serde_json::Value::Null,
+                    |(height, release)| serde_json::json!({ "height": height, "name": release.name.as_str() }),
+                ))
             }
             control::Command::Resume if self.degraded.is_some() => {
                 Err(format!("this run is degraded: {}", self.degraded.clone().unwrap_or_default()))

@@ -51,7 +51,9 @@ fn a_person_can_hurry_the_preparation_and_not_the_height() {
     let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
     assert!(answer.contains("at height 1000") && answer.contains("not before"), "{answer}");
     world.wait_for_phase("staged");
-    assert!(world.omnivisor(&["hold"]).status.success());
+    let hold = world.omnivisor(&["hold"]);
+    let said = String::from_utf8_lossy(&hold.stdout).into_owned();
+    assert!(said.contains("at height 1000: the node will halt there"), "{said}");
     assert!(world.omnivisor(&["upgrade", NEW]).status.success());
     world.wait_for_status("it is on hold", |status| status["held"] == true);
     assert_eq!(world.log().starts().len(), 1, "nothing was stopped: {}", super::world::said(&supervised));
@@ -71,4 +73,26 @@ fn a_release_that_is_placed_by_hand_is_checked_and_switched_to() {
     world.wait_for(NEW);
     world.wait_for_commit(NEW);
     assert_eq!(world.installation.assert_visor_would_start(), NEW);
+}
+
+/// No snapshot goes back what a network has done, and nobody but the operator knows whether the old release can go on.
+#[test]
+fn a_release_of_a_network_goes_back_only_where_a_person_says_that_its_data_may_stay() {
+    let world = World::with(options().with_data_node());
+    let _supervised = world.run();
+    world.wait_for(OLD);
+    world.installation.place_release(NEW, &VegaBehaviour::new(NEW));
+    world.accept(NEW);
+    world.wait_for_phase("staged");
+    world.reach();
+    world.wait_for_commit(NEW);
+    let refused = world.omnivisor(&["rollback"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("no snapshot was taken"), "{said}");
+    assert!(said.contains("PostgreSQL may have been migrated") && said.contains("--keep-data"), "{said}");
+    world.wait_for(NEW);
+    let back = world.omnivisor(&["rollback", "--keep-data"]);
+    assert!(back.status.success(), "{}", String::from_utf8_lossy(&back.stderr));
+    world.wait_for(OLD);
+    world.wait_for_phase("idle");
 }
