@@ -371,4 +371,26 @@ mod tests {
         assert_eq!(fs::read_to_string(work.join("replaced/data/db")).unwrap(), "new");
         assert_eq!(fs::read_to_string(work.join("replaced/data.1")).unwrap(), "a person's");
     }
+    #[test]
+    fn a_snapshot_on_another_file_system_is_copied_and_stays() {
+        use std::os::unix::fs::MetadataExt;
+
+        let memory = Path::new("/dev/shm");
+        let folder = tempfile::tempdir().unwrap();
+        let device = |path: &Path| fs::metadata(path).map(|it| it.dev()).ok();
+        if device(memory).is_none() || device(memory) == device(folder.path()) {
+            return;
+        }
+        let elsewhere = tempfile::tempdir_in(memory).unwrap();
+        let (home, copy) = (folder.path().join("home"), elsewhere.path().join("snapshot"));
+        write(home.join("data/db"), "old");
+        snapshot::Snapshot { home: &home, to: &copy, apart: &[] }.take(&AtomicBool::new(false)).unwrap();
+        write(home.join("data/db"), "new");
+        let work = folder.path().join("work");
+        let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &|_| false };
+        restore.prepare(&Source::GivenUp(&copy), &[], &AtomicBool::new(false)).unwrap();
+        restore.put_in_place().unwrap();
+        assert_eq!(fs::read_to_string(home.join("data/db")).unwrap(), "old");
+        assert!(copy.join("data/db").exists());
+    }
 }

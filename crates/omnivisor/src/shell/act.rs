@@ -188,9 +188,11 @@ pub(super) fn void_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::i
     Ok(())
 }
 
-/// Copies most of it while the node runs, if there is room.
+/// Copies most of it while the node runs, if there is room, and if it is not in vain.
 fn copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits, cancel: &Cancel) -> Result<(), Failure> {
-    let copied = preflight::has_room(dialect, plan, limits).and_then(|()| pass_ahead(dialect, plan, cancel));
+    let copied = preflight::has_room(dialect, plan, limits)
+        .and_then(|()| within_limit(dialect, plan, limits, None))
+        .and_then(|()| pass_ahead(dialect, plan, cancel));
     if let Err(failure) = &copied
         && !cancel.flag.load(Ordering::Relaxed)
     {
@@ -205,8 +207,19 @@ fn last_copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cance
     if !plan.snapshot || with.is_down || plan.to.trigger.is_ready() {
         return Ok(());
     }
+    within_limit(dialect, plan, with.limits, None)?;
     let left = pass_ahead(dialect, plan, cancel)?;
-    let Some(limit) = with.limits.outage else { return Ok(()) };
+    within_limit(dialect, plan, with.limits, left)
+}
+
+/// Whether the outage is expected to be short enough, with what is `left` to the last pass, if that is known.
+fn within_limit(
+    dialect: &dyn Dialect,
+    plan: &UpgradePlan,
+    limits: Limits,
+    left: Option<snapshot::Left>,
+) -> Result<(), Failure> {
+    let Some(limit) = limits.outage else { return Ok(()) };
     let cost = snapshot::cost(dialect, plan).map_err(|error| Failure::transient(error.to_string()))?;
     let expected = left.unwrap_or_else(|| cost.left()).outage(cost.by_reference);
     if expected <= limit {

@@ -267,7 +267,7 @@ impl Shell {
             "replacement": self.replacement.as_ref().map(super::replace::Replacement::shown),
             "node": {
                 "state": state,
-                "why": self.why_down.clone().or_else(|| self.unwritable()).filter(|_| state != "running"),
+                "why": self.why_down(state),
                 "againInSeconds": again,
                 "pid": running.and_then(|node| node.mains().first()).map(|main| main.id().pid),
                 "processes": running.map_or_else(Vec::new, |node| {
@@ -296,6 +296,14 @@ impl Shell {
             "failed": failed(journal),
             "announced": announced,
         })
+    }
+}
+
+impl Shell {
+    /// What keeps the node from running, if it does not.
+    fn why_down(&self, state: &str) -> Option<String> {
+        let backup = self.agent.is_down_for_backup().then(|| "a backup is being taken".to_owned());
+        backup.or_else(|| self.why_down.clone()).or_else(|| self.unwritable()).filter(|_| state != "running")
     }
 }
 

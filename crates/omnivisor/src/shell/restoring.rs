@@ -104,11 +104,28 @@ pub(super) fn go_on(
     journal: Option<&mut JournalFile>,
     records: &mut Vec<Record>,
 ) -> Result<(), StartError> {
+    let Some(journal) = journal else { return refuse_half(dialect) };
     let replayed = Journal::replay(&*records).unwrap_or_default();
-    let (Phase::Restoring { backup, work }, Some(journal)) = (replayed.phase(), journal) else { return Ok(()) };
+    let Phase::Restoring { backup, work } = replayed.phase() else { return Ok(()) };
     tracing::warn!(backup, "data was being put back from a backup, and that was interrupted: it is gone on with");
     records.push(finish(dialect, journal, backup, work)?);
     Ok(())
+}
+
+/// Where the journal is not believed, the folders have to tell whether a restore was interrupted.
+fn refuse_half(dialect: &dyn Dialect) -> Result<(), StartError> {
+    let folders = fs::read_dir(&dialect.paths().beside).into_iter().flatten().flatten().map(|it| it.path());
+    let half = folders.into_iter().find(|folder| {
+        let is_work = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK));
+        is_work && folder.join("copy").exists() && folder.join("replaced").exists()
+    });
+    half.map_or(Ok(()), |work| {
+        Err(StartError::Refused(format!(
+            "the data was being put back from a backup, that was interrupted, and the journal cannot be believed: what is missing is in \
+             {work}/copy, what was there in {work}/replaced. Put one of them in place, move {work} away, and start again",
+            work = work.display()
+        )))
+    })
 }
 
 fn finish(dialect: &dyn Dialect, journal: &mut JournalFile, backup: &str, work: &Path) -> Result<Record, StartError> {
