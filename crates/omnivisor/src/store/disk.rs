@@ -123,6 +123,20 @@ pub fn copy_contents(from: &File, to: &Path, progress: Progress<'_>) -> io::Resu
     perform(|| Call::Copy { path: to.to_owned() }, make)
 }
 
+/// Makes what is in a file that is there what is in another one, which has no holes; the same otherwise.
+pub fn copy_over(from: &File, to: &Path, progress: Progress<'_>) -> io::Result<Option<File>> {
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    let there = OpenOptions::new().write(true).custom_flags(flags).open(to)?;
+    let make = || {
+        if there.metadata()?.len() <= from.metadata()?.len() && clone(from, &there)? {
+            return Ok(None);
+        }
+        copy_data(from, &there, progress)?;
+        Ok(Some(there))
+    };
+    perform(|| Call::Copy { path: to.to_owned() }, make)
+}
+
 /// Makes a file that is no longer than another one a copy of it, by reference; false, and nothing is changed, where the file system
 /// cannot do that.
 pub fn clone_over(from: &File, to: &Path) -> io::Result<bool> {

@@ -27,26 +27,47 @@ const BLOCK: usize = 256 << 10;
 /// And so much is written at least: what databases change at once.
 const PAGE: usize = 4096;
 
+/// So many threads at most compare a large file.
+const THREADS: usize = 4;
+
 /// The longest list of names of extended attributes, and the longest value, that Linux has.
 const XATTR: usize = 64 << 10;
 
-/// Makes `to` hold what is in this file. What is there already is an older copy of it, which is compared by
-/// so many threads if it is large. The copy, if bytes were written to it.
+/// Makes `to` hold what is in this file. What is there already is an older copy of it, which is written over: to remove a file
+/// takes longer than to write one. A large one is compared, on all processors if those are `ours`. The copy, if bytes were
+/// written to it.
 pub(super) fn contents(
     from: &File,
     stat: &Stat,
     to: &Path,
-    threads: usize,
+    ours: bool,
     progress: Progress<'_>,
 ) -> io::Result<Option<File>> {
     let size = u64::try_from(stat.st_size).unwrap_or_default();
-    // What has several names is made anew, and so is one that was longer.
-    let may_stay = |it: fs::Metadata| it.is_file() && it.nlink() == 1 && (LARGE..=size).contains(&it.len());
-    if fs::symlink_metadata(to).is_ok_and(may_stay) {
-        return if disk::clone_over(from, to)? { Ok(None) } else { patch(from, to, threads, progress).map(Some) };
+    let there = fs::symlink_metadata(to).ok().filter(may_be_written_over);
+    match there.map(|it| it.len()) {
+        Some(length) if (LARGE..=size).contains(&length) => match disk::clone_over(from, to)? {
+            true => Ok(None),
+            false => patch(from, to, if ours { processors() } else { 1 }, progress).map(Some),
+        },
+        // The holes of a file are no holes in what is written over.
+        Some(_) if u64::try_from(stat.st_blocks).unwrap_or_default() * 512 >= size => {
+            disk::copy_over(from, to, progress)
+        }
+        _ => {
+            disk::remove(to)?;
+            disk::copy_contents(from, to, progress)
+        }
     }
-    disk::remove(to)?;
-    disk::copy_contents(from, to, progress)
+}
+
+/// What has several names is made anew.
+fn may_be_written_over(it: &fs::Metadata) -> bool {
+    it.is_file() && it.nlink() == 1 && (it.mode() & 0o200 != 0 || rustix::process::geteuid().is_root())
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |it| it.get().min(THREADS))
 }
 
 /// Writes the pages that differ, found by so many threads.

@@ -27,9 +27,6 @@ use crate::sys;
 /// Up to so many files and folders are flushed one by one: each takes about as long as a whole file system at rest.
 pub(super) const FEW: usize = 2;
 
-/// So many threads at most compare a large file.
-const THREADS: usize = 4;
-
 /// So many sockets and devices are named.
 const LEFT_OUT: usize = 20;
 
@@ -256,10 +253,7 @@ impl Walk<'_> {
         }
         let (cancelled, rules, pace) = (self.pass.cancelled, self.pass.rules, &mut *self.pass.pace);
         let (trail, is_last) = (&mut self.trail, self.pass.is_last);
-        // While no node runs, the processors are ours.
-        let threads =
-            if is_last { std::thread::available_parallelism().map_or(1, |it| it.get().min(THREADS)) } else { 1 };
-        let written = copy::contents(&from, &stat, to, threads, &mut |to, bytes| {
+        let written = copy::contents(&from, &stat, to, is_last, &mut |to, bytes| {
             wanted(cancelled)?;
             if !is_last {
                 trail.wrote(to, bytes)?;

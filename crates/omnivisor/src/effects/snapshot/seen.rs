@@ -1,7 +1,10 @@
 //! What the passes of a snapshot have seen of each file, in sixteen bytes: so much as is needed to know that it has not changed.
 //!
 //! Kept beside the copy, in a file that the next pass reads, whoever takes that: a supervisor that was killed goes on from there.
-//! Form: [`MAGIC`], then pairs of numbers (the path, the stamp), little-endian, in ascending order, then the CRC-32 of all that.
+//! One that stands from before the machine's last start is not believed: what a power cut has left of a file may look as it did
+//! before a change that the copy of it has already.
+//!
+//! Form: [`MAGIC`], then the boot's id, then pairs of numbers (the path, the stamp), little-endian, in ascending order, then the CRC-32 of all that.
 //! Whatever else is there is nothing, and all is copied again.
 
 use std::fs;
@@ -13,10 +16,11 @@ use omnivisor_core::time::Timestamp;
 use rustix::fs::Stat;
 
 use super::pass::Rules;
+use crate::effects::process;
 use crate::store::atomic;
 
 /// The first bytes of the file, with its version.
-const MAGIC: &[u8; 16] = b"omnivisor-seen/1";
+const MAGIC: &[u8; 16] = b"omnivisor-seen/2";
 
 /// A path and a stamp.
 const PAIR: usize = 16;
@@ -88,12 +92,12 @@ impl Seen {
         self.0.extend(stamp.0.map(|stamp| (place.number(), stamp)));
     }
 
-    /// What stands in this file, if that is whole.
+    /// What stands in this file, if that is whole and of this life of the machine.
     pub fn read(path: &Path) -> Option<Self> {
         let bytes = fs::read(path).ok()?;
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then_some(())?;
-        let pairs = body.strip_prefix(MAGIC)?;
+        let pairs = body.strip_prefix(MAGIC)?.strip_prefix(boot()?.as_bytes())?;
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
         let mut seen = Vec::with_capacity(pairs.len() / PAIR);
         seen.extend(pairs.chunks_exact(PAIR).map(|pair| (number(&pair[..8]), number(&pair[8..]))));
@@ -103,8 +107,10 @@ impl Seen {
     /// Writes it, durably: after what was copied, or it would promise too much.
     pub fn write(&mut self, path: &Path) -> io::Result<()> {
         self.0.sort_unstable();
-        let mut bytes = Vec::with_capacity(MAGIC.len() + self.0.len() * PAIR + 4);
+        let boot = boot().unwrap_or_default();
+        let mut bytes = Vec::with_capacity(MAGIC.len() + boot.len() + self.0.len() * PAIR + 4);
         bytes.extend(MAGIC);
+        bytes.extend(boot.as_bytes());
         for (place, stamp) in &self.0 {
             bytes.extend(place.to_le_bytes());
             bytes.extend(stamp.to_le_bytes());
@@ -112,5 +118,35 @@ impl Seen {
         let crc = crc32fast::hash(&bytes);
         bytes.extend(crc.to_le_bytes());
         atomic::replace(path, &bytes, 0o600)
+    }
+}
+
+/// None where the kernel does not say: then nothing is believed.
+fn boot() -> Option<String> {
+    Some(process::boot_id()).filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_read_whole_and_not_after_the_machine_was_started_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seen");
+        let mut seen = Seen(vec![(7, 8), (1, 2)]);
+        seen.write(&path).unwrap();
+        assert_eq!(Seen::read(&path).map(|it| it.0), Some(vec![(1, 2), (7, 8)]));
+
+        let mut bytes = fs::read(&path).unwrap();
+        let whole = bytes.clone();
+        bytes[MAGIC.len()] ^= 1;
+        let end = bytes.len() - 4;
+        let crc = crc32fast::hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        assert!(Seen::read(&path).is_none(), "of another life of the machine");
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(Seen::read(&path).is_none(), "torn");
     }
 }
