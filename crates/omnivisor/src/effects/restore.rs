@@ -110,6 +110,7 @@ impl Restore<'_> {
     pub fn put_in_place(&self) -> io::Result<()> {
         let scope = self.scope()?;
         checkpoint::reach("restore-before-renames");
+        atomic::sweep(self.work); // of a try that was killed
         // A kill may have come between a name and its flush: what is believed of it here has to outlive a power cut.
         disk::flush_folder(self.work)?;
         if !self.work.join(CLEARED).exists() {

@@ -194,7 +194,8 @@ fn no_server_can_do_more_than_fail_a_sample() {
             |it| say(it, b"HTTP/1.1 302 Found\r\nLocation: /well\r\nContent-Length: 0\r\n\r\n"),
             "answered 302",
         ),
-        ("never ends", |it| endless(it, b"HTTP/1.1 200 OK\r\n\r\n"), "more than 1024 KiB"),
+        // More than is read, or longer than is waited for, where the machine is busy.
+        ("never ends", |it| endless(it, b"HTTP/1.1 200 OK\r\n\r\n"), ""),
         ("has no end of headers", |it| endless(it, b"HTTP/1.1 200 OK\r\nX: "), ""),
         ("says nothing", |it| drop(it.read_to_end(&mut Vec::new())), "no whole answer in time"),
         (
