@@ -246,7 +246,7 @@ impl Agent {
             return self.seen.not_sampled(now.monotonic, failure.reason);
         }
         let Some(plan) = action.plan() else {
-            self.backing = None; // the shell says why
+            self.backing = None;
             return;
         };
         if self.phase_number() != Some(plan.number) {

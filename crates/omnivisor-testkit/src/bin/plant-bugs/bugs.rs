@@ -176,16 +176,22 @@ pub const BUGS: &[Bug] = &[
         "Origin::Upstream => order == Some(Ordering::Greater)",
         "Origin::Upstream => order != Some(Ordering::Less)"),
     bug("a late result is taken for the present one",
-        "return self.seen.sampled(now.monotonic, sightings); }
-         if self.phase_number() != Some(action.plan().number) { return; }",
-        "return self.seen.sampled(now.monotonic, sightings); }"),
+        "Backing { stage: Stage::Stopping, ..backing }); return; };
+         if self.phase_number() != Some(plan.number) { return; }",
+        "Backing { stage: Stage::Stopping, ..backing }); return; };"),
     bug("a late failure is taken for the present one",
-        "return self.seen.not_sampled(now.monotonic, failure.reason); }
-         if self.phase_number() != Some(action.plan().number) { return; }",
-        "return self.seen.not_sampled(now.monotonic, failure.reason); }"),
+        "self.backing = None; return; };
+         if self.phase_number() != Some(plan.number) { return; }",
+        "self.backing = None; return; };"),
+    bug("a backup is taken of a node that runs",
+        "Some(installed) if self.ending.is_none() && !self.is_down_for_backup() => {",
+        "Some(installed) if self.ending.is_none() => {"),
+    bug("a backup is in the way of an upgrade that is waited for",
+        "Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } => !plan.to.trigger.is_ready(), phase",
+        "Phase::Preparing { .. } | Phase::Staged { .. } => true, phase"),
     bug("what is not wanted any more is downloaded to its end",
-        "&& self.plan().number == other.plan().number",
-        ""),
+        "&& one.number == other_plan.number",
+        "&& one.number >= other_plan.number.min(0)"),
 
     // How often something is tried.
     bug("tries without a pause",
