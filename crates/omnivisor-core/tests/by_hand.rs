@@ -165,12 +165,12 @@ fn the_data_is_copied_ahead_before_the_switch_is_due() {
 fn a_backup_by_hand_is_taken_while_no_node_runs_and_is_in_no_upgrades_way() {
     let mut taken = 0;
     for health in [Health::Well, Health::Dies] {
-        for fails in [false, true] {
+        for (fails, due_in) in [(false, 0), (false, 600), (true, 600)] {
             let fault =
                 fails.then_some(Fault { step: Step::Snapshot, attempt: Some(9), after_effect: true, permanent: false });
             for turn in 1..40 {
                 let disturbances = vec![(turn, Disturbance::BackUp)];
-                let scenario = Scenario { health, fault, disturbances, ..Scenario::default() };
+                let scenario = Scenario { health, fault, due_in, disturbances, ..Scenario::default() };
                 let check = |crashes: &[usize]| {
                     let (world, spent) = live(&scenario, crashes);
                     let told = || format!("crashes {crashes:?}\n{}", world.tell());

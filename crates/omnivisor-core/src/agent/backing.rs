@@ -4,8 +4,9 @@
 
 use super::{Action, Agent};
 use crate::journal::Phase;
+use crate::plan::UpgradePlan;
 use crate::release::Installed;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// How far a backup is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +58,16 @@ impl Agent {
         }
     }
 
-    /// What an upgrade cannot wait for is given up.
-    pub(super) fn drop_backup_if_in_the_way(&mut self) {
+    /// What an upgrade cannot wait for is given up: of one whose time has come what is copied ahead, of one that its network waits
+    /// for all of it.
+    pub(super) fn drop_backup_if_in_the_way(&mut self, now: Now) {
+        let Some(backing) = self.backing else { return };
+        let comes = |plan: &UpgradePlan| !backing.is_outage() && self.may_switch(now, plan);
         let may = match self.journal.phase() {
             _ if self.ending.is_some() => false,
-            Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } => !plan.to.trigger.is_ready(),
-            phase => *phase == Phase::Idle,
+            Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } => !plan.to.trigger.is_ready() && !comes(plan),
+            Phase::Idle => !self.plan(now).is_some_and(|plan| comes(&plan)),
+            _ => false,
         };
         self.backing = self.backing.filter(|_| may);
     }

@@ -25,7 +25,7 @@ impl Agent {
         loop {
             self.end_unless_due(now);
             self.note_ready(now);
-            self.drop_backup_if_in_the_way();
+            self.drop_backup_if_in_the_way(now);
             let action = match self.call(now) {
                 Call::Write(record) => {
                     self.write(&mut effects.records, record);
@@ -119,7 +119,7 @@ impl Agent {
     }
 
     /// The upgrade to begin, if there is one.
-    fn plan(&self, now: Now) -> Option<UpgradePlan> {
+    pub(super) fn plan(&self, now: Now) -> Option<UpgradePlan> {
         let to = self.next(now)?.clone();
         let from = self.journal.active()?.clone();
         let number = self.journal.plans() + 1;

@@ -18,7 +18,7 @@ mod trail;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 pub use self::cost::{Cost, Left, Limits, cost, folder};
 use self::pass::{FEW, Pass, Passed, Rules};
@@ -66,8 +66,8 @@ pub struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// Takes passes while the node runs, until little is left for the last one; what that will be about, if it can be known. `pace`
-    /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error, nothing is left;
-    /// when `cancelled`, what the passes before have copied.
+    /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error, or when `cancelled`,
+    /// nothing is left.
     pub fn prepare(
         &self,
         cancelled: &AtomicBool,
@@ -83,9 +83,7 @@ impl Snapshot<'_> {
                 passed.seen.write(&beside(self.to, SEEN))?;
                 Ok(passed)
             });
-            // What the pass before has seen stays true of whatever this one has not come to.
-            let is_kept = cancelled.load(Ordering::Relaxed) && beside(self.to, SEEN).exists();
-            let passed = if is_kept { done? } else { self.clean(done)? };
+            let passed = self.clean(done)?;
             tracing::debug!(files = passed.files, changed = passed.changed, bytes = passed.bytes, "a pass is done");
             left = Some(Left { files: passed.files, changed: passed.changed, bytes: passed.bytes });
             if passed.bytes <= LITTLE.0 && passed.changed <= LITTLE.1 {
@@ -155,6 +153,11 @@ impl Snapshot<'_> {
                 Seen::default()
             }
         };
+        if !is_last {
+            // What was seen is not true any more of what this pass has come to, if it does not come to its end: a folder that was
+            // moved away and is moved back would be believed to be in the copy. In the last pass nobody moves anything.
+            disk::remove(&beside(self.to, SEEN))?;
+        }
         let begun = clock::now().wall;
         let (home, apart) = (self.home, self.apart);
         Pass { home, to: &partial, apart, seen: &seen, begun, is_last, rules: Rules::default(), cancelled, pace }.take()

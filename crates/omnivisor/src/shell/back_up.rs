@@ -11,29 +11,34 @@ use omnivisor_core::release::Installed;
 use omnivisor_core::time::Timestamp;
 use serde_json::json;
 
-use super::Shell;
 use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
+use super::{Shell, restoring};
 use crate::clock;
 use crate::control;
 use crate::effects::backup::manifest::Head;
 use crate::effects::backup::seal::seal;
-use crate::effects::snapshot::{self, Cost, Limits, Snapshot, pace};
+use crate::effects::snapshot::{self, Cost, Left, Limits, Snapshot, pace};
 use crate::effects::space;
 use crate::store::disk;
 use crate::store::lock::Inherited;
 
-/// The folder below the backups, where those of an upgrade are in one that is called as the release.
-const BY_HAND: &str = "by-hand";
+/// What the name of the folder below the backups begins with, where those of an upgrade are in one that is called as the release. It
+/// is this instance's alone.
+const BY_HAND: &str = "by-hand-";
 
 /// As those of upgrades; no upgrade has this number.
 fn id(at: Timestamp) -> String {
     format!("{}-000000", at.unix_nanos() / 1_000_000)
 }
 
+fn folder_of_all(dialect: &dyn Dialect) -> PathBuf {
+    dialect.paths().backups.join(format!("{BY_HAND}{}", dialect.instance()))
+}
+
 fn folder(dialect: &dyn Dialect, at: Timestamp) -> PathBuf {
-    dialect.paths().backups.join(BY_HAND).join(format!("snapshot-{}-preupgrade", id(at)))
+    folder_of_all(dialect).join(format!("snapshot-{}-preupgrade", id(at)))
 }
 
 /// A backup that is taken by hand.
@@ -53,11 +58,27 @@ impl Wanted<'_> {
     }
 
     fn require_room(&self, limits: Limits) -> Result<(), Failure> {
-        let (paths, to) = (self.dialect.paths(), self.dialect.paths().backups.join(BY_HAND));
+        let (paths, to) = (self.dialect.paths(), folder_of_all(self.dialect));
         let failed = |error: &dyn std::fmt::Display| Failure::transient(error.to_string());
         disk::make_folders_durably(&to, snapshot::PRIVATE).map_err(|error| failed(&error))?;
         let cost = Cost::of(&paths.home, &paths.apart, &to, Path::new("")).map_err(|error| failed(&error))?;
         space::require_beside(&to, cost.bytes, cost.reserve(&to, limits), "a backup").map_err(|error| failed(&error))
+    }
+
+    /// Whether the node would not be down for longer than an upgrade may take.
+    fn require_short(&self, left: Option<Left>, limits: Limits) -> Result<(), Failure> {
+        let Some(limit) = limits.outage else { return Ok(()) };
+        let paths = self.dialect.paths();
+        let cost = Cost::of(&paths.home, &paths.apart, &folder_of_all(self.dialect), &self.folder());
+        let cost = cost.map_err(|error| Failure::transient(error.to_string()))?;
+        let expected = left.unwrap_or_else(|| cost.left()).outage(cost.by_reference);
+        if expected <= limit {
+            return Ok(());
+        }
+        let [expected, limit] = [expected, limit].map(humantime::format_duration);
+        Err(Failure::transient(format!(
+            "the node would be down for {expected}, and snapshot.outage-limit is {limit}: stop it, and take the backup then"
+        )))
     }
 
     fn copy<T>(&self, how: impl FnOnce(Snapshot<'_>) -> std::io::Result<T>) -> Result<T, Failure> {
@@ -81,10 +102,21 @@ pub(super) fn take(
     }
     wanted.require_room(limits)?;
     let done = wanted.copy(|snapshot| pace::gently(cancelled, |pace| snapshot.prepare(cancelled, pace)));
+    let done = done.and_then(|left| wanted.require_short(left, limits));
     if done.is_err() {
         snapshot::discard(&wanted.folder());
     }
-    done.map(|_| ())
+    done
+}
+
+/// Removes what a backup was that somebody was killed in: whoever begins has none under way.
+pub(super) fn sweep(dialect: &dyn Dialect) {
+    let entries = std::fs::read_dir(folder_of_all(dialect)).into_iter().flatten().flatten();
+    for name in entries.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+        if let Some((whole, _)) = name.split_once(".partial") {
+            snapshot::discard(&folder_of_all(dialect).join(whole.trim_start_matches('.')));
+        }
+    }
 }
 
 impl Shell {
@@ -144,9 +176,12 @@ pub async fn back_up_now(
     let _locks = claim(dialect, allow_network_file_system, &mut Inherited::default()).await?;
     let present = Present::find(dialect, shared, &mut Inherited::default())?;
     present.refuse_peer()?;
-    if !present.roll.mains.is_empty() || !present.roll.stragglers.is_empty() {
-        return Err(StartError::Refused("its node runs without a supervisor: start that, or stop the node".to_owned()));
+    if let Some(who) = restoring::occupied(&present) {
+        return Err(StartError::Refused(format!(
+            "its node runs without a supervisor ({who}): start that, or stop the node"
+        )));
     }
+    sweep(dialect);
     if !dialect.has_backups() {
         return Err(StartError::Refused("what belongs to such a node is in several places".to_owned()));
     }

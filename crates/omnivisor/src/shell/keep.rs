@@ -112,6 +112,7 @@ impl Shell {
     pub(super) fn calm(&self) {
         let calm = match self.degraded {
             Some(_) => Calm::default(),
+            None if self.agent.is_down_for_backup() => Calm::default(),
             None => Calm { backed_up: self.backed_up.to_string(), ..Calm::of(self.agent.journal()) },
         };
         self.calm.send_if_modified(|old| std::mem::replace(old, calm.clone()) != calm);

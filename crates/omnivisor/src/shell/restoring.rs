@@ -58,9 +58,8 @@ pub async fn put_back(
     let _locks = claim(dialect, allow_network_file_system, &mut Inherited::default()).await?;
     let present = Present::find(dialect, shared, &mut Inherited::default())?;
     present.refuse_peer()?;
-    let alive = present.roll.mains.first().map(|main| main.process).or(present.roll.stragglers.first().copied());
-    if let Some(process) = alive {
-        return Err(StartError::Refused(format!("the node runs (process {}): `omnivisor stop` ends it", process.pid)));
+    if let Some(who) = occupied(&present) {
+        return Err(StartError::Refused(format!("the node runs ({who}): `omnivisor stop` ends it")));
     }
     let folder = &dialect.paths().state;
     let records = match known(folder) {
@@ -78,8 +77,16 @@ pub async fn put_back(
     };
     check(dialect, ordered.only)?;
     let backup = chosen(dialect, ordered)?;
+    let (mut journal, _) = JournalFile::open(&folder.join(JOURNAL)).map_err(|error| StartError::State {
+        what: "the journal cannot be opened".to_owned(),
+        source: io::Error::other(error),
+    })?;
+    // What was begun is in place first: this one may be about less of the home.
+    if let Phase::Restoring { backup, work } = replayed.phase() {
+        finish(dialect, &mut journal, backup, work)?;
+    }
     let at = clock::now().wall;
-    sweep(dialect, replayed.phase());
+    sweep(dialect);
     let work = dialect.paths().beside.join(format!("{WORK}{}", at.unix_nanos() / 1_000_000));
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = restore(dialect, &work, &keeps);
@@ -88,25 +95,34 @@ pub async fn put_back(
         let what = format!("{} cannot be made ready, and nothing was changed", backup.path.display());
         return Err(StartError::State { what, source: error });
     }
-    let (mut journal, _) = JournalFile::open(&folder.join(JOURNAL)).map_err(|error| StartError::State {
-        what: "the journal cannot be opened".to_owned(),
-        source: io::Error::other(error),
-    })?;
     let order = Record::RestoreOrdered { backup: backup.id.clone(), work: work.clone(), at };
     journal.append(&[order]).map_err(state("the journal cannot be written, and nothing was changed".to_owned()))?;
     finish(dialect, &mut journal, &backup.id, &work)?;
     Ok(PutBack { backup, replaced: work.join("replaced"), active })
 }
 
-/// Goes on with what was begun, before anything is started.
+/// Who may be at work on the home, whether it can be seen or only holds the node's lock.
+pub(super) fn occupied(present: &Present) -> Option<String> {
+    let seen = present.roll.mains.first().map(|main| main.process).or(present.roll.stragglers.first().copied());
+    let unseen = present.node_lock.is_none().then(|| "its lock is held by somebody who cannot be seen".to_owned());
+    seen.map(|process| format!("process {}", process.pid)).or(unseen)
+}
+
+/// Goes on with what was begun, before anything is started. `occupied` says who is at work on the home already.
 pub(super) fn go_on(
     dialect: &dyn Dialect,
+    occupied: Option<String>,
     journal: Option<&mut JournalFile>,
     records: &mut Vec<Record>,
 ) -> Result<(), StartError> {
     let Some(journal) = journal else { return refuse_half(dialect) };
     let replayed = Journal::replay(&*records).unwrap_or_default();
     let Phase::Restoring { backup, work } = replayed.phase() else { return Ok(()) };
+    if let Some(who) = occupied {
+        return Err(StartError::Refused(format!(
+            "the data is half put back from {backup}, and something is at work on it ({who}): end that, and start again"
+        )));
+    }
     tracing::warn!(backup, "data was being put back from a backup, and that was interrupted: it is gone on with");
     records.push(finish(dialect, journal, backup, work)?);
     Ok(())
@@ -201,12 +217,11 @@ fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::R
 }
 
 /// Removes what restores that were interrupted before anything was moved have left.
-fn sweep(dialect: &dyn Dialect, phase: &Phase) {
-    let current = if let Phase::Restoring { work, .. } = phase { Some(work) } else { None };
+fn sweep(dialect: &dyn Dialect) {
     let folders = fs::read_dir(&dialect.paths().beside).into_iter().flatten().flatten().map(|it| it.path());
     for folder in folders {
         let is_work = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK));
-        if is_work && Some(&folder) != current && !folder.join("replaced").exists() {
+        if is_work && !folder.join("replaced").exists() {
             let _ = disk::remove(&folder);
         }
     }

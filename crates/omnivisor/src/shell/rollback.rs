@@ -1,5 +1,8 @@
 //! Take an upgrade back by hand: whether that can be done, and, where no supervisor runs, that it is to be done at the next start.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::UpgradePlan;
@@ -9,7 +12,8 @@ use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
-use crate::effects::{backup, snapshot};
+use crate::effects::backup::{self, Kind};
+use crate::effects::{snapshot, space};
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Inherited;
 use crate::store::small;
@@ -45,9 +49,22 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
         return Err(format!("the snapshot that was taken before {to} does not hold everything: {what}; {hint}"));
     }
     let (folder, work) = (snapshot::folder(dialect, plan), act::restore_folder(dialect, &plan.id()));
-    let is_archived = || backup::find(&dialect.paths().backups, &plan.id()).is_ok_and(|it| it.damaged.is_none());
-    if !folder.is_dir() && !work.is_dir() && !is_archived() {
+    if work.is_dir() {
+        return Ok(plan.clone()); // it was begun before
+    }
+    let Ok(found) = backup::find(&dialect.paths().backups, &plan.id()) else {
         return Err(format!("the snapshot {} is gone; {hint}", folder.display()));
+    };
+    if let Some(why) = &found.damaged {
+        return Err(format!("the snapshot {} cannot be believed: {why}; {hint}", found.path.display()));
+    }
+    // What has to be copied while the node is down has to fit before it is stopped.
+    let beside = &dialect.paths().beside;
+    let device = |path: &Path| std::fs::metadata(path).map(|it| it.dev()).ok();
+    let is_moved = found.kind == Kind::Folder && device(&found.path) == device(beside);
+    let bytes = found.head.as_ref().and_then(|head| head.bytes).or(found.bytes).unwrap_or_default();
+    if !is_moved {
+        space::require(beside, bytes, "the data as it was").map_err(|error| format!("{error}; {hint}"))?;
     }
     Ok(plan.clone())
 }

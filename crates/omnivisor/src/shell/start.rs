@@ -19,7 +19,7 @@ use super::present::Present;
 use super::reload::Reload;
 use super::replace::Replacement;
 use super::sweep::sweep;
-use super::{Shell, report, restoring};
+use super::{Shell, back_up, report, restoring};
 use crate::clock;
 use crate::effects::activate::{self, ActivateError};
 use crate::effects::asset;
@@ -76,16 +76,18 @@ impl Start {
         };
         let locks = claim(&*dialect, self.allow_network_file_system, &mut inherited).await?;
         sweep(&*dialect);
+        back_up::sweep(&*dialect);
         asset::sweep(&*dialect);
         take_orphans(orphans);
 
         let present = Present::find(&*dialect, self.shared, &mut inherited)?;
         let home_locks = inherited_home_locks(&*dialect, &mut inherited);
         present.refuse_peer()?;
+        let occupied = restoring::occupied(&present);
         let Present { launch, kin, node_lock, roll } = present;
 
         let (mut journal, mut records, degraded) = open_journal(&dialect, roll.folder().cloned()).await?;
-        restoring::go_on(&*dialect, journal.as_mut(), &mut records)?;
+        restoring::go_on(&*dialect, occupied, journal.as_mut(), &mut records)?;
         if let Some(why) = &degraded {
             tracing::error!(why, "DEGRADED: the node is run as the link says, and no upgrade is done");
         }
