@@ -5,7 +5,7 @@ use std::fs;
 use omnivisor_testkit::{Behaviour, wait_until};
 use serde_json::Value;
 
-use crate::world::{SOON, World};
+use crate::world::{SOON, World, omnivisor_exe};
 
 fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
@@ -64,4 +64,29 @@ fn no_backup_is_taken_of_a_node_that_is_on_trial() {
     let refused = world.omnivisor(&["backup", "now"]);
     assert!(!refused.status.success() && said(&refused).contains("an upgrade is under way"), "{}", said(&refused));
     assert_eq!(world.wait_for("2.0.0"), pid);
+}
+
+/// What it had copied takes as much room as the home.
+#[test]
+fn what_a_backup_had_copied_when_it_was_killed_is_removed_by_the_next_one() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    let world = World::new();
+    let mut supervised = world.run();
+    supervised.signal(15);
+    supervised.wait(SOON);
+    let mut command = world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
+    let point = "rename snapshot-#-000000-preupgrade";
+    let killed = command.args(["backup", "now"]).env("OMNIVISOR_CHECKPOINT", point).output().unwrap();
+    assert!(!killed.status.success(), "{}", said(&killed));
+    let folder = world.installation.backups().join("by-hand-nym-node-default");
+    let partial = || {
+        let names = fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.contains(".partial")).count()
+    };
+    assert!(partial() > 0);
+    let output = world.omnivisor(&["backup", "now"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!((partial(), list(&world).len()), (0, 1));
 }

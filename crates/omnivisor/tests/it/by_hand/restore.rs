@@ -179,3 +179,19 @@ fn a_restore_that_is_killed_is_gone_on_with_by_the_next_start_or_was_never_begun
     }
     assert_eq!(seen.len(), 2, "both were seen");
 }
+
+/// The second one is about less; what the first one has moved away is back all the same.
+#[test]
+fn a_restore_of_some_paths_ends_one_of_all_that_was_interrupted() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    let scene = Scene::new();
+    let mut command = scene.world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
+    let killed = command.args(["restore", &scene.id]).env("OMNIVISOR_CHECKPOINT", "rename cleared").output().unwrap();
+    assert!(!killed.status.success(), "{}", said(&killed));
+    assert_ne!(scene.found(), some(BACK), "it was interrupted half way");
+    let output = scene.restore(&["--path", "data/db"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(scene.found(), some(BACK));
+}
