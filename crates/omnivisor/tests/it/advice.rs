@@ -38,6 +38,8 @@ fn a_release_that_failed_here_is_refused_by_name_and_shown() {
     let said = String::from_utf8_lossy(&said.stdout);
     assert!(said.contains("failed      2.0.0 (sick): is not installed again: it died"), "{said}");
 
+    // The files for other tools follow a moment later.
+    wait_until("it is off the queue", SOON, || world.plan()["queuedUp"].as_array()?.is_empty().then_some(()));
     let before = fs::read(world.installation.plan()).unwrap();
     for more in [&["--force"][..], &["--force", "--now"]] {
         assert_fails(&add(&world, "sick", &sick, more), &["2.0.0 (sick) failed here", "hint: choose another name"]);
