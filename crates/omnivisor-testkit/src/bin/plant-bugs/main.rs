@@ -23,7 +23,8 @@ use self::bugs::{BUGS, Bug};
 /// The fast tests are run for every bug, the slow ones only for what the fast ones did not notice.
 const FAST: [&str; 9] =
     ["--lib", "--test", "transcripts", "--test", "properties", "--test", "nym_releases", "--test", "vega_nodes"];
-const SLOW: [&str; 6] = ["--test", "consensus", "--test", "interleavings", "--test", "crash_points"];
+const SLOW: [&str; 8] =
+    ["--test", "by_hand", "--test", "consensus", "--test", "interleavings", "--test", "crash_points"];
 
 /// A bug that makes a test run for ever is noticed, too. Compiling takes seconds, the slow tests a minute.
 const PATIENCE: Duration = Duration::from_secs(300);
