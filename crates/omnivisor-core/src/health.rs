@@ -7,7 +7,7 @@ mod seen;
 
 use std::time::Duration;
 
-pub use self::check::{Answer, Call, Check, Expected, HttpCheck, JsonCheck, Sighting};
+pub use self::check::{Answer, Call, Check, Expected, HttpCheck, JsonCheck, Sighting, shown};
 pub use self::seen::{Observed, Verdict};
 
 /// What a release has to show before it is believed.

@@ -162,7 +162,7 @@ pub(super) fn cut(value: &Value) -> String {
 }
 
 /// An address without what may be secret in it.
-fn shown(url: &Url) -> String {
+pub fn shown(url: &Url) -> String {
     let mut url = url.clone();
     if !url.username().is_empty() || url.password().is_some() {
         let _ = url.set_username("");

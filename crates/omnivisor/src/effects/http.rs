@@ -215,16 +215,7 @@ pub fn transport(url: &str, error: &reqwest::Error) -> HttpError {
 /// An address without what may be secret in it.
 pub fn shown(url: &str) -> String {
     match url::Url::parse(url) {
-        Ok(mut url) => {
-            if !url.username().is_empty() || url.password().is_some() {
-                let _ = url.set_username("");
-                let _ = url.set_password(None);
-            }
-            if url.query().is_some() {
-                url.set_query(Some("..."));
-            }
-            url.to_string()
-        }
+        Ok(url) => omnivisor_core::health::shown(&url),
         Err(_) => "an address that is none".to_owned(),
     }
 }

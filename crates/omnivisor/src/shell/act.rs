@@ -219,16 +219,11 @@ fn within_limit(
     limits: Limits,
     left: Option<snapshot::Left>,
 ) -> Result<(), Failure> {
-    let Some(limit) = limits.outage else { return Ok(()) };
-    let cost = snapshot::cost(dialect, plan).map_err(|error| Failure::transient(error.to_string()))?;
-    let expected = left.unwrap_or_else(|| cost.left()).outage(cost.by_reference);
-    if expected <= limit {
-        return Ok(());
+    if limits.outage.is_none() {
+        return Ok(()); // nothing has to be looked at
     }
-    let [expected, limit] = [expected, limit].map(humantime::format_duration);
-    Err(Failure::transient(format!(
-        "the outage is expected to take {expected}, and snapshot.outage-limit is {limit}: `omnivisor plan` says why"
-    )))
+    let cost = snapshot::cost(dialect, plan).map_err(|error| Failure::transient(error.to_string()))?;
+    cost.within(limits, left).map_err(|error| Failure::transient(error.to_string()))
 }
 
 fn pass_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<Option<snapshot::Left>, Failure> {

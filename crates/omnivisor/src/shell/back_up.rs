@@ -19,7 +19,7 @@ use crate::clock;
 use crate::control;
 use crate::effects::backup::manifest::Head;
 use crate::effects::backup::seal::seal;
-use crate::effects::snapshot::{self, Cost, Left, Limits, Snapshot, pace};
+use crate::effects::snapshot::{self, Cost, Limits, Snapshot, pace};
 use crate::effects::space;
 use crate::store::disk;
 use crate::store::lock::Inherited;
@@ -57,28 +57,18 @@ impl Wanted<'_> {
         Head { killed, ..Head::by_hand(&id(self.at), self.of, &self.dialect.paths().home, self.at) }
     }
 
-    fn require_room(&self, limits: Limits) -> Result<(), Failure> {
+    fn cost(&self) -> Result<Cost, Failure> {
         let (paths, to) = (self.dialect.paths(), folder_of_all(self.dialect));
-        let failed = |error: &dyn std::fmt::Display| Failure::transient(error.to_string());
-        disk::make_folders_durably(&to, snapshot::PRIVATE).map_err(|error| failed(&error))?;
-        let cost = Cost::of(&paths.home, &paths.apart, &to, Path::new("")).map_err(|error| failed(&error))?;
-        space::require_beside(&to, cost.bytes, cost.reserve(&to, limits), "a backup").map_err(|error| failed(&error))
+        Cost::of(&paths.home, &paths.apart, &to, Path::new("")).map_err(|error| Failure::transient(error.to_string()))
     }
 
-    /// Whether the node would not be down for longer than an upgrade may take.
-    fn require_short(&self, left: Option<Left>, limits: Limits) -> Result<(), Failure> {
-        let Some(limit) = limits.outage else { return Ok(()) };
-        let paths = self.dialect.paths();
-        let cost = Cost::of(&paths.home, &paths.apart, &folder_of_all(self.dialect), &self.folder());
-        let cost = cost.map_err(|error| Failure::transient(error.to_string()))?;
-        let expected = left.unwrap_or_else(|| cost.left()).outage(cost.by_reference);
-        if expected <= limit {
-            return Ok(());
-        }
-        let [expected, limit] = [expected, limit].map(humantime::format_duration);
-        Err(Failure::transient(format!(
-            "the node would be down for {expected}, and snapshot.outage-limit is {limit}: stop it, and take the backup then"
-        )))
+    fn require_room(&self, limits: Limits) -> Result<(), Failure> {
+        let to = folder_of_all(self.dialect);
+        disk::make_folders_durably(&to, snapshot::PRIVATE)
+            .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", to.display())))?;
+        let cost = self.cost()?;
+        space::require_beside(&to, cost.bytes, cost.reserve(&to, limits), "a backup")
+            .map_err(|error| Failure::transient(error.to_string()))
     }
 
     fn copy<T>(&self, how: impl FnOnce(Snapshot<'_>) -> std::io::Result<T>) -> Result<T, Failure> {
@@ -102,7 +92,9 @@ pub(super) fn take(
     }
     wanted.require_room(limits)?;
     let done = wanted.copy(|snapshot| pace::gently(cancelled, |pace| snapshot.prepare(cancelled, pace)));
-    let done = done.and_then(|left| wanted.require_short(left, limits));
+    // For no longer than for an upgrade.
+    let done = done
+        .and_then(|left| wanted.cost()?.within(limits, left).map_err(|error| Failure::transient(error.to_string())));
     if done.is_err() {
         snapshot::discard(&wanted.folder());
     }

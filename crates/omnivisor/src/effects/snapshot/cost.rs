@@ -98,6 +98,27 @@ impl Cost {
             false => Left { files: self.entries, changed: self.entries, bytes: self.data },
         }
     }
+
+    /// Whether the outage is expected to be short enough, with what is `left` to the last pass, if that is known.
+    pub fn within(&self, limits: Limits, left: Option<Left>) -> Result<(), TooLong> {
+        let Some(limit) = limits.outage else { return Ok(()) };
+        let expected = left.unwrap_or_else(|| self.left()).outage(self.by_reference);
+        if expected <= limit { Ok(()) } else { Err(TooLong { expected, limit }) }
+    }
+}
+
+/// The node would be down for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the outage is expected to take {expected}, and snapshot.outage-limit is {limit}: `omnivisor plan` says why",
+    expected = humantime::format_duration(*.expected),
+    limit = humantime::format_duration(*.limit)
+)]
+pub struct TooLong {
+    /// For so long, as far as is known.
+    pub expected: Duration,
+    /// For so long it may be.
+    pub limit: Duration,
 }
 
 /// What is left to the last pass, while no node runs.
