@@ -9,63 +9,15 @@ use std::time::Duration;
 
 use omnivisor_core::agent::{Action, Agent, Effects, Ending, Event, Outcome, Standing};
 use omnivisor_core::formats::journal;
-use omnivisor_core::journal::{Adoption, CancelReason, Journal, Phase, Record};
+use omnivisor_core::journal::{CancelReason, Journal, Phase, Record};
 use omnivisor_core::plan::{Failure, FailureKind, Step, Undo};
 use omnivisor_core::release::{Algorithm, Digest, Installed, Release, Version};
 use omnivisor_core::schedule::{Announcement, Origin, Trigger};
 use omnivisor_core::supervisor::{Endurance, Exit, LaunchKey, Report, Wanted};
 use omnivisor_core::time::{Now, Timestamp};
-use world::{Fault, Fuse, Health, NEW, NEWER, OLD, Scenario, World, announce, at, installed, name, release};
+use world::{Fault, Fuse, Health, Lab, NEW, NEWER, OLD, Scenario, World, announce, asked, at, installed, release};
 
 const S: fn(u64) -> Duration = Duration::from_secs;
-
-/// An agent that runs [`OLD`], adopted at 100 s, with what it has written so far.
-struct Lab {
-    agent: Agent,
-    records: Vec<Record>,
-    clock: Duration,
-}
-
-impl Lab {
-    fn new() -> Self {
-        let installed = installed(&release(OLD, 0));
-        let adopted = Record::Adopted { installed, at: at(S(100)), adoption: Adoption::Initialised };
-        let records = vec![adopted];
-        let policy = World::new(Scenario::default()).policy();
-        let (agent, _) = Agent::recover(&records, policy, Now { monotonic: S(100), wall: at(S(100)) }).unwrap();
-        Self { agent, records, clock: S(100) }
-    }
-
-    fn now(&self) -> Now {
-        Now { monotonic: self.clock, wall: at(self.clock) }
-    }
-
-    fn step(&mut self, event: Event) -> Effects {
-        let effects = self.agent.step(self.now(), event);
-        self.records.extend(effects.records.iter().cloned());
-        effects
-    }
-
-    fn done(&mut self) -> Effects {
-        self.step(Event::Done(Outcome::Nothing))
-    }
-
-    /// Announces a release and prepares it until it is staged.
-    fn stage(&mut self, announced: &Announcement) -> Effects {
-        let effects = self.step(Event::Announced(vec![announced.clone()]));
-        assert_eq!(asked(&effects), "Fetch");
-        assert_eq!(asked(&self.done()), "Preflight");
-        self.step(Event::Done(Outcome::Proven(installed(&announced.release))))
-    }
-
-    fn standing(&self, announced: &Announcement) -> Standing {
-        self.agent.standing(self.now(), announced)
-    }
-}
-
-fn asked(effects: &Effects) -> String {
-    effects.action.as_ref().map_or_else(String::new, name)
-}
 
 fn lived(scenario: Scenario) -> World {
     let mut world = World::new(scenario);

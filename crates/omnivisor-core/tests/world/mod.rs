@@ -1,7 +1,17 @@
 //! A simulated shell, disk and node around the real agent and the real supervisor, in which everything can fail, be
 //! disturbed and crash. It follows the shell's contract to the letter; what it checks at every step is what must never be.
 
-#![allow(dead_code, clippy::unwrap_used, reason = "each test crate uses a part; a panic is a failed test")]
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "each test crate uses a part; a panic is a failed test"
+)]
+
+mod actions;
+mod lab;
+mod scenario;
+mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,105 +21,18 @@ use omnivisor_core::formats::journal;
 use omnivisor_core::health::{Answer, Check, HealthProbe, Rhythm, Sighting};
 use omnivisor_core::journal::{Adoption, Journal, Phase, Record};
 use omnivisor_core::plan::{Failure, Step, Undo};
-use omnivisor_core::release::{Algorithm, Digest, Identity, Installed, Release, ReleaseName, Version};
-use omnivisor_core::schedule::{Announcement, Origin, Source, Trigger};
+use omnivisor_core::release::{Algorithm, Digest, Installed};
+use omnivisor_core::schedule::{Announcement, Trigger};
 use omnivisor_core::supervisor::{Exit, LaunchKey, Order, RestartPolicy, Seen, Supervisor};
-use omnivisor_core::time::{Now, Timestamp};
+use omnivisor_core::time::Now;
+
+pub use self::lab::{Lab, asked};
+pub use self::scenario::{Disturbance, Fault, Health, Scenario};
+pub use self::words::{agreed, announce, at, brief, installed, name, on_command, release};
 
 pub const OLD: &str = "1.0.0";
 pub const NEW: &str = "2.0.0";
 pub const NEWER: &str = "3.0.0";
-
-/// How a release behaves when it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    #[default]
-    Well,
-    /// Dies shortly after each start.
-    Dies,
-    /// Dies once.
-    DiesOnce,
-    /// Ends by itself, with exit code 0.
-    Ends,
-    /// Runs, and its probe's command fails.
-    FailsProbe,
-}
-
-/// A step that fails: always, or at its nth attempt; before or after it had its effect.
-#[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    pub step: Step,
-    pub attempt: Option<usize>,
-    pub after_effect: bool,
-    pub permanent: bool,
-}
-
-/// Something from outside, at a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disturbance {
-    Withdraw,
-    Supersede,
-    Postpone,
-    Preempt,
-    Hold,
-    HoldAndResume,
-    Stop,
-    Approve,
-    NodeDies,
-    NodeEnds,
-    /// A person replaces the active release's executable.
-    Replace,
-    /// What comes next of a switch cannot be recorded for long.
-    GiveUp,
-    /// An operator takes the last upgrade back, or the one that is being probed. Not one of [`Self::ALL`]: what was committed does not stay.
-    RollBack,
-    /// An operator wants a backup now.
-    BackUp,
-}
-
-impl Disturbance {
-    pub const ALL: [Self; 12] = [
-        Self::Withdraw,
-        Self::Supersede,
-        Self::Postpone,
-        Self::Preempt,
-        Self::Hold,
-        Self::HoldAndResume,
-        Self::Stop,
-        Self::Approve,
-        Self::NodeDies,
-        Self::NodeEnds,
-        Self::Replace,
-        Self::GiveUp,
-    ];
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct Scenario {
-    pub fault: Option<Fault>,
-    /// An undo that fails so many times.
-    pub undo_fault: Option<(Undo, usize)>,
-    pub health: Health,
-    pub no_snapshot: bool,
-    pub probe_command: bool,
-    /// Whether the node dies with its supervisor.
-    pub node_dies_with_us: bool,
-    pub no_restarts: bool,
-    /// Whether a run ends after a switch.
-    pub end_after_switch: bool,
-    /// Whether the release is announced as one that waits for a person.
-    pub manual: bool,
-    /// Whether it is the node's network that has agreed on the release, for a height. The node that runs says so, and when.
-    pub consensus: bool,
-    /// Whether the installation was taken over from a peer after the release had become due.
-    pub parked: bool,
-    /// How long before the switch the data is copied ahead.
-    pub lead: Duration,
-    /// How long after the beginning the release is due.
-    pub due_in: u64,
-    /// Disturbances, each at a turn counted over all lives.
-    pub disturbances: Vec<(usize, Disturbance)>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
@@ -187,52 +110,8 @@ pub struct World {
     pub held: bool,
 }
 
-pub fn release(version: &str, digest: u8) -> Release {
-    Release {
-        name: ReleaseName::parse(&format!("up-{version}")).unwrap(),
-        version: Version::new(version),
-        digest: Digest::new(Algorithm::Sha256, &[digest; 32]),
-    }
-}
-
 fn given_up() -> Event {
     Event::GivenUp(Failure::transient("the journal cannot be written"))
-}
-
-pub fn installed(release: &Release) -> Installed {
-    Installed {
-        release: release.clone(),
-        folder: format!("/releases/{}", release.name).into(),
-        digest: Digest::new(Algorithm::Sha256, &[7; 32]).unwrap(),
-        identity: Identity::default(),
-    }
-}
-
-pub fn announce(version: &str, due: u64) -> Announcement {
-    Announcement {
-        release: release(version, 1),
-        trigger: Trigger::At(at(Duration::from_secs(due))),
-        published: None,
-        origin: Origin::Upstream,
-        source: Source::Download { url: "https://example.org/node".to_owned() },
-        expected: Identity::default(),
-    }
-}
-
-/// What the network has agreed on.
-pub fn agreed(version: &str) -> Announcement {
-    let release = Release { digest: None, ..release(version, 1) };
-    let trigger = Trigger::AtHeight { height: 1000, ready: false };
-    Announcement { release, trigger, origin: Origin::Network, ..announce(version, 90) }
-}
-
-pub fn on_command(version: &str) -> Announcement {
-    Announcement { trigger: Trigger::OnCommand { ends: true }, ..announce(version, 90) }
-}
-
-/// The world's calendar clock: nine hundred million seconds ahead of its other clock.
-pub fn at(clock: Duration) -> Timestamp {
-    Timestamp::EPOCH.plus(clock + Duration::from_secs(900_000_000))
 }
 
 impl World {
@@ -602,109 +481,6 @@ impl World {
         events.extend(self.said());
     }
 
-    fn act(&mut self, action: &Action, fuse: &mut Fuse) -> Result<Event, Crash> {
-        self.say(|| format!("action   {}", name(action)));
-        if let Action::Sample(_) = action {
-            let look = |check: Check| match self.scenario.health {
-                Health::FailsProbe => Sighting { check, answer: Err("the probe says no".to_owned()) },
-                _ => Sighting { check, answer: Ok(Answer::Done) },
-            };
-            return Ok(Event::Done(Outcome::Sampled(self.policy().probe.checks.into_iter().map(look).collect())));
-        }
-        if let Action::Precopy(plan) = action {
-            self.precopies.push((plan.number, self.clock));
-            return Ok(match self.scenario.fault.filter(|fault| fault.step == Step::Arm) {
-                Some(_) => Event::Failed(Failure::transient("no room for the copy")),
-                None => Event::Done(Outcome::Nothing),
-            });
-        }
-        if let Action::Backup { last, .. } = action {
-            assert!(!last || self.node.is_none(), "a backup of live data:\n{}", self.tell());
-            fuse.burn()?;
-            if *last {
-                self.backups.push(self.data);
-            }
-            return Ok(match self.scenario.fault.filter(|fault| fault.step == Step::Snapshot) {
-                Some(_) => Event::Failed(Failure::transient("no room for the backup")),
-                None => Event::Done(Outcome::Nothing),
-            });
-        }
-        let step = match action {
-            Action::Precopy(_) | Action::Backup { .. } => unreachable!("above"),
-            Action::Fetch(_) => Step::Fetch,
-            Action::Preflight(_) => Step::Preflight,
-            Action::Arm(..) => Step::Arm,
-            Action::Snapshot(_) => Step::Snapshot,
-            Action::Activate(..) => Step::Activate,
-            Action::Sample(_) => Step::Probe,
-            Action::Restore(_) => return self.undo(Undo::Restore, action, fuse),
-            Action::Reactivate(_) => return self.undo(Undo::Reactivate, action, fuse),
-        };
-        if let Action::Activate(plan, _) = action
-            && plan.snapshot
-            && !self.snapshots.contains_key(&plan.number)
-        {
-            return Ok(Event::Failed(Failure::transient("the snapshot is gone")));
-        }
-        let attempt = self.attempts.entry(step).or_default();
-        *attempt += 1;
-        let fault =
-            self.scenario.fault.filter(|fault| fault.step == step && fault.attempt.is_none_or(|nth| nth == *attempt));
-        if fault.is_none_or(|fault| fault.after_effect) {
-            self.take(step, action, fuse)?;
-        }
-        Ok(match (fault, action) {
-            (Some(fault), _) if fault.permanent => Event::Failed(Failure::permanent("fault")),
-            (Some(_), _) => Event::Failed(Failure::transient("fault")),
-            (None, Action::Preflight(plan)) => Event::Done(Outcome::Proven(installed(&plan.to.release))),
-            (None, _) => Event::Done(Outcome::Nothing),
-        })
-    }
-
-    fn take(&mut self, step: Step, action: &Action, fuse: &mut Fuse) -> Result<(), Crash> {
-        let plan = action.plan().unwrap();
-        match step {
-            Step::Fetch | Step::Preflight | Step::Arm => {}
-            Step::Snapshot => {
-                assert!(self.node.is_none(), "a snapshot of live data:\n{}", self.tell());
-                if self.snapshots.get(&plan.number) != Some(&self.data) {
-                    self.snapshots.insert(plan.number, Data::Torn);
-                    fuse.burn()?; // dies half way through the copy
-                    self.snapshots.insert(plan.number, self.data);
-                }
-            }
-            Step::Activate => {
-                assert!(self.node.is_none(), "a switch under a running node:\n{}", self.tell());
-                self.link = plan.to.release.version.to_string();
-            }
-            Step::Stop | Step::Probe => unreachable!("not an action"),
-        }
-        Ok(())
-    }
-
-    fn undo(&mut self, undo: Undo, action: &Action, fuse: &mut Fuse) -> Result<Event, Crash> {
-        let harmless = undo == Undo::Reactivate; // the old node runs from its own folder
-        assert!(self.node.is_none() || harmless, "an undo under a running node:\n{}", self.tell());
-        if let Some((faulty, times)) = self.scenario.undo_fault
-            && faulty == undo
-            && self.undo_failures < times
-        {
-            self.undo_failures += 1;
-            return Ok(Event::Failed(Failure::transient("undo fault")));
-        }
-        if undo == Undo::Restore {
-            let snapshot = self.snapshots.get(&action.plan().unwrap().number).copied();
-            let before = Data::Of(known(action.plan().unwrap().from.release.version.as_str()));
-            assert_eq!(snapshot, Some(before), "restores a whole snapshot of old data:\n{}", self.tell());
-            self.data = Data::Torn;
-            fuse.burn()?;
-            self.data = before;
-        } else {
-            self.link = action.plan().unwrap().from.release.version.to_string();
-        }
-        Ok(Event::Done(Outcome::Nothing))
-    }
-
     fn find(&self, agent: &Agent, version: &str) -> Installed {
         let journal = agent.journal();
         let known = [journal.runs(), journal.active(), journal.shown()];
@@ -714,51 +490,5 @@ impl World {
 
     pub fn tell(&self) -> String {
         format!("{:#?}\n{}", self.scenario, self.script.join("\n"))
-    }
-}
-
-pub fn name(action: &Action) -> String {
-    let text = format!("{action:?}");
-    text.split('(').next().unwrap_or_default().to_owned()
-}
-
-/// A record in one readable line.
-pub fn brief(record: &Record) -> String {
-    match record {
-        Record::Adopted { installed, .. } => format!("Adopted {}", installed.release.version),
-        Record::Planned(plan) => {
-            format!(
-                "Planned #{} {} -> {} {}",
-                plan.number,
-                plan.from.release.version,
-                plan.to.release.version,
-                match plan.to.trigger {
-                    Trigger::At(_) => "at its time",
-                    Trigger::OnCommand { .. } => "on command",
-                    Trigger::AtHeight { ready: false, .. } => "at its height",
-                    Trigger::AtHeight { ready: true, .. } => "at its height, which has come",
-                }
-            )
-        }
-        Record::Started(step) => format!("Started {step}"),
-        Record::Staged(staged) => format!("Staged {}", staged.release.version),
-        Record::Rescheduled(Trigger::AtHeight { ready: true, .. }) => "Rescheduled: the node is ready".to_owned(),
-        Record::Rescheduled(_) => "Rescheduled".to_owned(),
-        Record::Cancelled(why) => format!("Cancelled: {}", why.as_str()),
-        Record::Failed { step, kind, reason, .. } => format!("Failed {step}, {kind:?}: {reason}"),
-        Record::Died { reason } => format!("Died: {reason}"),
-        Record::Undone(undo) => format!("Undone {undo}"),
-        Record::UndoFailed { reason } => format!("UndoFailed: {reason}"),
-        Record::Committed { .. } => "Committed".to_owned(),
-        Record::Approved(release) => format!("Approved {}", release.version),
-        Record::TakenOver { installed, .. } => format!("TakenOver {}", installed.release.version),
-        Record::Replaced { installed, .. } => format!("Replaced {}", installed.release.version),
-        Record::Began { how, .. } => format!("Began: {}", how.parts().0),
-        Record::Summed(_) => "Summed".to_owned(),
-        Record::RollbackOrdered { restore: true, .. } => "RollbackOrdered, with its data".to_owned(),
-        Record::RollbackOrdered { restore: false, .. } => "RollbackOrdered, without its data".to_owned(),
-        Record::RestoreOrdered { backup, .. } => format!("RestoreOrdered {backup}"),
-        Record::Restored { .. } => "Restored".to_owned(),
-        Record::RolledBack | Record::Held | Record::Resumed => format!("{record:?}"),
     }
 }
