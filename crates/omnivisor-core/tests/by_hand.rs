@@ -9,8 +9,9 @@ use std::time::Duration;
 use omnivisor_core::agent::{Agent, Event, Standing};
 use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::{Step, Undo};
+use omnivisor_core::schedule::{Announcement, Trigger};
 use omnivisor_core::supervisor::Wanted;
-use world::{Data, Disturbance, Fault, Fuse, Health, NEW, NEWER, OLD, Scenario, World, announce, at};
+use world::{Data, Disturbance, Fault, Fuse, Health, Lab, NEW, NEWER, OLD, Scenario, World, announce, asked, at};
 
 const MINUTES: fn(u64) -> Duration = |minutes| Duration::from_secs(60 * minutes);
 
@@ -203,5 +204,22 @@ fn a_backup_is_given_up_for_a_node_that_stands_at_its_height() {
         let copied = world.script.iter().rposition(|line| line.contains("action   Backup"));
         let ready = world.script.iter().position(|line| line.contains("the node is ready"));
         assert!(copied.is_none() || copied < ready || copied > stop, "{}", world.tell());
+    }
+}
+
+/// What is copied ahead of a backup is dropped for an upgrade whose time has come, and for one that its network waits for.
+#[test]
+fn a_backup_is_dropped_for_an_upgrade_that_is_waited_for() {
+    let at_height = |ready| Announcement { trigger: Trigger::AtHeight { height: 1000, ready }, ..world::agreed(NEW) };
+    let at_time = announce(NEW, 700);
+    for (first, then) in [(at_height(false), at_height(true)), (at_time.clone(), at_time)] {
+        let mut lab = Lab::new();
+        lab.stage(&first);
+        assert_eq!(asked(&lab.step(Event::BackUp)), "Backup");
+        assert!(!lab.step(Event::Announced(vec![first])).cancel, "nothing waits for it yet");
+        lab.clock = Duration::from_secs(800);
+        assert!(lab.step(Event::Announced(vec![then])).cancel);
+        assert_eq!(asked(&lab.step(Event::Cancelled)), "Arm");
+        assert_eq!(lab.agent.backup_under_way(), None);
     }
 }

@@ -64,7 +64,12 @@ impl Agent {
             return Call::Wait;
         }
         if let (Some(backing), Some(active)) = (self.backing, self.journal.active()) {
-            return backing.action(active).map_or(Call::Wait, Call::Act);
+            // What becomes of an upgrade meanwhile may be that it cannot wait.
+            let changed = match self.journal.phase() {
+                Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } => self.review(now, plan),
+                _ => None,
+            };
+            return changed.map_or_else(|| backing.action(active).map_or(Call::Wait, Call::Act), Call::Write);
         }
         match self.journal.phase() {
             Phase::Idle => self.plan(now).map_or(Call::Wait, |plan| Call::Write(Record::Planned(plan))),

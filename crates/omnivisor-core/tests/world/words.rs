@@ -54,7 +54,7 @@ pub fn at(clock: Duration) -> Timestamp {
 
 pub fn name(action: &Action) -> String {
     let text = format!("{action:?}");
-    text.split('(').next().unwrap_or_default().to_owned()
+    text.split(['(', ' ']).next().unwrap_or_default().to_owned()
 }
 
 /// A record in one readable line.
