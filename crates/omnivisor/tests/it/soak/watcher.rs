@@ -251,6 +251,9 @@ impl Look {
 fn the_watcher_sees_what_is_broken() {
     type Break = fn(&World);
     let second_node: Break = |world| {
+        if world.sandbox.node_log().running().len() > 1 {
+            return;
+        }
         let mut second = std::process::Command::new(world.installation.binary("genesis"));
         second.arg("run").arg("--home").arg(world.installation.daemon_home());
         second.env("FAKE_NODE_LOG", world.sandbox.node_log_path());
@@ -259,7 +262,7 @@ fn the_watcher_sees_what_is_broken() {
     };
     let no_node: Break = |world| fs::write(world.sandbox.node_log_path(), "").unwrap();
     let older_key: Break = |world| fs::write(world.installation.daemon_home().join("data/id.pem"), written(0)).unwrap();
-    let no_link: Break = |world| fs::remove_file(world.installation.current()).unwrap();
+    let no_link: Break = |world| drop(fs::remove_file(world.installation.current()));
     let other_release: Break = |world| executable::script(&world.installation.binary("genesis"), "#!/bin/sh\n");
     let half_a_file: Break = |world| fs::write(world.installation.plan(), "{").unwrap();
     let twice: Break = |world| {
@@ -283,7 +286,15 @@ fn the_watcher_sees_what_is_broken() {
         wait_until("it has looked", SOON, || (watcher.shared.looks.load(Ordering::SeqCst) > 10).then_some(()));
         assert_eq!(watcher.broken(), None);
         breaks(&world);
-        let broken = wait_until(says, SOON, || watcher.broken());
+        let mut broke = Instant::now();
+        let broken = wait_until(says, SOON, || {
+            // A supervisor that has just started mends its link and its files once, before anybody has looked.
+            if broke.elapsed() > Duration::from_secs(1) {
+                breaks(&world);
+                broke = Instant::now();
+            }
+            watcher.broken()
+        });
         assert!(broken.contains(says), "{broken}");
     }
 }
