@@ -10,6 +10,7 @@
 
 mod copy;
 mod cost;
+mod look;
 pub mod pace;
 pub mod pass;
 pub mod seen;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 pub use self::cost::{Cost, Left, Limits, cost, folder};
-use self::pass::{FEW, Pass, Passed, Rules};
+use self::pass::{Copied, FEW, Pass, Passed, Rules};
 use self::seen::Seen;
 use super::backup::manifest::{self, Head};
 use crate::clock;
@@ -80,13 +81,14 @@ impl Snapshot<'_> {
         for _ in 0..PASSES {
             let done = self.pass(false, cancelled, pace).and_then(|mut passed| {
                 disk::flush_file_system(self.to.parent().unwrap_or(self.to))?;
-                passed.seen.write(&beside(self.to, SEEN))?;
+                passed.notes.write(&beside(self.to, SEEN))?;
                 Ok(passed)
             });
             let passed = self.clean(done)?;
-            tracing::debug!(files = passed.files, changed = passed.changed, bytes = passed.bytes, "a pass is done");
-            left = Some(Left { files: passed.files, changed: passed.changed, bytes: passed.bytes });
-            if passed.bytes <= LITTLE.0 && passed.changed <= LITTLE.1 {
+            let (files, Copied { count: changed, bytes, .. }) = (passed.files, passed.copied);
+            tracing::debug!(files, changed, bytes, "a pass is done");
+            left = Some(Left { files, changed, bytes });
+            if bytes <= LITTLE.0 && changed <= LITTLE.1 {
                 break;
             }
         }
@@ -122,7 +124,7 @@ impl Snapshot<'_> {
             disk::set_mode(&partial, PRIVATE)?;
             // Flushed with the rest: a manifest costs the outage nothing that takes time.
             Written::create(&listed, MODE)?.push(&self.told(head, &passed).to_bytes())?;
-            passed.touched.push(listed.clone());
+            passed.copied.touch(listed.clone());
             flush(&partial, &passed)?;
             disk::rename(&partial, self.to)?;
             disk::rename(&listed, &manifest)?;
@@ -216,10 +218,10 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
 
 /// Makes what a pass has changed durable.
 fn flush(root: &Path, passed: &Passed) -> io::Result<()> {
-    if passed.touched.len() > FEW {
+    if passed.copied.touched.len() > FEW {
         return disk::flush_file_system(root);
     }
-    passed.touched.iter().try_for_each(|path| flush_one(path))
+    passed.copied.touched.iter().try_for_each(|path| flush_one(path))
 }
 
 fn flush_one(path: &Path) -> io::Result<()> {

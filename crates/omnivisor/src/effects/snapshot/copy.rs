@@ -1,22 +1,25 @@
 //! Copy one file: by reference where the file system can, else its bytes without its holes; of a large one that is there
 //! already, only the blocks that differ.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Stat, Timespec, Timestamps, XattrFlags, fgetxattr, flistxattr, llistxattr, lremovexattr,
-    lsetxattr,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags, fgetxattr, flistxattr, fstat,
+    llistxattr, lremovexattr, lsetxattr, openat,
 };
 use rustix::io::Errno;
 
+use super::pass::{Rules, wanted};
+use super::seen::Stamp;
 use crate::store::disk::{self, Progress, Written};
+use crate::sys;
 
 /// Of a file that is larger, the blocks are compared, if a copy is there.
 const LARGE: u64 = 16 << 20;
@@ -50,10 +53,7 @@ pub(super) fn contents(
             true => Ok(None),
             false => patch(from, to, if ours { processors() } else { 1 }, progress).map(Some),
         },
-        // The holes of a file are no holes in what is written over.
-        Some(_) if u64::try_from(stat.st_blocks).unwrap_or_default() * 512 >= size => {
-            disk::copy_over(from, to, progress)
-        }
+        Some(_) if is_without_holes(stat) => disk::copy_over(from, to, progress),
         _ => {
             disk::remove(to)?;
             disk::copy_contents(from, to, progress)
@@ -61,12 +61,54 @@ pub(super) fn contents(
     }
 }
 
+/// Opens a file that is to be copied; none if what is called so is none by now.
+pub(super) fn open(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<(File, Stat)>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let from = File::from(openat(folder, name, flags, Mode::empty())?);
+    let stat = fstat(&from)?;
+    Ok((FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some((from, stat)))
+}
+
+/// Copies a file that nobody writes to; it is an error if somebody does. What it looks like; none if it is no file by now.
+pub(super) fn at_rest(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    to: &Path,
+    rules: Rules,
+    cancelled: &AtomicBool,
+) -> io::Result<Option<Stat>> {
+    let Some((from, stat)) = open(folder, name)? else { return Ok(None) };
+    if let Some(written) = contents(&from, &stat, to, true, &mut |_, _| wanted(cancelled))? {
+        // The disk is at work while the next file is copied, and has the less to do when all is flushed.
+        sys::start_writing(&written)?;
+    }
+    dress(&stat, Some(from.as_fd()), to)?;
+    match Stamp::number(&fstat(&from)?, rules) == Stamp::number(&stat, rules) {
+        true => Ok(Some(stat)),
+        false => Err(io::Error::other("it was written to while it was copied, though the node has ended")),
+    }
+}
+
+/// Whether there is an older copy of a file, which it takes little to write over: nothing of its folder changes.
+pub(super) fn is_little(stat: &Stat, to: &Path) -> bool {
+    stat.st_nlink == 1
+        && is_without_holes(stat)
+        && u64::try_from(stat.st_size).is_ok_and(|size| size < LARGE)
+        && fs::symlink_metadata(to).is_ok_and(|it| may_be_written_over(&it))
+}
+
+/// The holes of a file would be no holes in what is written over.
+fn is_without_holes(stat: &Stat) -> bool {
+    u64::try_from(stat.st_blocks).unwrap_or_default() * 512 >= u64::try_from(stat.st_size).unwrap_or_default()
+}
+
 /// What has several names is made anew.
 fn may_be_written_over(it: &fs::Metadata) -> bool {
     it.is_file() && it.nlink() == 1 && (it.mode() & 0o200 != 0 || rustix::process::geteuid().is_root())
 }
 
-fn processors() -> usize {
+/// So many threads are of use.
+pub(super) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, |it| it.get().min(THREADS))
 }
 

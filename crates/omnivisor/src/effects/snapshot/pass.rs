@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,8 +18,9 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat,
 use rustix::io::Errno;
 
 use super::PRIVATE;
-use super::copy::{self, dress};
-use super::seen::{Place, Seen, Stamp};
+use super::copy::{self, dress, processors};
+use super::look::{Changed, Found, Look};
+use super::seen::{Notes, Place, Seen, Stamp};
 use super::trail::Trail;
 use crate::store::disk;
 use crate::sys;
@@ -72,18 +73,45 @@ pub struct Pass<'a> {
 /// What a pass did.
 #[derive(Debug, Default)]
 pub struct Passed {
-    /// What it has seen.
-    pub seen: Seen,
+    /// What it has seen, for the next one.
+    pub notes: Notes,
     /// How many files there are, and links and pipes.
     pub files: u64,
-    /// How many of them it copied.
-    pub changed: u64,
-    /// How many bytes these have.
-    pub bytes: u64,
-    /// What it changed, if that is little: files, and folders.
-    pub touched: Vec<PathBuf>,
+    /// What it copied.
+    pub copied: Copied,
     /// Sockets and devices, which are not copied: the first few.
     pub left_out: Vec<PathBuf>,
+}
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// How many files, links and pipes.
+    pub count: u64,
+    /// How many bytes these have.
+    pub bytes: u64,
+    /// What was changed in the copy, if that is little: files, and folders.
+    pub touched: Vec<PathBuf>,
+}
+
+impl Copied {
+    pub(super) fn add(&mut self, stat: &Stat) {
+        self.count += 1;
+        self.bytes += u64::try_from(stat.st_size).unwrap_or_default();
+    }
+
+    pub(super) fn touch(&mut self, path: PathBuf) {
+        if self.touched.len() <= FEW {
+            self.touched.push(path);
+        }
+    }
+
+    /// Together with what somebody else has copied.
+    pub(super) fn and(&mut self, other: Self) {
+        self.count += other.count;
+        self.bytes += other.bytes;
+        other.touched.into_iter().for_each(|path| self.touch(path));
+    }
 }
 
 impl Pass<'_> {
@@ -92,29 +120,58 @@ impl Pass<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, self.home, flags, Mode::empty()).map_err(|error| named(self.home, error.into()))?;
         let stat = fstat(&root)?;
-        let apart: BTreeSet<PathBuf> =
-            self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok()).map(Path::to_owned).collect();
-        let with_apart = apart.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+        let apart = Apart::of(self.apart, self.home);
+        let found = if self.is_last {
+            let (home, seen, rules, cancelled) = (self.home, self.seen, self.rules, self.cancelled);
+            Look { home, to: self.to, apart: &apart, seen, rules, cancelled }.over(root.try_clone()?, processors())?
+        } else {
+            None
+        };
+        let (changed, links, files, copied) = match found {
+            Some(Found { changed, links, files, copied }) => (Some(changed), links, Some(files), copied),
+            None => (None, HashMap::new(), None, Copied::default()),
+        };
         let mut walk = Walk {
             pass: self,
             apart,
-            with_apart,
-            links: HashMap::new(),
+            links: links.into_iter().map(|(inode, path)| (inode, (path, false))).collect(),
             below: PathBuf::new(),
             trail: Trail::default(),
-            passed: Passed::default(),
+            passed: Passed { copied, ..Passed::default() },
         };
-        walk.folder(&root, &Place::default(), &stat)?;
+        walk.folder(&root, &Place::default(), &stat, changed.as_ref())?;
         walk.trail.write()?;
+        walk.passed.files = files.unwrap_or(walk.passed.files);
         Ok(walk.passed)
+    }
+}
+
+/// What is left out, by its path below the home.
+pub(super) struct Apart {
+    paths: BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Apart {
+    fn of(apart: &[PathBuf], home: &Path) -> Self {
+        let paths: BTreeSet<PathBuf> =
+            apart.iter().filter_map(|path| path.strip_prefix(home).ok()).map(Path::to_owned).collect();
+        Self { folders: paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect(), paths }
+    }
+
+    pub(super) fn has(&self, below: &Path) -> bool {
+        self.paths.contains(below)
+    }
+
+    /// Whether anything of it is in this folder.
+    pub(super) fn is_in(&self, folder: &Path) -> bool {
+        self.folders.contains(folder)
     }
 }
 
 struct Walk<'a> {
     pass: Pass<'a>,
-    apart: BTreeSet<PathBuf>,
-    /// The folders that something which is apart is in.
-    with_apart: BTreeSet<PathBuf>,
+    apart: Apart,
     /// Of files with several names: the first one, and whether it was copied in this pass.
     links: HashMap<(u64, u64), (PathBuf, bool)>,
     /// Where it is.
@@ -125,8 +182,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Copies what is in a folder, and the folder. Whether anything of it was changed in the copy.
-    fn folder(&mut self, from: &OwnedFd, place: &Place, stat: &Stat) -> io::Result<()> {
+    /// Copies what is in a folder, and the folder; of what is in it, only what has changed, where that is known.
+    fn folder(&mut self, from: &OwnedFd, place: &Place, stat: &Stat, changed: Option<&Changed>) -> io::Result<()> {
         let is_same = self.pass.seen.is_same(place, stat, self.pass.rules);
         let to = self.pass.to.join(&self.below);
         // What its owner may not write to is written to all the same.
@@ -138,32 +195,46 @@ impl Walk<'_> {
         if touched && is_locked {
             disk::set_mode(&to, PRIVATE)?;
         }
-        let may_be_apart = self.with_apart.contains(&self.below);
-        for entry in Dir::read_from(from).map_err(|error| self.unread(error))? {
-            let entry = entry.map_err(|error| self.unread(error))?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
+        if let Some(changed) = changed {
+            for (name, changed) in &changed.0 {
+                touched |= self.below(from, name, place, Some(changed))?;
             }
-            self.below.push(name);
-            if !(may_be_apart && self.apart.contains(&self.below)) {
-                touched |= self.entry(from.as_fd(), name, &place.join(name.as_bytes()))?;
+        } else {
+            let may_be_apart = self.apart.is_in(&self.below);
+            for entry in Dir::read_from(from).map_err(|error| self.unread(error))? {
+                let entry = entry.map_err(|error| self.unread(error))?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if name != "." && name != ".." && !(may_be_apart && self.apart.has(&self.below.join(name))) {
+                    touched |= self.below(from, name, place, None)?;
+                }
             }
-            self.below.pop();
         }
         if !is_same {
             touched |= self.remove_what_is_gone(from, &to)?;
         }
         if touched {
             dress(stat, Some(from.as_fd()), &to).map_err(|error| named(&to, error))?;
-            self.touch(to);
+            self.passed.copied.touch(to);
         }
         self.note(place, Stamp::of(stat, self.pass.begun, self.pass.rules));
         Ok(())
     }
 
+    fn below(&mut self, folder: &OwnedFd, name: &OsStr, place: &Place, changed: Option<&Changed>) -> io::Result<bool> {
+        self.below.push(name);
+        let touched = self.entry(folder.as_fd(), name, &place.join(name.as_bytes()), changed);
+        self.below.pop();
+        touched
+    }
+
     /// Copies what is called so in a folder, unless it looks as it did; whether it did.
-    fn entry(&mut self, folder: BorrowedFd<'_>, name: &OsStr, place: &Place) -> io::Result<bool> {
+    fn entry(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &OsStr,
+        place: &Place,
+        changed: Option<&Changed>,
+    ) -> io::Result<bool> {
         wanted(self.pass.cancelled)?;
         let Some(stat) = self.there(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW))? else { return Ok(false) };
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -172,7 +243,7 @@ impl Walk<'_> {
             let Some(opened) = self.there(openat(folder, name, flags, Mode::empty()))? else { return Ok(false) };
             // Of what was opened, whatever has that name meanwhile.
             let stat = fstat(&opened)?;
-            self.folder(&opened, place, &stat)?;
+            self.folder(&opened, place, &stat, changed)?;
             return Ok(false);
         }
         self.passed.files += 1;
@@ -204,11 +275,10 @@ impl Walk<'_> {
         match copied {
             Ok(None) => Ok(true),
             Ok(Some(stat)) => {
-                self.passed.changed += 1;
-                self.passed.bytes += u64::try_from(stat.st_size).unwrap_or_default();
+                self.passed.copied.add(&stat);
                 self.note(place, Stamp::of(&stat, self.pass.begun, self.pass.rules));
                 if kind == FileType::RegularFile {
-                    self.touch(to);
+                    self.passed.copied.touch(to);
                 }
                 Ok(true)
             }
@@ -221,7 +291,7 @@ impl Walk<'_> {
     /// For the next pass, if there is one.
     fn note(&mut self, place: &Place, stamp: Stamp) {
         if !self.pass.is_last {
-            self.passed.seen.note(place, stamp);
+            self.passed.notes.note(place, stamp);
         }
     }
 
@@ -242,48 +312,49 @@ impl Walk<'_> {
             disk::hard_link(&self.pass.to.join(first), to)?;
             return Ok(Some(*stat));
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let from = File::from(openat(folder, name, flags, Mode::empty())?);
-        let stat = fstat(&from)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let Some(copied) = (if self.pass.is_last {
+            copy::at_rest(folder, name, to, self.pass.rules, self.pass.cancelled)?
+        } else {
+            self.while_running(folder, name, to)?
+        }) else {
             return Ok(None); // the next pass sees that
+        };
+        if copied.st_nlink > 1 {
+            self.links.insert((copied.st_dev, copied.st_ino), (self.below.clone(), true));
         }
-        if self.pass.rules.cleans && !self.pass.is_last {
+        Ok(Some(copied))
+    }
+
+    fn while_running(&mut self, folder: BorrowedFd<'_>, name: &OsStr, to: &Path) -> io::Result<Option<Stat>> {
+        let Some((from, stat)) = copy::open(folder, name)? else { return Ok(None) };
+        if self.pass.rules.cleans {
             sys::clean_pages(&from)?;
         }
-        let (cancelled, rules, pace) = (self.pass.cancelled, self.pass.rules, &mut *self.pass.pace);
-        let (trail, is_last) = (&mut self.trail, self.pass.is_last);
-        let written = copy::contents(&from, &stat, to, is_last, &mut |to, bytes| {
+        let (cancelled, pace, trail) = (self.pass.cancelled, &mut *self.pass.pace, &mut self.trail);
+        let written = copy::contents(&from, &stat, to, false, &mut |to, bytes| {
             wanted(cancelled)?;
-            if !is_last {
-                trail.wrote(to, bytes)?;
-            }
+            trail.wrote(to, bytes)?;
             pace(bytes)
         })?;
-        if let Some(written) = written.filter(|_| !is_last) {
-            trail.keep(written)?;
-        }
+        written.map_or(Ok(()), |written| trail.keep(written))?;
         dress(&stat, Some(from.as_fd()), to)?;
-        if self.pass.is_last && Stamp::number(&fstat(&from)?, rules) != Stamp::number(&stat, rules) {
-            return Err(io::Error::other("it was written to while it was copied, though the node has ended"));
-        }
-        if stat.st_nlink > 1 {
-            self.links.insert((stat.st_dev, stat.st_ino), (self.below.clone(), true));
-        }
         Ok(Some(stat))
     }
 
     /// Removes from the copy what is not in the folder any more.
     fn remove_what_is_gone(&self, from: &OwnedFd, to: &Path) -> io::Result<bool> {
+        let mut there = Vec::new();
+        for entry in Dir::read_from(from).map_err(|error| self.unread(error))? {
+            let entry = entry.map_err(|error| self.unread(error))?;
+            there.push(Place::default().join(entry.file_name().to_bytes()).number());
+        }
+        there.sort_unstable();
+        let may_be_apart = self.apart.is_in(&self.below);
         let mut removed = false;
         for entry in fs::read_dir(to)? {
             let name = entry?.file_name();
-            let is_gone = match statat(from, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => true,
-                Err(error) => return Err(named(&self.pass.home.join(&self.below).join(name), error.into())),
-                Ok(_) => self.apart.contains(&self.below.join(&name)),
-            };
-            if is_gone {
+            let is_there = there.binary_search(&Place::default().join(name.as_bytes()).number()).is_ok();
+            if !is_there || may_be_apart && self.apart.has(&self.below.join(&name)) {
                 disk::remove(&to.join(name))?;
                 removed = true;
             }
@@ -303,15 +374,9 @@ impl Walk<'_> {
     fn unread(&self, error: Errno) -> io::Error {
         named(&self.pass.home.join(&self.below), error.into())
     }
-
-    fn touch(&mut self, path: PathBuf) {
-        if self.passed.touched.len() <= FEW {
-            self.passed.touched.push(path);
-        }
-    }
 }
 
-fn wanted(cancelled: &AtomicBool) -> io::Result<()> {
+pub(super) fn wanted(cancelled: &AtomicBool) -> io::Result<()> {
     if cancelled.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
 }
 
@@ -325,7 +390,7 @@ fn make_folder(to: &Path) -> io::Result<()> {
     }
 }
 
-fn named(path: &Path, error: io::Error) -> io::Error {
+pub(super) fn named(path: &Path, error: io::Error) -> io::Error {
     match error.get_ref() {
         Some(_) if error.kind() != io::ErrorKind::Other => error, // it says so already
         _ => io::Error::new(error.kind(), format!("{}: {error}", path.display())),

@@ -25,6 +25,9 @@ const MAGIC: &[u8; 16] = b"omnivisor-seen/2";
 /// A path and a stamp.
 const PAIR: usize = 16;
 
+/// About so many places have the same first bits.
+const SAME_BITS: usize = 8;
+
 /// A path below the home, as a number. Two paths of a million have the same one once in forty million homes; and then it would
 /// take the same stamp, too, to be misled.
 #[derive(Clone, Default)]
@@ -39,7 +42,8 @@ impl Place {
         Self(below)
     }
 
-    fn number(&self) -> u64 {
+    /// Different for different paths, as far as anybody can tell.
+    pub fn number(&self) -> u64 {
         self.0.finish()
     }
 }
@@ -74,34 +78,14 @@ fn nanos(seconds: i64, nanos: u64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(nanos)
 }
 
-/// What was seen of every file.
+/// What a pass sees of every file.
 #[derive(Debug, Default)]
-pub struct Seen(Vec<(u64, u64)>);
+pub struct Notes(Vec<(u64, u64)>);
 
-impl Seen {
-    /// Whether what is at this place looks as it did.
-    pub fn is_same(&self, place: &Place, stat: &Stat, rules: Rules) -> bool {
-        let number = place.number();
-        self.0
-            .binary_search_by_key(&number, |(path, _)| *path)
-            .is_ok_and(|at| self.0[at].1 == Stamp::number(stat, rules))
-    }
-
+impl Notes {
     /// Notes it. What may look the same and be another is not noted.
     pub fn note(&mut self, place: &Place, stamp: Stamp) {
         self.0.extend(stamp.0.map(|stamp| (place.number(), stamp)));
-    }
-
-    /// What stands in this file, if that is whole and of this life of the machine.
-    pub fn read(path: &Path) -> Option<Self> {
-        let bytes = fs::read(path).ok()?;
-        let (body, crc) = bytes.split_last_chunk::<4>()?;
-        (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then_some(())?;
-        let pairs = body.strip_prefix(MAGIC)?.strip_prefix(boot()?.as_bytes())?;
-        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        let mut seen = Vec::with_capacity(pairs.len() / PAIR);
-        seen.extend(pairs.chunks_exact(PAIR).map(|pair| (number(&pair[..8]), number(&pair[8..]))));
-        seen.is_sorted().then_some(Self(seen))
     }
 
     /// Writes it, durably: after what was copied, or it would promise too much.
@@ -121,6 +105,63 @@ impl Seen {
     }
 }
 
+/// What the pass before has seen of every file.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// In ascending order.
+    pairs: Vec<(u64, u64)>,
+    /// Where those begin whose places have the same first bits, and where the last of them end: numbers of places are spread
+    /// evenly, so that a few of them follow. A search through all of them would wait for memory at each of its steps.
+    starts: Vec<usize>,
+    /// How many bits that are.
+    bits: u32,
+}
+
+impl Seen {
+    fn of(pairs: Vec<(u64, u64)>) -> Self {
+        let bits = (pairs.len() / SAME_BITS + 1).next_power_of_two().trailing_zeros();
+        let mut starts = Vec::with_capacity((1 << bits) + 1);
+        for (at, (place, _)) in pairs.iter().enumerate() {
+            starts.resize(starts.len().max(first(*place, bits) + 1), at);
+        }
+        starts.resize((1 << bits) + 1, pairs.len());
+        Self { pairs, starts, bits }
+    }
+
+    /// Whether what is at this place looks as it did.
+    pub fn is_same(&self, place: &Place, stat: &Stat, rules: Rules) -> bool {
+        self.stamp(place.number()).is_some_and(|stamp| stamp == Stamp::number(stat, rules))
+    }
+
+    fn stamp(&self, place: u64) -> Option<u64> {
+        let at = first(place, self.bits);
+        let pairs = self.pairs.get(*self.starts.get(at)?..*self.starts.get(at + 1)?)?;
+        pairs.iter().find(|(path, _)| *path == place).map(|(_, stamp)| *stamp)
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// What stands in this file, if that is whole and of this life of the machine.
+    pub fn read(path: &Path) -> Option<Self> {
+        let bytes = fs::read(path).ok()?;
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then_some(())?;
+        let pairs = body.strip_prefix(MAGIC)?.strip_prefix(boot()?.as_bytes())?;
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        let mut seen = Vec::with_capacity(pairs.len() / PAIR);
+        seen.extend(pairs.chunks_exact(PAIR).map(|pair| (number(&pair[..8]), number(&pair[8..]))));
+        seen.is_sorted().then(|| Self::of(seen))
+    }
+}
+
+/// The first bits of a place.
+fn first(place: u64, bits: u32) -> usize {
+    usize::try_from(place.checked_shr(u64::BITS - bits).unwrap_or_default()).unwrap_or_default()
+}
+
 /// None where the kernel does not say: then nothing is believed.
 fn boot() -> Option<String> {
     Some(process::boot_id()).filter(|id| !id.is_empty())
@@ -131,12 +172,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_place_is_found_however_the_others_are_spread() {
+        type Spread = fn(u64) -> u64;
+        let spreads: [Spread; 3] =
+            [|number| number, |number| number << 50, |number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15)];
+        for (spread, count) in spreads.into_iter().flat_map(|spread| [0, 1, 7, 8, 9, 3000].map(|count| (spread, count)))
+        {
+            let mut pairs: Vec<_> = (1..=count).map(|number| (spread(number), number)).collect();
+            pairs.sort_unstable();
+            let seen = Seen::of(pairs);
+            assert!((1..=count).all(|number| seen.stamp(spread(number)) == Some(number)), "of {count}");
+            for other in [spread(0), spread(count + 1), u64::MAX] {
+                assert_eq!(seen.stamp(other), None, "of {count}");
+            }
+        }
+        assert_eq!(Seen::default().stamp(7), None);
+    }
+
+    #[test]
     fn what_was_seen_is_read_whole_and_not_after_the_machine_was_started_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seen");
-        let mut seen = Seen(vec![(7, 8), (1, 2)]);
-        seen.write(&path).unwrap();
-        assert_eq!(Seen::read(&path).map(|it| it.0), Some(vec![(1, 2), (7, 8)]));
+        Notes(vec![(7, 8), (1, 2)]).write(&path).unwrap();
+        assert_eq!(Seen::read(&path).map(|it| it.pairs), Some(vec![(1, 2), (7, 8)]));
 
         let mut bytes = fs::read(&path).unwrap();
         let whole = bytes.clone();

@@ -17,13 +17,13 @@ fn whatever_hangs_is_given_up_and_what_is_right_afterwards_is_followed() {
     let adopts = World::with(hangs("1.0.0"), Options { build_info, ..impatient() });
     let mut adopting = adopts.start();
 
-    // Once only: the poll after it would hang for as long again.
-    let hang = Answer::Sequence(vec![Answer::Hang, Answer::Status(503, Vec::new())]);
-    upstream.world.upstream.serve(ANNOUNCEMENT, hang);
+    // Once only: what is tried after it would hang for as long again.
+    let once = |answer| Answer::Sequence(vec![answer, Answer::Status(503, Vec::new())]);
+    upstream.world.upstream.serve(ANNOUNCEMENT, once(Answer::Hang));
     let executable = download.world.minted(&Behaviour::new("2.0.0"));
     let info = announced(&download.world, "2024.2", "2.0.0", &now, &executable);
     let stall = Answer::Stall { after_bytes: 100_000, of_bytes: 1_000_000 };
-    download.world.upstream.serve("/download/2024.2", stall);
+    download.world.upstream.serve("/download/2024.2", once(stall));
     download.world.upstream.serve(ANNOUNCEMENT, Answer::Json(info));
     binary.world.publish("hangs", &hangs("2.0.0"));
 
