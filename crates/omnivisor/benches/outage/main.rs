@@ -157,9 +157,11 @@ fn memory(folder: &Path, table: &mut Table, short: bool) {
 fn slow_down(folder: &Path, table: &mut Table, short: bool) {
     let pairs = if short { 3 } else { 9 };
     let place = Place::new(folder, "place");
-    for is_paced in [true, false] {
-        let size = if short { 128 * MIB } else { 256 * MIB };
-        let found = slow_down::measure(&place.0, many(size / MIB * 10, size), is_paced, pairs);
-        table.slow_down(is_paced, &found);
+    let size = if short { 128 * MIB } else { 256 * MIB };
+    for shape in [Shape::OneFile { size }, many(size / MIB * 10, size)] {
+        for is_paced in [true, false] {
+            let found = slow_down::measure(&place.0, shape, is_paced, pairs);
+            table.slow_down(shape, is_paced, &found);
+        }
     }
 }

@@ -75,7 +75,7 @@ fn pair(home: &Path, folder: &Path, is_paced: bool, written: &AtomicU64, shape: 
     let never = AtomicBool::new(false);
     let (beside, took) = rate(&mut || {
         if is_paced {
-            pace::gently(&never, |pace| snapshot.prepare(&never, pace)).unwrap();
+            pace::gently(home, &never, |pace| snapshot.prepare(&never, pace)).unwrap();
         } else {
             snapshot.prepare(&never, &mut |_| Ok(())).unwrap();
         }

@@ -54,7 +54,9 @@ impl Table {
         self.limit(&what, "64 MB", &found, outage.memory <= 64_000_000);
     }
 
-    pub fn slow_down(&mut self, is_paced: bool, it: &SlowDown) {
+    /// Of a home of large files, where it has to be fast, too, or of small ones.
+    pub fn slow_down(&mut self, shape: Shape, is_paced: bool, it: &SlowDown) {
+        let (home, is_large) = (shape.name(), shape.files() == 1);
         let found = format!(
             "{:.1} % ({:.0} to {:.0} flushed writes in a second), {:.0} MiB/s copied",
             it.slower * 100.0,
@@ -63,10 +65,11 @@ impl Table {
             it.copied
         );
         if is_paced {
-            let what = "a node that flushes all the time is slowed by the copy of its home";
-            self.limit(what, "10 %, at 40 MiB/s", &found, it.slower <= 0.10 && it.copied >= 40.0);
+            let what = format!("a node that flushes all the time is slowed by the copy of its home, {home}");
+            let limit = if is_large { "10 %, at 40 MiB/s" } else { "10 %" };
+            self.limit(&what, limit, &found, it.slower <= 0.10 && (it.copied >= 40.0 || !is_large));
         } else {
-            self.note(&format!("Without its pace the copy would slow that node by {found}."));
+            self.note(&format!("Without its pace the copy of {home} would slow that node by {found}."));
         }
     }
 

@@ -227,7 +227,9 @@ fn within_limit(
 }
 
 fn pass_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<Option<snapshot::Left>, Failure> {
-    copy(dialect, plan, |snapshot| pace::gently(&cancel.flag, |pace| snapshot.prepare(&cancel.flag, pace)))
+    copy(dialect, plan, |snapshot| {
+        pace::gently(snapshot.home, &cancel.flag, |pace| snapshot.prepare(&cancel.flag, pace))
+    })
 }
 
 fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, killed: bool, cancel: &Cancel) -> Result<(), Failure> {

@@ -91,7 +91,7 @@ pub(super) fn take(
         return wanted.copy(|snapshot| snapshot.take_as(&wanted.head(killed), cancelled));
     }
     wanted.require_room(limits)?;
-    let done = wanted.copy(|snapshot| pace::gently(cancelled, |pace| snapshot.prepare(cancelled, pace)));
+    let done = wanted.copy(|snapshot| pace::gently(snapshot.home, cancelled, |pace| snapshot.prepare(cancelled, pace)));
     // For no longer than for an upgrade.
     let done = done
         .and_then(|left| wanted.cost()?.within(limits, left).map_err(|error| Failure::transient(error.to_string())));

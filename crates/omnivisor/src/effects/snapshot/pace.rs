@@ -1,15 +1,19 @@
 //! How fast a running node's data is copied: so that the node is slowed by a tenth at most.
 //!
 //! A piece is copied and written to the disk, then the thread rests until its time is over. What a piece takes from others is
-//! told by the kernel (`/proc/pressure`): how much more somebody had to wait for the disk or a processor while it was copied than
-//! while this rested. The rate follows that, between a floor, at which a copy of any node comes to an end, and a ceiling. Where
-//! the kernel does not tell, the rate is a careful one and stays.
+//! told by the kernel: how much more somebody had to wait for the disk or a processor while it was copied than while this rested
+//! (`/proc/pressure`), and how much less was flushed to the home's disk (its `stat`). Of a node that waits for a flush all the
+//! time only the latter says how it fares; a disk that needs no flushes counts none, and then the former has to do. The rate
+//! follows that, between a floor, at which a copy of any node comes to an end, and a ceiling. Where the kernel does not tell, the
+//! rate is a careful one and stays.
 //!
 //! The low priority alone is not enough: the disk's cache and the file system's journal know none. Measured on a node that flushes
 //! small writes all the time: a quarter to a third slower with it and nothing else.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,7 +37,10 @@ const MB: f64 = (1 << 20) as f64;
 /// A share of the time that others would have had to themselves. Above, the rate falls.
 const PRESSED: f64 = 0.10;
 /// Below, it rises.
-const CALM: f64 = 0.07;
+const CALM: f64 = 0.08;
+
+/// With fewer flushes than this while it rested, nobody can tell whether there are less.
+const FLUSHES: u64 = 20;
 
 /// What waiting for a processor counts for: where all are busy, it is mostly us who wait, as we have the lower priority.
 const PROCESSOR: f64 = 0.25;
@@ -48,15 +55,16 @@ const NAP: Duration = Duration::from_millis(50);
 /// file system's journal, for which the node then waits, too.
 const NICE: i32 = 10;
 
-/// Does `work` on a thread of its own, of low priority, and gives it a pace to be told of every so many bytes. The priority ends
-/// with the thread: without a privilege nobody can take it back.
+/// Does `work`, which copies what is in `home`, on a thread of its own, of low priority, and gives it a pace to be told of every so
+/// many bytes. The priority ends with the thread: without a privilege nobody can take it back.
 pub fn gently<T: Send>(
+    home: &Path,
     cancelled: &AtomicBool,
     work: impl FnOnce(&mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<T> + Send,
 ) -> io::Result<T> {
     let begin = || {
         give_way();
-        let mut pace = Pace::new(Machine { begun: Instant::now(), cancelled });
+        let mut pace = Pace::new(Machine { begun: Instant::now(), disk: stat_of_disk(home), cancelled });
         work(&mut |bytes| pace.copied(bytes))
     };
     std::thread::scope(|scope| {
@@ -80,6 +88,8 @@ fn give_way() {
 struct Waited {
     disk: Duration,
     processor: Duration,
+    /// How often the disk was flushed; zero where it counts none.
+    flushes: u64,
 }
 
 /// What a pace needs to know, and how it waits.
@@ -94,6 +104,8 @@ trait World {
 
 struct Machine<'a> {
     begun: Instant,
+    /// What tells of the disk.
+    disk: Option<PathBuf>,
     cancelled: &'a AtomicBool,
 }
 
@@ -104,7 +116,8 @@ impl World for Machine<'_> {
 
     fn waited(&self) -> Option<Waited> {
         let of = |what| some_total(&fs::read_to_string(format!("/proc/pressure/{what}")).ok()?);
-        Some(Waited { disk: of("io")?, processor: of("cpu")? })
+        let flushes = self.disk.as_ref().and_then(|stat| flushes(&fs::read_to_string(stat).ok()?));
+        Some(Waited { disk: of("io")?, processor: of("cpu")?, flushes: flushes.unwrap_or_default() })
     }
 
     fn rest(&self, time: Duration) -> io::Result<()> {
@@ -127,6 +140,20 @@ fn some_total(pressure: &str) -> Option<Duration> {
     line.rsplit_once("total=")?.1.trim().parse().ok().map(Duration::from_micros)
 }
 
+/// The file that tells of the disk that this is on; of a partition that of the whole disk, which alone counts flushes.
+fn stat_of_disk(path: &Path) -> Option<PathBuf> {
+    let device = fs::metadata(path).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let folder = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let is_part = folder.join("partition").exists();
+    Some(if is_part { folder.parent()? } else { &folder }.join("stat"))
+}
+
+/// How often a disk was flushed: the sixteenth number, since Linux 5.5 (Documentation/block/stat.rst).
+fn flushes(stat: &str) -> Option<u64> {
+    stat.split_whitespace().nth(15)?.parse().ok()
+}
+
 /// What went by, in work and in rest.
 #[derive(Clone, Copy, Debug, Default)]
 struct Spent {
@@ -140,6 +167,7 @@ impl Spent {
         if let (Some(from), Some(to)) = (from.1, to.1) {
             self.waited.disk += to.disk.saturating_sub(from.disk);
             self.waited.processor += to.processor.saturating_sub(from.processor);
+            self.waited.flushes += to.flushes.saturating_sub(from.flushes);
         }
     }
 }
@@ -198,7 +226,17 @@ fn taken(work: Spent, rest: Spent) -> f64 {
         added.max(0.0) / ((work_time + rest_time).max(1e-6) * (1.0 - quiet).max(0.2))
     };
     let disk = of(work.waited.disk, rest.waited.disk);
-    disk.max(of(work.waited.processor, rest.waited.processor) * PROCESSOR)
+    disk.max(of(work.waited.processor, rest.waited.processor) * PROCESSOR).max(fewer_flushes(work, rest))
+}
+
+/// By which share there were fewer flushes than there would have been.
+fn fewer_flushes(work: Spent, rest: Spent) -> f64 {
+    if rest.waited.flushes < FLUSHES {
+        return 0.0;
+    }
+    let in_a_second = |spent: Spent| spent.waited.flushes as f64 / spent.time.as_secs_f64().max(1e-6);
+    let fewer = (1.0 - in_a_second(work) / in_a_second(rest)).max(0.0);
+    fewer * work.time.as_secs_f64() / (work.time + rest.time).as_secs_f64()
 }
 
 fn next(rate: f64, taken: f64) -> f64 {
@@ -226,19 +264,22 @@ mod tests {
         disk: f64,
         beside: f64,
         alone: f64,
+        /// Flushes in a second, of a node that flushes all the time: beside us and without us.
+        flushes: (f64, f64),
         longest: Cell<Duration>,
     }
 
     impl Simulated {
         fn new(disk: f64, alone: f64, beside: f64) -> Self {
             let (now, waited, longest) = (Cell::default(), Cell::default(), Cell::default());
-            Self { now, waited, tells: true, disk: disk * MB, beside, alone, longest }
+            Self { now, waited, tells: true, disk: disk * MB, beside, alone, flushes: (0.0, 0.0), longest }
         }
 
-        fn pass(&self, time: Duration, waits: f64) {
+        fn pass(&self, time: Duration, waits: f64, flushes: f64) {
             self.now.set(self.now.get() + time);
             let mut waited = self.waited.get();
             waited.disk += time.mul_f64(waits);
+            waited.flushes += (time.as_secs_f64() * flushes) as u64;
             self.waited.set(waited);
         }
     }
@@ -254,7 +295,7 @@ mod tests {
 
         fn rest(&self, time: Duration) -> io::Result<()> {
             self.longest.set(self.longest.get().max(time));
-            self.pass(time, self.alone);
+            self.pass(time, self.alone, self.flushes.1);
             Ok(())
         }
     }
@@ -267,7 +308,7 @@ mod tests {
             if copied == megabytes / 2 {
                 middle = machine.now.get();
             }
-            machine.pass(Duration::from_secs_f64(MB / machine.disk), machine.beside);
+            machine.pass(Duration::from_secs_f64(MB / machine.disk), machine.beside, machine.flushes.0);
             pace.copied(1 << 20).unwrap();
         }
         (megabytes / 2) as f64 / (machine.now.get() - middle).as_secs_f64()
@@ -285,6 +326,16 @@ mod tests {
         ] {
             let found = settled(&Simulated::new(disk, alone, 1.0), 2048);
             assert!((from..=to).contains(&found), "{disk} MB/s, {alone}: {found}");
+        }
+    }
+
+    /// Of a node that waits for the disk all the time nobody sees that it waits longer.
+    #[test]
+    fn a_node_that_flushes_all_the_time_is_slowed_by_a_tenth() {
+        for (beside, from, to) in [(4000.0, 90.0, 140.0), (2000.0, 30.0, 48.0), (0.0, 15.9, 28.0)] {
+            let machine = Simulated { flushes: (beside, 5000.0), ..Simulated::new(250.0, 0.7, 0.7) };
+            let found = settled(&machine, 2048);
+            assert!((from..=to).contains(&found), "{beside}: {found}");
         }
     }
 
@@ -331,7 +382,7 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(20));
                 cancelled.store(true, Ordering::Relaxed);
             });
-            let machine = Machine { begun, cancelled: &cancelled };
+            let machine = Machine { begun, disk: None, cancelled: &cancelled };
             let error = machine.rest(Duration::from_secs(600)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::Interrupted);
         });
@@ -342,7 +393,7 @@ mod tests {
     fn the_priority_ends_with_the_thread() {
         let own = || rustix::process::getpriority_process(None).unwrap();
         let before = own();
-        let within = gently(&AtomicBool::new(false), |pace| pace(1).map(|()| own())).unwrap();
+        let within = gently(Path::new("/"), &AtomicBool::new(false), |pace| pace(1).map(|()| own())).unwrap();
         assert_eq!((within, own()), (NICE.max(before), before));
     }
 
@@ -354,5 +405,7 @@ mod tests {
         for text in ["", "some", "some total=x", "full avg10=0.00 total=1"] {
             assert_eq!(some_total(text), None, "{text}");
         }
+        let stat = " 1 2 3 4 5 6 7 8 0 10 11 12 13 14 15 4711 17\n";
+        assert_eq!((flushes(stat), flushes("1 2 3 4 5 6 7 8 9 10 11")), (Some(4711), None));
     }
 }
