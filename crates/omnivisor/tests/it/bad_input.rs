@@ -4,7 +4,7 @@
 mod all_that_hangs;
 mod announcement;
 mod binary;
-mod disk;
+pub mod disk;
 mod download;
 mod exit_code;
 mod plan;

@@ -12,13 +12,13 @@ use super::{Calm, NEVER, announced, impatient};
 use crate::world::{ANNOUNCEMENT, SOON, World};
 
 /// A small disk of its own. It has to outlive the world that uses it.
-struct Disk {
-    folder: PathBuf,
+pub struct Disk {
+    pub folder: PathBuf,
 }
 
 impl Disk {
     /// One of so many MiB; none if this process may not mount anything.
-    fn new(mebibytes: u64) -> Option<Self> {
+    pub fn new(mebibytes: u64) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: not root");
             return None;
@@ -45,7 +45,7 @@ impl Disk {
     }
 
     /// Leaves nothing free, until the file that is returned is removed.
-    fn fill(&self) -> PathBuf {
+    pub fn fill(&self) -> PathBuf {
         let path = self.folder.join("ballast");
         let mut file = fs::File::create(&path).unwrap();
         let chunk = vec![0; 64 * 1024];

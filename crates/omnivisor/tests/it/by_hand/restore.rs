@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use omnivisor_testkit::{Behaviour, Supervised, wait_until};
+use omnivisor_testkit::{Behaviour, Options, Supervised, wait_until};
 
-use crate::world::{SOON, World, omnivisor_exe};
+use crate::bad_input::disk::Disk;
+use crate::world::{SOON, World, omnivisor_exe, options};
 
 /// After an upgrade from 1.0.0 to 2.0.0 the node was stopped; there is a snapshot of before, and a key that is newer than that.
 struct Scene {
@@ -25,7 +26,10 @@ fn stop(mut supervised: Supervised) {
 
 impl Scene {
     fn new() -> Self {
-        let world = World::new();
+        Self::of(World::new())
+    }
+
+    fn of(world: World) -> Self {
         let home = world.installation.daemon_home().to_owned();
         for (path, text) in [("data/db/1", "old"), ("data/db/2", "old"), ("config/x.toml", "old"), ("data/id.pem", "1")]
         {
@@ -70,6 +74,14 @@ impl Scene {
         let works = fs::read_dir(self.home().join("nymvisor")).unwrap().flatten().map(|it| it.path());
         works.into_iter().find_map(|work| fs::read_to_string(work.join("replaced").join(path)).ok())
     }
+}
+
+/// What a file holds in the home, and in what is put back and what was replaced.
+fn everywhere(scene: &Scene, path: &str) -> Vec<String> {
+    let works = fs::read_dir(scene.home().join("nymvisor")).unwrap().flatten().map(|it| it.path());
+    let works: Vec<PathBuf> = works.flat_map(|work| [work.join("copy"), work.join("replaced")]).collect();
+    let roots = works.into_iter().chain([scene.home().to_owned()]);
+    roots.filter_map(|root| fs::read_to_string(root.join(path)).ok()).collect()
 }
 
 fn some(texts: [&str; 5]) -> [Option<String>; 5] {
@@ -194,4 +206,65 @@ fn a_restore_of_some_paths_ends_one_of_all_that_was_interrupted() {
     let output = scene.restore(&["--path", "data/db"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(scene.found(), some(BACK));
+}
+
+/// What has to be copied has to fit before anything is moved.
+#[test]
+fn a_restore_that_does_not_fit_changes_nothing() {
+    let Some(disk) = Disk::new(160) else { return };
+    let place = Options { daemon_home: Some(disk.folder.join("home")), ..options() };
+    let scene = Scene::of(World::with(Behaviour::new("1.0.0"), place));
+    let ballast = disk.fill();
+    let work = || fs::read_dir(scene.home().join("nymvisor")).unwrap().count();
+    let before = work();
+    let output = scene.restore(&[]);
+    assert!(!output.status.success());
+    for words in ["cannot be made ready, and nothing was changed", "are needed for what is put back", "bytes free"] {
+        assert!(said(&output).contains(words), "{words} in {}", said(&output));
+    }
+    assert_eq!((scene.found(), work()), (some(CHANGED), before));
+    let verified = scene.world.omnivisor(&["backup", "verify", &scene.id]);
+    assert!(verified.status.success(), "{}", said(&verified));
+
+    fs::remove_file(ballast).unwrap();
+    let output = scene.restore(&[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(scene.found(), some(BACK));
+    drop((scene, disk));
+}
+
+/// Renames fail, too, on a disk that is full, or broken. A person is called, and nobody starts a node until all is in place.
+#[test]
+fn a_restore_that_fails_half_way_keeps_both_and_starts_nothing() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    for point in ["restore-before-renames", "rename db", "rename cleared", "rename config"] {
+        let scene = Scene::new();
+        let fails = |command: &mut Command| {
+            command.env("OMNIVISOR_CHECKPOINT", point).env("OMNIVISOR_FAULT", "ENOSPC*");
+        };
+        let mut command = scene.world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
+        fails(command.args(["restore", &scene.id]));
+        let failed = command.output().unwrap();
+        assert!(!failed.status.success(), "{point}");
+        for words in ["no node is started on that. Nothing is lost", "No space left", "and start again"] {
+            assert!(said(&failed).contains(words), "{point}: {words} in {}", said(&failed));
+        }
+
+        let starts = scene.world.log().starts().len();
+        let mut command = scene.world.nymvisor(&["run", "run"]);
+        fails(&mut command);
+        let mut supervised = scene.world.sandbox.spawn(command);
+        assert!(!supervised.wait(SOON).success(), "{point}");
+        assert!(supervised.stderr().contains("Nothing is lost"), "{point}: {}", supervised.stderr());
+        assert_eq!(scene.world.log().starts().len(), starts, "{point}: no node on half of the data");
+        let mut both = everywhere(&scene, "data/db/2");
+        both.sort();
+        assert_eq!(both, ["new", "old"], "{point}");
+
+        let _supervised = scene.world.run();
+        assert_eq!(scene.found(), some(BACK), "{point}");
+        assert_eq!(scene.kept("data/db/3").as_deref(), Some("new"), "{point}");
+    }
 }
