@@ -271,7 +271,8 @@ mod tests {
         fs::write(&one, &bytes).unwrap();
         let from = File::open(&one).unwrap();
         // The others may have done all of it before this thread had its turn.
-        let fails = || patch(&from, &other, 3, &mut |_, _| Err(io::Error::other("enough"))).map_err(|it| it.to_string());
+        let fails =
+            || patch(&from, &other, 3, &mut |_, _| Err(io::Error::other("enough"))).map_err(|it| it.to_string());
         assert!((0..1000).any(|_| fails().is_err_and(|error| error == "enough")));
         patch(&from, &other, 3, &mut |_, _| Ok(())).unwrap();
         assert_eq!(fs::read(&other).unwrap(), bytes);
