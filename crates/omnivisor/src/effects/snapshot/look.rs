@@ -24,6 +24,9 @@ const NAMES: usize = 512;
 /// So many times that may wait for a processor; whoever comes to more looks himself. So little memory is needed.
 const WAITING: usize = 8;
 
+/// Of each thread: enough for folders as deep as a path can be long. Only what is used of it is taken.
+const STACK: usize = 16 << 20;
+
 /// Where more has changed, what takes time is to copy that.
 const CHANGES: usize = 50_000;
 
@@ -68,7 +71,7 @@ impl Look<'_> {
         if threads < 2 || self.seen.is_empty() {
             return Ok(None);
         }
-        let pool = match ThreadPoolBuilder::new().num_threads(threads).build() {
+        let pool = match ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build() {
             Ok(pool) => pool,
             Err(error) => {
                 tracing::debug!(%error, "files are looked at by one thread");
