@@ -68,6 +68,7 @@ fn shapes(short: bool) -> Vec<Shape> {
         many(250_000, 1000 * MIB),
         Shape::OneFile { size: GIB },
         Shape::LevelDb { size: GIB },
+        Shape::LevelDb { size: 4 * GIB },
     ]
 }
 
@@ -154,7 +155,7 @@ fn memory(folder: &Path, table: &mut Table, short: bool) {
 }
 
 fn slow_down(folder: &Path, table: &mut Table, short: bool) {
-    let pairs = if short { 3 } else { 7 };
+    let pairs = if short { 3 } else { 9 };
     let place = Place::new(folder, "place");
     let size = if short { 128 * MIB } else { 256 * MIB };
     for shape in [Shape::OneFile { size }, many(size / MIB * 10, size)] {

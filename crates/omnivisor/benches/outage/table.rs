@@ -54,9 +54,8 @@ impl Table {
         self.limit(&what, "64 MB", &found, outage.memory <= 64_000_000);
     }
 
-    /// Of a home of large files, where it has to be fast, too, or of small ones.
     pub fn slow_down(&mut self, shape: Shape, is_paced: bool, it: &SlowDown) {
-        let (home, is_large) = (shape.name(), shape.files() == 1);
+        let home = shape.name();
         let found = format!(
             "{:.1} % ({:.0} to {:.0} flushed writes in a second), {:.0} MiB/s copied",
             it.slower * 100.0,
@@ -66,8 +65,7 @@ impl Table {
         );
         if is_paced {
             let what = format!("a node that flushes all the time is slowed by the copy of its home, {home}");
-            let limit = if is_large { "10 %, at 40 MiB/s" } else { "10 %" };
-            self.limit(&what, limit, &found, it.slower <= 0.10 && (it.copied >= 40.0 || !is_large));
+            self.limit(&what, "10 %, at 40 MiB/s", &found, it.slower <= 0.10 && it.copied >= 40.0);
         } else {
             self.note(&format!("Without its pace the copy of {home} would slow that node by {found}."));
         }
