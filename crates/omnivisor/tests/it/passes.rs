@@ -371,3 +371,39 @@ fn of_a_large_file_the_blocks_that_differ_are_copied() {
     pass(&home, &to, &seen, Rules::default(), true);
     assert_same(&home, &to, "shorter");
 }
+
+/// What was a link to a folder is a folder by now: nothing is written to where the link led.
+#[test]
+fn what_is_copied_at_once_goes_into_no_folder_that_a_link_leads_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, to) = (folder.path().join("home"), folder.path().join("copy"));
+    fs::create_dir_all(home.join("real")).unwrap();
+    fs::write(home.join("real/file"), "of the real folder").unwrap();
+    symlink("real", home.join("link")).unwrap();
+    let rules = Rules { tick: 0, ..Rules::default() };
+    let_the_clock_tick(&folder.path().join("tick"));
+    let seen = as_seen(pass(&home, &to, &Seen::default(), rules, false), &folder.path().join("seen"));
+    fs::remove_file(home.join("link")).unwrap();
+    fs::create_dir(home.join("link")).unwrap();
+    fs::write(home.join("link/file"), "another one").unwrap();
+    pass(&home, &to, &seen, rules, true);
+    assert_same(&home, &to, "the last pass");
+}
+
+/// One name of a file looks as it did, and its other one is in a folder that was moved: no file was changed by that.
+#[test]
+fn a_file_with_several_names_is_one_file_in_the_copy_also_if_one_was_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, to) = (folder.path().join("home"), folder.path().join("copy"));
+    fs::create_dir_all(home.join("before")).unwrap();
+    fs::write(home.join("before/one"), "text").unwrap();
+    fs::hard_link(home.join("before/one"), home.join("two")).unwrap();
+    let rules = Rules { tick: 0, ..Rules::default() };
+    let_the_clock_tick(&folder.path().join("tick"));
+    let seen = as_seen(pass(&home, &to, &Seen::default(), rules, false), &folder.path().join("seen"));
+    fs::rename(home.join("before"), home.join("after")).unwrap();
+    pass(&home, &to, &seen, rules, true);
+    assert_same(&home, &to, "the last pass");
+    let inode = |path: &str| fs::metadata(to.join(path)).unwrap().ino();
+    assert_eq!(inode("after/one"), inode("two"));
+}
