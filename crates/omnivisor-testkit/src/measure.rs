@@ -25,20 +25,21 @@ pub fn gone(pidfd: &OwnedFd) -> u64 {
 }
 
 /// The calls of a trace by `strace -f -ttt` that were begun between this time (seconds of the calendar clock) and the next
-/// execution of a program: their names.
+/// execution of a program: their names, and what they were given.
 pub fn calls_before_exec(trace: &str, from: f64) -> Vec<String> {
     let mut calls = Vec::new();
     for line in trace.lines() {
         let mut words = line.split_whitespace().skip(1);
         let Some(time) = words.next().and_then(|time| time.parse::<f64>().ok()) else { continue };
         let call = words.next().unwrap_or_default();
-        if time < from || call.starts_with('<') {
+        if time < from || call.starts_with(['<', '+']) {
             continue;
         }
         if call.starts_with("execve") {
             break;
         }
-        calls.push(call.split('(').next().unwrap_or_default().to_owned());
+        let words: Vec<&str> = [call].into_iter().chain(words.take_while(|word| *word != "=")).collect();
+        calls.push(words.join(" "));
     }
     calls
 }

@@ -163,6 +163,7 @@ fn flushes() {
     let mut strace = Command::new("strace")
         .args([
             "-f",
+            "-y",
             "-ttt",
             "-e",
             "trace=fsync,fdatasync,syncfs,sync_file_range,msync,sync,execve",
@@ -191,7 +192,7 @@ fn flushes() {
     strace.wait().unwrap();
     let trace = fs::read_to_string(trace).unwrap();
     let calls = calls_before_exec(&trace, ended);
-    row(what, "6", &format!("{} ({})", calls.len(), calls.join(" ")));
+    row(what, "6", &format!("{} ({})", calls.len(), calls.join(", ")));
 }
 
 /// From a change of the plan to the first thing done about it that somebody else can see: the download is asked for.

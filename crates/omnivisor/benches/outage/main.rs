@@ -122,7 +122,8 @@ impl Drop for Place {
 
 fn on(file_system: &'static str, folder: &Path, table: &mut Table, short: bool) {
     let wanted = std::env::var("OMNIVISOR_SHAPE").unwrap_or_default();
-    for shape in shapes(short).into_iter().filter(|shape| shape.name().contains(&wanted)) {
+    let name = |shape: &Shape| format!("{file_system}, {}, {}", shape.name(), table::size(shape.bytes()));
+    for shape in shapes(short).into_iter().filter(|shape| name(shape).contains(&wanted)) {
         let place = Place::new(folder, "place");
         let mut scene = Scene::new(&place.0, shape);
         // What was written within two seconds is copied once more.

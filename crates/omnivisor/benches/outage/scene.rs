@@ -104,7 +104,7 @@ impl Scene {
             }
             How::SlowFlushes => {
                 let mut command = self.sandbox.omnivisor(Path::new("strace"), "strace");
-                command.args(["-f", "--seccomp-bpf", "-ttt", "-e", "signal=none"]);
+                command.args(["-f", "-y", "--seccomp-bpf", "-ttt", "-e", "signal=none"]);
                 command.args(["-e", "trace=fsync,fdatasync,syncfs,msync,sync,execve"]);
                 command.args(["-e", "inject=fsync,fdatasync,syncfs,msync,sync:delay_enter=5000"]);
                 let name = self.sandbox.path().join("nymvisor");

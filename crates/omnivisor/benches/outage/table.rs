@@ -34,6 +34,7 @@ impl Table {
 
     pub fn add(&mut self, cell: Cell) {
         println!("{}   (ahead: {})", line(&cell), seconds(cell.warm.ahead));
+        cell.slow.flushes.iter().for_each(|flush| println!("    {flush}"));
         self.cells.push(cell);
     }
 
@@ -151,7 +152,7 @@ fn line(cell: &Cell) -> String {
     )
 }
 
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     match bytes {
         0 => "0".to_owned(),
         bytes if bytes >= GIB => format!("{:.1} GiB", bytes as f64 / GIB as f64),
