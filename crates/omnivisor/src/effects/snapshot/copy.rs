@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags, fgetxattr, flistxattr, fstat,
-    llistxattr, lremovexattr, lsetxattr, openat,
+    llistxattr, lremovexattr, lsetxattr, openat, statat,
 };
 use rustix::io::Errno;
 
@@ -181,10 +181,15 @@ fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
 
 /// Gives a copy the owner, mode, extended attributes and times of what it is a copy of; `from` is that, if it could be opened.
 pub(super) fn dress(stat: &Stat, from: Option<BorrowedFd<'_>>, to: &Path) -> io::Result<()> {
-    if rustix::process::geteuid().is_root() {
+    // To look takes less than to give it what it has, of which a file system makes a change of its own each time.
+    let there = statat(CWD, to, AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_owned = (there.st_uid, there.st_gid) == (stat.st_uid, stat.st_gid) || !rustix::process::geteuid().is_root();
+    if !is_owned {
         std::os::unix::fs::lchown(to, Some(stat.st_uid), Some(stat.st_gid))?;
     }
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+    // A new owner takes bits of the mode away.
+    let has_mode = is_owned && there.st_mode & 0o7777 == stat.st_mode & 0o7777;
+    if !has_mode && FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         disk::set_mode(to, stat.st_mode & 0o7777)?;
     }
     if let Some(from) = from {
@@ -218,13 +223,16 @@ fn attributes(from: BorrowedFd<'_>, to: &Path) -> io::Result<()> {
 }
 
 fn names(
-    list: impl FnOnce(&mut Vec<u8>) -> rustix::io::Result<usize>,
+    mut list: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Vec<CString>> {
-    buffer.resize(XATTR, 0);
+    // Most have none, which is known without a place for the longest list.
     let length = match list(buffer) {
-        Ok(length) => length,
-        Err(Errno::NOTSUP) => 0,
+        Ok(0) | Err(Errno::NOTSUP) => 0,
+        Ok(_) => {
+            buffer.resize(XATTR, 0);
+            list(buffer)?
+        }
         Err(error) => return Err(error.into()),
     };
     let names = buffer[..length].split_inclusive(|byte| *byte == 0);

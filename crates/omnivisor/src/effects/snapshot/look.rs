@@ -3,7 +3,7 @@
 //! at once: the disk writes that while the rest is looked at.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -140,7 +140,7 @@ impl Lookers<'_> {
     fn read<'s>(&'s self, scope: &Scope<'s>, folder: &Arc<Folder>) -> io::Result<()> {
         let unread = |error: rustix::io::Errno| named(&self.look.home.join(&folder.below), error.into());
         let may_be_apart = self.look.apart.is_in(&folder.below);
-        let mut names = Vec::new();
+        let (mut names, mut count) = (Vec::new(), 0);
         for entry in Dir::read_from(&folder.opened).map_err(unread)? {
             let entry = entry.map_err(unread)?;
             let name = entry.file_name();
@@ -149,8 +149,9 @@ impl Lookers<'_> {
             {
                 continue;
             }
-            names.push(name.to_owned());
-            if names.len() == NAMES {
+            names.extend_from_slice(name.to_bytes_with_nul());
+            count += 1;
+            if count % NAMES == 0 {
                 let (folder, names) = (folder.clone(), mem::take(&mut names));
                 self.hand(scope, move |scope| self.names(scope, &folder, &names));
             }
@@ -159,9 +160,11 @@ impl Lookers<'_> {
         Ok(())
     }
 
-    fn names<'s>(&'s self, scope: &Scope<'s>, folder: &Folder, names: &[CString]) {
+    /// Looks at what has these names, of which each ends in a zero.
+    fn names<'s>(&'s self, scope: &Scope<'s>, folder: &Folder, names: &[u8]) {
         let mut noted = Noted::default();
-        for name in names {
+        let names = names.split_inclusive(|byte| *byte == 0);
+        for name in names.filter_map(|name| CStr::from_bytes_with_nul(name).ok()) {
             if self.end.get().is_some() {
                 return;
             }
