@@ -26,3 +26,4 @@ pub mod snapshot;
 pub mod space;
 pub mod unpack;
 pub mod watch;
+pub mod writers;

@@ -18,6 +18,7 @@ mod notify;
 mod orphan;
 mod poll;
 mod present;
+mod ready;
 mod reload;
 mod replace;
 mod report;
@@ -132,6 +133,7 @@ pub struct Shell {
     accepted: Option<Installed>,
     results: Channel<(u64, Event)>,
     action: act::InFlight,
+    making_ready: ready::MakingReady,
     mirrored: watch::Sender<Option<Mirrored>>,
     mirror_done: watch::Receiver<Option<Mirrored>>,
     known: watch::Sender<poll::Known>,
@@ -199,6 +201,7 @@ impl Shell {
                     }
                 }
                 Some(checked) = self.checked.1.recv() => self.checked(checked),
+                Some(made) = self.making_ready.heard() => self.made_ready(made),
                 Some(asked) = commands.recv() => self.answer(asked),
                 Some((launch, news)) = self.news.1.recv() => self.hear(launch, news),
                 () = self.ears.readable() => self.hear_ready(),

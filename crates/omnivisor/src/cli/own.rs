@@ -246,6 +246,13 @@ fn describe(status: &Value) -> String {
         upgrade.push_str(&format!("; not shown yet: {}", text("/upgrade/waitsFor")));
     }
     lines.push(format!("upgrade     {upgrade}"));
+    if status["rollback"].is_object() {
+        let how = match status["rollback"]["state"] == "failed" {
+            true => format!("CANNOT be begun: {}", text("/rollback/why")),
+            false => format!("what it puts back is copied from {}; the node runs until then", text("/rollback/from")),
+        };
+        lines.push(format!("rollback    {how}"));
+    }
     if status["held"] == true {
         lines.push("held        no automatic upgrades until `omnivisor resume`".to_owned());
     }

@@ -32,6 +32,16 @@ pub(super) fn run(rollback: &Rollback) -> Outcome {
     let value = answer.map_err(|error| anyhow!("{}: {error}", instance.id))?;
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let data = said(value["restoresData"] == true);
+    if let Some(from) = value["madeReadyFrom"].as_str() {
+        output::result(&format!(
+            "{} goes back from {} to {}, {data}, as soon as that is copied from {from}: the node runs until then. \
+             `omnivisor status` shows it; if the supervisor ends before, say it again",
+            instance.id,
+            text("from"),
+            text("to")
+        ));
+        return Ok(Exit::Success);
+    }
     output::result(&format!(
         "{} goes back from {} to {}, {data}; `omnivisor status` shows it",
         instance.id,

@@ -26,7 +26,7 @@ pub struct Restore<'a> {
     /// What is no part of snapshots.
     pub apart: &'a [PathBuf],
     /// Whether a path below the home must never go back.
-    pub is_monotonic: &'a dyn Fn(&Path) -> bool,
+    pub is_monotonic: &'a (dyn Fn(&Path) -> bool + Sync),
 }
 
 /// Where what is put back comes from.
@@ -36,7 +36,7 @@ pub enum Source<'a> {
     /// This snapshot, which stays.
     Kept(&'a Path),
     /// Whatever makes this folder, which is not there yet.
-    Made(&'a dyn Fn(&Path) -> io::Result<()>),
+    Made(&'a (dyn Fn(&Path) -> io::Result<()> + Sync)),
 }
 
 /// What is put back.

@@ -18,6 +18,7 @@ pub(super) struct SnapshotTable {
     lead: Option<String>,
     reserve: Option<String>,
     outage_limit: Option<String>,
+    other_writers: Option<String>,
 }
 
 /// How an instance wants its snapshots.
@@ -41,10 +42,15 @@ impl Snapshots {
         let lead = said("OMNIVISOR_SNAPSHOT_LEAD", "snapshot.lead", table.lead);
         let reserve = said("OMNIVISOR_SNAPSHOT_RESERVE", "snapshot.reserve", table.reserve);
         let outage = said("OMNIVISOR_SNAPSHOT_OUTAGE_LIMIT", "snapshot.outage-limit", table.outage_limit);
+        let writers = said("OMNIVISOR_SNAPSHOT_OTHER_WRITERS", "snapshot.other-writers", table.other_writers);
         Ok(Self {
             wanted: method.map(method_wanted).transpose()?.unwrap_or(true),
             lead: lead.map(duration).transpose()?.unwrap_or(LEAD),
-            limits: Limits { reserve: reserve.map(size).transpose()?, outage: outage.map(duration).transpose()? },
+            limits: Limits {
+                reserve: reserve.map(size).transpose()?,
+                outage: outage.map(duration).transpose()?,
+                may_be_written: writers.map(writers_allowed).transpose()?.unwrap_or(false),
+            },
         })
     }
 }
@@ -54,6 +60,14 @@ fn method_wanted((place, value): (String, String)) -> Result<bool, SettingsError
         "auto" => Ok(true),
         "none" => Ok(false),
         _ => Err(SettingsError::Value { place, value, right: "auto or none" }),
+    }
+}
+
+fn writers_allowed((place, value): (String, String)) -> Result<bool, SettingsError> {
+    match value.as_str() {
+        "refuse" => Ok(false),
+        "warn" => Ok(true),
+        _ => Err(SettingsError::Value { place, value, right: "refuse or warn" }),
     }
 }
 

@@ -15,9 +15,10 @@ use crate::clock;
 use crate::effects::backup::manifest::Head;
 use crate::effects::backup::{self, Kind};
 use crate::effects::github::GitHub;
+use crate::effects::group::Group;
 use crate::effects::restore::{Restore, Source};
 use crate::effects::snapshot::{Limits, Snapshot, pace};
-use crate::effects::{activate, fetch, preflight, probe, snapshot};
+use crate::effects::{activate, fetch, preflight, probe, snapshot, writers};
 
 /// How an action is asked to end early.
 #[derive(Default)]
@@ -68,7 +69,8 @@ impl Shell {
         self.action.ticket += 1;
         self.action.cancel = Some(cancel.clone());
         let (ticket, results, dialect) = (self.action.ticket, self.results.0.clone(), self.dialect.clone());
-        let with = With { github: self.github.clone(), limits: self.limits, is_down, was_killed };
+        let node = self.group.clone();
+        let with = With { github: self.github.clone(), limits: self.limits, node, is_down, was_killed };
         let runtime = tokio::runtime::Handle::current();
         let name = name(&action);
         tokio::task::spawn_blocking(move || {
@@ -137,6 +139,8 @@ fn name(action: &Action) -> &'static str {
 struct With {
     github: Arc<GitHub>,
     limits: Limits,
+    /// What belongs to the node.
+    node: Option<Group>,
     /// Whether no node runs.
     is_down: bool,
     /// Whether the last one had to be killed.
@@ -149,7 +153,10 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
         Action::Preflight(plan) => preflight::preflight(dialect, plan, with.limits).await.map(Outcome::Proven),
         Action::Backup { at, of, last } => {
             let costs = (with.limits, with.was_killed);
-            back_up::take(dialect, (*at, of, *last), costs, &cancel.flag).map(|()| Outcome::Nothing)
+            let is_alone = if *last { Ok(()) } else { is_alone(dialect, with) };
+            is_alone
+                .and_then(|()| back_up::take(dialect, (*at, of, *last), costs, &cancel.flag))
+                .map(|()| Outcome::Nothing)
         }
         Action::Precopy(plan) => copy_ahead(dialect, plan, with.limits, cancel).map(|()| Outcome::Nothing),
         Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged, with.limits)
@@ -207,9 +214,23 @@ fn last_copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cance
     if !plan.snapshot || with.is_down || plan.to.trigger.is_ready() {
         return Ok(());
     }
+    is_alone(dialect, with)?;
     within_limit(dialect, plan, with.limits, None)?;
     let left = pass_ahead(dialect, plan, cancel)?;
     within_limit(dialect, plan, with.limits, left)
+}
+
+/// Whether nobody but the node writes to its data.
+fn is_alone(dialect: &dyn Dialect, with: &With) -> Result<(), Failure> {
+    let paths = dialect.paths();
+    match writers::told(&writers::of(&paths.home, &paths.apart, with.node.as_ref())) {
+        None => Ok(()),
+        Some(others) if with.limits.may_be_written => {
+            tracing::warn!("{others}; snapshot.other-writers allows it");
+            Ok(())
+        }
+        Some(others) => Err(Failure::transient(format!("{others}; end it, or set snapshot.other-writers"))),
+    }
 }
 
 /// Whether the outage is expected to be short enough, with what is `left` to the last pass, if that is known.

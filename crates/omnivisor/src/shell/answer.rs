@@ -4,6 +4,7 @@ use omnivisor_core::agent::{Event, Standing};
 use omnivisor_core::schedule::Trigger;
 
 use super::Shell;
+use super::ready::to_be_copied;
 use super::rollback::may_roll_back;
 use crate::clock;
 use crate::control::{self, Asked};
@@ -55,13 +56,18 @@ impl Shell {
             return Err(format!("this run is degraded, nothing is taken back: {why}"));
         }
         let plan = may_roll_back(&*self.dialect, self.agent.journal(), keep_data)?;
+        let restore = plan.snapshot && !keep_data;
+        let copied = restore.then(|| to_be_copied(&*self.dialect, &plan)).flatten();
         let answer = serde_json::json!({
             "from": plan.to.release.version.as_str(),
             "to": plan.from.release.version.as_str(),
-            "restoresData": plan.snapshot && !keep_data,
+            "restoresData": restore,
+            "madeReadyFrom": copied.as_ref().map(|from| &from.path),
         });
-        let restore = plan.snapshot && !keep_data;
-        self.waiting.push_back(Event::RollBack { restore });
+        match copied {
+            Some(from) => self.make_ready(plan, from)?,
+            None => self.waiting.push_back(Event::RollBack { restore }),
+        }
         Ok(answer)
     }
 

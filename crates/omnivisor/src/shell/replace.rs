@@ -174,6 +174,8 @@ impl Shell {
             "a replacement is under way already"
         } else if !rests || self.agent.in_flight().is_some() {
             "an upgrade is at work: try again when `omnivisor status` says `idle` or `staged`"
+        } else if self.making_ready.is_under_way() {
+            "what a rollback puts back is being made ready: try again when that is done"
         } else if self.unwritable.is_some() {
             "the journal cannot be written, and what takes over has to: see `omnivisor status`"
         } else if self.preparing.is_some()

@@ -284,6 +284,7 @@ impl Shell {
                 "version": active.release.version.as_str(),
             })),
             "backup": self.backed_up,
+            "rollback": self.making_ready.said(),
             "upgrade": phase(journal.phase(), self.agent.lacks()),
             "unwritable": self.unwritable(),
             "silent": self.heard.silent,

@@ -163,7 +163,7 @@ fn finish(dialect: &dyn Dialect, journal: &mut JournalFile, backup: &str, work: 
     Ok(done)
 }
 
-fn restore<'a>(dialect: &'a dyn Dialect, work: &'a Path, keeps: &'a dyn Fn(&Path) -> bool) -> Restore<'a> {
+fn restore<'a>(dialect: &'a dyn Dialect, work: &'a Path, keeps: &'a (dyn Fn(&Path) -> bool + Sync)) -> Restore<'a> {
     let paths = dialect.paths();
     Restore { home: &paths.home, work, apart: &paths.apart, is_monotonic: keeps }
 }

@@ -1,8 +1,5 @@
 //! Take an upgrade back by hand: whether that can be done, and, where no supervisor runs, that it is to be done at the next start.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::UpgradePlan;
@@ -14,6 +11,7 @@ use super::present::Present;
 use crate::clock;
 use crate::effects::backup::{self, Kind};
 use crate::effects::{snapshot, space};
+use crate::store::disk;
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Inherited;
 use crate::store::small;
@@ -58,10 +56,9 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
     if let Some(why) = &found.damaged {
         return Err(format!("the snapshot {} cannot be believed: {why}; {hint}", found.path.display()));
     }
-    // What has to be copied while the node is down has to fit before it is stopped.
+    // What has to be copied has to fit.
     let beside = &dialect.paths().beside;
-    let device = |path: &Path| std::fs::metadata(path).map(|it| it.dev()).ok();
-    let is_moved = found.kind == Kind::Folder && device(&found.path) == device(beside);
+    let is_moved = found.kind == Kind::Folder && disk::is_same(&found.path, beside);
     let bytes = found.head.as_ref().and_then(|head| head.bytes).or(found.bytes).unwrap_or_default();
     if !is_moved {
         space::require(beside, bytes, "the data as it was").map_err(|error| format!("{error}; {hint}"))?;

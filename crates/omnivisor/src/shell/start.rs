@@ -134,6 +134,7 @@ impl Start {
             accepted: None,
             results: mpsc::unbounded_channel(),
             action: super::act::InFlight::default(),
+            making_ready: super::ready::MakingReady::default(),
             mirrored,
             mirror_done,
             known,
@@ -160,6 +161,7 @@ impl Start {
         shell.note_beginning(replacement.as_ref().map_or(found, Replacement::beginning));
         shell.replacement = replacement;
         shell.drop_copies(&records);
+        super::ready::sweep(&*shell.dialect);
         if shell.agent.expects_no_node() && !shell.supervisor.is_down() {
             shell.was_given_up();
         } else if let Some(action) = effects.action {

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -145,6 +145,12 @@ pub fn clone_over(from: &File, to: &Path) -> io::Result<bool> {
     let make = || clone(from, &new).map(|it| is_cloned = it);
     perform(|| Call::Copy { path: to.to_owned() }, make)?;
     Ok(is_cloned)
+}
+
+/// Whether both are on the same file system, so that a rename is enough; false if that cannot be known.
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|it| it.dev()).ok();
+    device(one).is_some_and(|it| Some(it) == device(other))
 }
 
 /// Whether files of the one folder can be copied to the other by reference. Tried with files that have no name and are gone when

@@ -1,7 +1,9 @@
 //! What is copied ahead of a switch, what that may cost, and what becomes of it when nothing comes of the switch.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use omnivisor_testkit::{Answer, Behaviour, Supervised, wait_until};
@@ -108,5 +110,52 @@ fn too_little_room_or_too_long_an_outage_is_refused_before_the_stop() {
         assert!(status["announced"][0]["standing"].as_str().unwrap().contains(reason), "{status:#}");
         assert_eq!(world.wait_for("1.0.0"), pid, "the old node runs on");
         assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
+    }
+}
+
+/// Somebody else who has a file of the node's data open to write to it, until this is dropped.
+struct Writer(std::process::Child);
+
+impl Writer {
+    fn of(file: &Path) -> Self {
+        let line = format!("exec 3>>'{}'; echo; read -r _", file.display());
+        let mut command = Command::new("sh");
+        let mut child = command.args(["-c", &line]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn while_somebody_else_writes_to_the_data_no_copy_of_it_is_begun_unless_that_is_allowed() {
+    for (value, is_refused) in [("refuse", true), ("warn", false)] {
+        let world = World::new();
+        let _supervised = run_with(&world, &[("OMNIVISOR_SNAPSHOT_OTHER_WRITERS", value)]);
+        let pid = world.wait_for("1.0.0");
+        // The node's own files are no reason, nor is what is only read.
+        let data = world.installation.daemon_home().join("data/database");
+        let _writer = Writer::of(&data);
+        world.publish("2024.2", &Behaviour::new("2.0.0"));
+        if !is_refused {
+            world.wait_for("2.0.0");
+            continue;
+        }
+        let status = world.wait_for_status("it is refused", |status| {
+            status["announced"][0]["standing"].as_str().is_some_and(|it| it.contains("tried again"))
+        });
+        let standing = status["announced"][0]["standing"].as_str().unwrap();
+        assert!(standing.contains("(sh) has ") && standing.contains("data/database open to write to it"), "{standing}");
+        assert_eq!(world.wait_for("1.0.0"), pid, "the old node runs on");
+        assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
+        let refused = world.omnivisor(&["backup", "now"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("open to write to it"), "{said}");
     }
 }

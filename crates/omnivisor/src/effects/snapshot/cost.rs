@@ -33,6 +33,8 @@ pub struct Limits {
     pub reserve: Option<u64>,
     /// The longest outage that is expected and gone into; none: any.
     pub outage: Option<Duration>,
+    /// Whether others than the node may have the data open to write to it.
+    pub may_be_written: bool,
 }
 
 /// Where the snapshot of an upgrade is: below the backups, by the release's name, as the peer has it.

@@ -110,3 +110,91 @@ fn an_upgrade_that_is_being_probed_is_taken_back_by_hand() {
     assert!(output.status.success(), "{}", said(&output));
     is_back(&world);
 }
+
+/// An upgrade whose snapshot was packed.
+fn packed() -> (World, Supervised) {
+    let world = World::new();
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_PROBE_WINDOW", "300ms").env("OMNIVISOR_BACKUP_ARCHIVE_AFTER", "0s");
+    let supervised = world.sandbox.spawn(command);
+    world.wait_for("1.0.0");
+    world.publish("2024.2", &Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
+    world.wait_for_commit("2.0.0");
+    wait_until("the snapshot is packed", SOON, || {
+        let names = fs::read_dir(world.installation.backups().join("2024.2")).ok()?.flatten();
+        let names: Vec<_> = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        (names.len() == 2 && names.iter().any(|name| name.ends_with(".tar.zst"))).then_some(())
+    });
+    (world, supervised)
+}
+
+/// What is beside the data and called so.
+fn beside(world: &World, prefix: &str) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(world.installation.daemon_home().join("nymvisor")).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(prefix))
+        .collect()
+}
+
+/// Unpacking is done while the node runs, and whoever is killed in that has stopped nothing.
+#[test]
+fn what_was_packed_is_unpacked_before_the_node_is_stopped() {
+    let (world, mut supervised) = packed();
+    supervised.signal(9);
+    supervised.wait(SOON);
+    let pid = world.wait_for("2.0.0");
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_CHECKPOINT", "rollback-ready");
+    let mut supervised = world.sandbox.spawn(command);
+    wait_until("it has taken over", SOON, || world.status());
+    let output = world.omnivisor(&["rollback"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("as soon as that is copied from"), "{}", said(&output));
+    supervised.wait(SOON);
+    assert_eq!(world.wait_for("2.0.0"), pid, "nothing was ordered yet");
+    assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
+    let ready = beside(&world, "restore-");
+    assert!(ready.len() == 1 && ready[0].join("complete").exists(), "{ready:?}");
+    // What the next one finds of it is whole; what another one has only begun is nobody's.
+    let begun = ready[0].with_file_name(".making-ready-1-000001");
+    fs::create_dir(&begun).unwrap();
+    let _supervised = world.run_again();
+    wait_until("it has taken over", SOON, || world.status());
+    assert!(!begun.exists());
+    assert_eq!(world.wait_for("2.0.0"), pid);
+    let output = world.omnivisor(&["rollback"]);
+    assert!(output.status.success(), "{}", said(&output));
+    is_back(&world);
+}
+
+#[test]
+fn a_packed_snapshot_goes_back_at_once_and_a_damaged_one_leaves_the_node_as_it_is() {
+    for is_damaged in [false, true] {
+        let (world, _supervised) = packed();
+        let pid = world.wait_for("2.0.0");
+        if is_damaged {
+            let folder = fs::read_dir(world.installation.backups().join("2024.2")).unwrap();
+            let archive = folder.flatten().map(|it| it.path()).find(|it| it.extension().is_some_and(|it| it == "zst"));
+            let archive = archive.unwrap();
+            let mut bytes = fs::read(&archive).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle..].fill(0x55);
+            fs::write(&archive, bytes).unwrap();
+        }
+        let output = world.omnivisor(&["rollback"]);
+        assert!(output.status.success(), "{}", said(&output));
+        if !is_damaged {
+            is_back(&world);
+            continue;
+        }
+        let status = world.wait_for_status("it says why", |status| status["rollback"]["state"] == "failed");
+        assert_eq!(status["upgrade"]["phase"], "idle", "{status:#}");
+        assert_eq!(world.wait_for("2.0.0"), pid, "the node runs on");
+        let shown = said(&world.omnivisor(&["status"]));
+        assert!(shown.contains("rollback    CANNOT be begun: "), "{shown}");
+        wait_until("nothing is left of it", SOON, || {
+            (beside(&world, "restore-").is_empty() && beside(&world, ".making").is_empty()).then_some(())
+        });
+    }
+}
