@@ -25,9 +25,10 @@ pub enum Shape {
         size: u64,
         one_in: u64,
     },
-    /// One file, of which one page in a hundred is changed in place.
+    /// One file, of which a hundredth is changed in place: in so many places, or as many as there are pages in that.
     OneFile {
         size: u64,
+        places: Option<u64>,
     },
     /// Tables that are written once, and a log that grows.
     LevelDb {
@@ -56,7 +57,7 @@ impl Shape {
         match self {
             Self::Empty => 0,
             Self::Files { count, size, .. } => count * size,
-            Self::OneFile { size } | Self::LevelDb { size } => size,
+            Self::OneFile { size, .. } | Self::LevelDb { size } => size,
         }
     }
 
@@ -64,7 +65,8 @@ impl Shape {
         match self {
             Self::Empty => "nothing".to_owned(),
             Self::Files { count, .. } => format!("{} files", grouped(count)),
-            Self::OneFile { .. } => "one file, changed in place".to_owned(),
+            Self::OneFile { places: None, .. } => "one file, changed in place".to_owned(),
+            Self::OneFile { places: Some(places), .. } => format!("one file, changed in {places} places"),
             Self::LevelDb { .. } => "LevelDB-like".to_owned(),
         }
     }
@@ -77,7 +79,7 @@ impl Shape {
             Self::Files { count, size, .. } => {
                 (0..count).for_each(|number| noise.write(&many(home, number), size));
             }
-            Self::OneFile { size } => noise.write(&home.join("data.mdb"), size),
+            Self::OneFile { size, .. } => noise.write(&home.join("data.mdb"), size),
             Self::LevelDb { size } => {
                 (0..size / TABLE).for_each(|number| noise.write(&table(home, number), TABLE));
                 noise.write(&home.join("db/000001.log"), APPENDED);
@@ -97,14 +99,16 @@ impl Shape {
                 let files = numbers.map(|number| noise.write(&many(home, number), size)).count() as u64;
                 Changed { files, bytes: files * size }
             }
-            Self::OneFile { size } => {
+            Self::OneFile { size, places } => {
                 let file = File::options().write(true).open(home.join("data.mdb")).unwrap();
                 let pages = size / PAGE / 100;
-                for _ in 0..pages {
-                    let at = noise.next() % (size / PAGE) * PAGE;
-                    file.write_all_at(&noise.bytes(PAGE), at).unwrap();
+                let places = places.unwrap_or(pages);
+                let each = pages / places;
+                for _ in 0..places {
+                    let at = noise.next() % (size / PAGE - each) * PAGE;
+                    file.write_all_at(&noise.bytes(each * PAGE), at).unwrap();
                 }
-                Changed { files: 1, bytes: pages * PAGE }
+                Changed { files: 1, bytes: places * each * PAGE }
             }
             Self::LevelDb { size } => {
                 let tables = size / TABLE;

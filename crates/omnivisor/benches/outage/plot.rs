@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::homes::{GIB, MIB};
+use crate::homes::{GIB, MIB, Shape};
 use crate::table::Cell;
 
 const WIDTH: f64 = 760.0;
@@ -59,14 +59,12 @@ pub fn svg(cells: &[Cell]) -> String {
         ("#2a9d5c", "omnivisor, XFS with reflink", &xfs),
     ];
     for (index, (colour, name, of)) in all.into_iter().enumerate() {
-        let found: Vec<(u64, f64, String)> = cells
-            .iter()
-            .filter_map(|cell| Some((cell.shape.bytes(), of(cell)?.as_secs_f64(), cell.shape.name())))
-            .collect();
-        // The line is that of ten thousand files; the other shapes are points.
+        let found: Vec<(u64, f64, Shape)> =
+            cells.iter().filter_map(|cell| Some((cell.shape.bytes(), of(cell)?.as_secs_f64(), cell.shape))).collect();
+        // The line is that of ten thousand files, one in a hundred changed; the other shapes are points.
         let line: Vec<String> = found
             .iter()
-            .filter(|(bytes, _, name)| *bytes == 0 || name.starts_with("10,000"))
+            .filter(|(.., shape)| matches!(shape, Shape::Empty | Shape::Files { count: 10_000, one_in: 100, .. }))
             .map(|(bytes, seconds, _)| format!("{:.1},{:.1}", x(*bytes), y(*seconds)))
             .collect();
         let _ = writeln!(
@@ -74,8 +72,8 @@ pub fn svg(cells: &[Cell]) -> String {
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
             line.join(" ")
         );
-        for (bytes, seconds, name) in &found {
-            let (x, y) = (x(*bytes), y(*seconds));
+        for (bytes, seconds, shape) in &found {
+            let (x, y, name) = (x(*bytes), y(*seconds), shape.name());
             let _ = writeln!(
                 text,
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"><title>{name}: {seconds:.3} s</title></circle>"
