@@ -36,6 +36,9 @@ const THREADS: usize = 4;
 /// The longest list of names of extended attributes, and the longest value, that Linux has.
 const XATTR: usize = 64 << 10;
 
+/// Most lists are shorter than this.
+const FEW_XATTRS: usize = 256;
+
 /// Makes `to` hold what is in this file. What is there already is an older copy of it, which is written over: to remove a file
 /// takes longer than to write one. A large one is compared, on all processors if those are `ours`. The copy, if bytes were
 /// written to it.
@@ -226,10 +229,12 @@ fn names(
     mut list: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Vec<CString>> {
-    // Most have none, which is known without a place for the longest list.
+    // Most have none or few, for which no place is needed for the longest list.
+    buffer.resize(FEW_XATTRS, 0);
     let length = match list(buffer) {
-        Ok(0) | Err(Errno::NOTSUP) => 0,
-        Ok(_) => {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => 0,
+        Err(Errno::RANGE) => {
             buffer.resize(XATTR, 0);
             list(buffer)?
         }
@@ -265,6 +270,28 @@ mod tests {
         }
         assert_eq!(runs(&there, &wanted), [(0, PAGE), (2 * PAGE, 3 * PAGE), (10 * PAGE, 100)]);
         assert_eq!(runs(&there[..PAGE], &there[..2 * PAGE]), [(PAGE, PAGE)]);
+    }
+
+    #[test]
+    fn a_long_list_of_attributes_is_kept_and_what_is_not_in_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        fs::write(&one, "").unwrap();
+        fs::write(&other, "").unwrap();
+        let name = |number: usize| format!("user.{}{number}", "long".repeat(20));
+        if lsetxattr(&other, "user.more", b"", XattrFlags::empty()).is_err() {
+            return; // there are no attributes here
+        }
+        for number in 0..10 {
+            lsetxattr(&one, name(number), &[number as u8], XattrFlags::empty()).unwrap();
+        }
+        let from = File::open(&one).unwrap();
+        dress(&fstat(&from).unwrap(), Some(from.as_fd()), &other).unwrap();
+        let mut list = Vec::new();
+        let found = names(|buffer| llistxattr(&other, buffer), &mut list).unwrap();
+        let mut found: Vec<_> = found.iter().map(|name| name.to_str().unwrap().to_owned()).collect();
+        found.sort();
+        assert_eq!(found, (0..10).map(name).collect::<Vec<_>>());
     }
 
     #[test]
