@@ -34,11 +34,16 @@ const FLOOR: f64 = 16.0 * MB;
 const CEILING: f64 = 192.0 * MB;
 const MB: f64 = (1 << 20) as f64;
 
-/// A share of the time that others would have had to themselves. Above, the rate falls: what is seen
-/// is a little less than what a node loses.
-const PRESSED: f64 = 0.08;
-/// Below, it rises.
-const CALM: f64 = 0.06;
+/// The share that is taken of the time which others would have had to themselves: what is seen is a little less than what a node
+/// loses.
+const SHARE: f64 = 0.065;
+
+/// How much a new look counts beside all before it: a node's work is not steady, and a rate that follows each look is too low on average, as
+/// it falls faster than it rises.
+const NEWS: f64 = 0.25;
+
+/// By how much the rate changes from one look to the next at most.
+const STEP: std::ops::RangeInclusive<f64> = 0.8..=1.15;
 
 /// With fewer flushes than this while it rested, nobody can tell whether there are less.
 const FLUSHES: u64 = 20;
@@ -46,7 +51,7 @@ const FLUSHES: u64 = 20;
 /// What waiting for a processor counts for: where all are busy, it is mostly us who wait, as we have the lower priority.
 const PROCESSOR: f64 = 0.25;
 
-/// So long is looked at once. The kernel's figures are exact, but a node's work is not steady.
+/// So long is looked at once.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What has been cancelled goes on for so long at most.
@@ -181,6 +186,8 @@ struct Pace<W> {
     copied: u64,
     /// When that rest was over, and what the kernel said then.
     rested: (Duration, Option<Waited>),
+    /// The share that is taken at this rate, by all looks so far.
+    taken: Option<f64>,
     /// Since the rate was looked at.
     work: Spent,
     rest: Spent,
@@ -189,7 +196,8 @@ struct Pace<W> {
 impl<W: World> Pace<W> {
     fn new(world: W) -> Self {
         let rested = (world.now(), world.waited());
-        Self { world, rate: CAREFUL, copied: 0, rested, work: Spent::default(), rest: Spent::default() }
+        let (work, rest) = (Spent::default(), Spent::default());
+        Self { world, rate: CAREFUL, copied: 0, rested, taken: None, work, rest }
     }
 
     fn copied(&mut self, bytes: u64) -> io::Result<()> {
@@ -208,11 +216,23 @@ impl<W: World> Pace<W> {
         self.rest.add(done, self.rested);
         if self.work.time + self.rest.time >= LOOK {
             if self.rested.1.is_some() {
-                self.rate = next(self.rate, taken(self.work, self.rest));
+                self.follow(taken(self.work, self.rest));
             }
             (self.work, self.rest) = (Spent::default(), Spent::default());
         }
         Ok(())
+    }
+
+    /// Changes the rate so that as much is taken as may be: about as much more or less as the rate is higher or lower.
+    fn follow(&mut self, now: f64) {
+        let before = self.taken.unwrap_or(now);
+        let taken = before + (now - before) * NEWS;
+        // What is far too much is not waited out.
+        let too_much = if now > 2.0 * SHARE { now.max(taken) } else { taken };
+        let factor = (SHARE / too_much.max(f64::MIN_POSITIVE)).clamp(*STEP.start(), *STEP.end());
+        let rate = (self.rate * factor).clamp(FLOOR, CEILING);
+        self.taken = Some(taken * rate / self.rate);
+        self.rate = rate;
     }
 }
 
@@ -240,17 +260,6 @@ fn fewer_flushes(work: Spent, rest: Spent) -> f64 {
     fewer * work.time.as_secs_f64() / (work.time + rest.time).as_secs_f64()
 }
 
-fn next(rate: f64, taken: f64) -> f64 {
-    let factor = if taken > PRESSED {
-        0.8
-    } else if taken < CALM {
-        1.15
-    } else {
-        1.0
-    };
-    (rate * factor).clamp(FLOOR, CEILING)
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -267,20 +276,26 @@ mod tests {
         alone: f64,
         /// Flushes in a second, of a node that flushes all the time: beside us and without us.
         flushes: (f64, f64),
+        /// By how much that is different from one moment to the next, up and down; and where that begins.
+        unsteady: (f64, Cell<u64>),
         longest: Cell<Duration>,
     }
 
     impl Simulated {
         fn new(disk: f64, alone: f64, beside: f64) -> Self {
             let (now, waited, longest) = (Cell::default(), Cell::default(), Cell::default());
-            Self { now, waited, tells: true, disk: disk * MB, beside, alone, flushes: (0.0, 0.0), longest }
+            let (flushes, unsteady) = ((0.0, 0.0), (0.0, Cell::new(1)));
+            Self { now, waited, tells: true, disk: disk * MB, beside, alone, flushes, unsteady, longest }
         }
 
         fn pass(&self, time: Duration, waits: f64, flushes: f64) {
             self.now.set(self.now.get() + time);
             let mut waited = self.waited.get();
             waited.disk += time.mul_f64(waits);
-            waited.flushes += (time.as_secs_f64() * flushes) as u64;
+            let (share, random) = &self.unsteady;
+            random.set(random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+            let other = 1.0 + share * ((random.get() >> 33) as f64 / f64::from(1_u32 << 30) - 1.0);
+            waited.flushes += (time.as_secs_f64() * flushes * other).round() as u64;
             self.waited.set(waited);
         }
     }
@@ -337,6 +352,20 @@ mod tests {
             let machine = Simulated { flushes: (beside, 5000.0), ..Simulated::new(250.0, 0.7, 0.7) };
             let found = settled(&machine, 2048);
             assert!((from..=to).contains(&found), "{beside}: {found}");
+        }
+    }
+
+    /// Half as many, or half as many more, from one moment to the next.
+    #[test]
+    fn what_is_not_steady_is_followed_on_average() {
+        for beside in [4000.0, 2000.0] {
+            let machine = |share| Simulated {
+                flushes: (beside, 5000.0),
+                unsteady: (share, Cell::new(1)),
+                ..Simulated::new(250.0, 0.7, 0.7)
+            };
+            let (steady, unsteady) = (settled(&machine(0.0), 8192), settled(&machine(0.5), 8192));
+            assert!((unsteady / steady - 1.0).abs() < 0.15, "{beside}: {steady} and {unsteady}");
         }
     }
 
