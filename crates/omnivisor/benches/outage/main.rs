@@ -142,8 +142,9 @@ fn on(file_system: &'static str, folder: &Path, table: &mut Table, short: bool) 
         std::thread::sleep(Duration::from_secs(3));
         let large = shape.bytes() > GIB;
         let warm = best((0..if large { 1 } else { 3 }).map(|_| scene.upgrade(How::Warm)).collect());
-        let cold = scene.upgrade(How::Cold);
-        let slow = scene.upgrade(How::SlowFlushes);
+        // To copy so much ahead takes minutes each time, and tells nothing new.
+        let mut once = |how| (!large).then(|| scene.upgrade(how));
+        let (cold, slow) = (once(How::Cold), once(How::SlowFlushes));
         let home = (shape.files(), shape.bytes());
         let took = match theirs {
             Some((of, took)) if of == home => took,
