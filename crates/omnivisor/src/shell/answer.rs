@@ -65,8 +65,11 @@ impl Shell {
             "madeReadyFrom": copied.as_ref().map(|from| &from.path),
         });
         match copied {
-            Some(from) => self.make_ready(plan, from)?,
-            None => self.waiting.push_back(Event::RollBack { restore }),
+            Some(from) => self.make_ready(&plan, from)?,
+            None => {
+                self.making_ready.cancel();
+                self.waiting.push_back(Event::RollBack { restore });
+            }
         }
         Ok(answer)
     }

@@ -47,7 +47,7 @@ impl Default for MakingReady {
 /// Whoever ends does not wait for it.
 impl Drop for MakingReady {
     fn drop(&mut self) {
-        self.cancelled.iter().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
+        self.cancel();
     }
 }
 
@@ -55,6 +55,11 @@ impl MakingReady {
     /// Whether something is being made ready.
     pub(super) fn is_under_way(&self) -> bool {
         self.cancelled.is_some()
+    }
+
+    /// Nobody wants it any more.
+    pub(super) fn cancel(&self) {
+        self.cancelled.iter().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
     }
 
     /// What the status says of it.
@@ -79,7 +84,7 @@ pub(super) fn to_be_copied(dialect: &dyn Dialect, plan: &UpgradePlan) -> Option<
 
 impl Shell {
     /// Begins to copy what the rollback of this upgrade puts back; when it is there, the rollback is ordered.
-    pub(super) fn make_ready(&mut self, plan: UpgradePlan, from: Backup) -> Result<(), String> {
+    pub(super) fn make_ready(&mut self, plan: &UpgradePlan, from: Backup) -> Result<(), String> {
         if self.making_ready.is_under_way() {
             return Err(
                 "what it puts back is being made ready already: `omnivisor status` shows how that goes".to_owned()
@@ -89,56 +94,64 @@ impl Shell {
         let cancelled = Arc::new(AtomicBool::new(false));
         self.making_ready.cancelled = Some(cancelled.clone());
         self.making_ready.said = json!({ "state": "making ready", "from": from.path });
-        let (dialect, made) = (self.dialect.clone(), self.making_ready.made.0.clone());
+        let (dialect, made, id) = (self.dialect.clone(), self.making_ready.made.0.clone(), plan.id());
         tokio::task::spawn_blocking(move || {
-            let done = make(&*dialect, &plan, &from, &cancelled);
-            checkpoint::reach("rollback-ready");
-            let _ = made.send((plan.id(), done));
+            let done = make(&*dialect, &id, &from, &cancelled);
+            checkpoint::reach("rollback-copied");
+            let _ = made.send((id, done));
         });
         Ok(())
     }
 
     /// It is there, or cannot be: then the node runs on.
     pub(super) fn made_ready(&mut self, (id, made): Made) {
-        self.making_ready.cancelled = None;
-        let may = made.map_err(|error| error.to_string()).and_then(|()| {
+        let cancelled = self.making_ready.cancelled.take();
+        self.making_ready.said = serde_json::Value::Null;
+        let ordered = made.map_err(|error| error.to_string()).and_then(|()| {
             let plan = may_roll_back(&*self.dialect, self.agent.journal(), false)?;
-            if plan.id() == id { Ok(()) } else { Err("another upgrade was done meanwhile".to_owned()) }
+            if plan.id() != id {
+                return Err("another upgrade was done meanwhile".to_owned());
+            }
+            name(&*self.dialect, &id).map_err(|error| error.to_string())
         });
-        match may {
+        match ordered {
             Ok(()) => {
-                self.making_ready.said = serde_json::Value::Null;
+                checkpoint::reach("rollback-ready");
                 self.waiting.push_back(Event::RollBack { restore: true });
             }
             Err(why) => {
+                let making = making(&*self.dialect, &id);
+                tokio::task::spawn_blocking(move || disk::remove(&making));
+                if cancelled.is_none_or(|it| it.load(Ordering::Relaxed)) {
+                    return; // nobody waits for it any more
+                }
                 tracing::error!(why, "what the rollback puts back cannot be made ready; the node runs on");
                 self.making_ready.said = json!({ "state": "failed", "why": why });
-                let work = restore_folder(&*self.dialect, &id);
-                tokio::task::spawn_blocking(move || disk::remove(&work));
             }
         }
     }
 }
 
-/// Copies it, at low priority; durable and with its own name when it returns. On an error nothing is left.
-fn make(dialect: &dyn Dialect, plan: &UpgradePlan, from: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
-    let (paths, making) = (dialect.paths(), making(dialect, &plan.id()));
+/// Copies it, at low priority. Durable when it returns; on an error nothing is left.
+fn make(dialect: &dyn Dialect, id: &str, from: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
+    let (paths, making) = (dialect.paths(), making(dialect, id));
     disk::remove(&making)?;
-    let restore = Restore {
-        home: &paths.home,
-        work: &making,
-        apart: &paths.apart,
-        is_monotonic: &|path| dialect.is_monotonic(path),
-    };
+    let keeps = |path: &Path| dialect.is_monotonic(path);
+    let restore = Restore { home: &paths.home, work: &making, apart: &paths.apart, is_monotonic: &keeps };
     let unpack = |to: &Path| backup::unpack(from, to, cancelled);
     let source = if from.kind == Kind::Folder { Source::Kept(&from.path) } else { Source::Made(&unpack) };
-    let made = pace::gently(&paths.home, cancelled, |_| restore.prepare(&source, &[], cancelled))
-        .and_then(|()| disk::rename_new(&making, &restore_folder(dialect, &plan.id())))
-        .and_then(|()| disk::flush_folder(&paths.beside));
+    let made = pace::gently(&paths.home, cancelled, |_| restore.prepare(&source, &[], cancelled));
     if made.is_err() {
         let _ = disk::remove(&making);
     }
     made
+}
+
+/// Gives it the name under which the undo looks for it: in the moment in which that is ordered, so that no other undo has taken the
+/// name since.
+fn name(dialect: &dyn Dialect, id: &str) -> io::Result<()> {
+    disk::rename_new(&making(dialect, id), &restore_folder(dialect, id))?;
+    disk::flush_folder(&dialect.paths().beside)
 }
 
 fn making(dialect: &dyn Dialect, id: &str) -> PathBuf {

@@ -112,13 +112,13 @@ fn an_upgrade_that_is_being_probed_is_taken_back_by_hand() {
 }
 
 /// An upgrade whose snapshot was packed.
-fn packed() -> (World, Supervised) {
+fn packed(migrates: bool) -> (World, Supervised) {
     let world = World::new();
     let mut command = world.run_command();
     command.env("OMNIVISOR_PROBE_WINDOW", "300ms").env("OMNIVISOR_BACKUP_ARCHIVE_AFTER", "0s");
     let supervised = world.sandbox.spawn(command);
     world.wait_for("1.0.0");
-    world.publish("2024.2", &Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
+    world.publish("2024.2", &Behaviour { migrates, ..Behaviour::new("2.0.0") });
     world.wait_for_commit("2.0.0");
     wait_until("the snapshot is packed", SOON, || {
         let names = fs::read_dir(world.installation.backups().join("2024.2")).ok()?.flatten();
@@ -140,38 +140,54 @@ fn beside(world: &World, prefix: &str) -> Vec<std::path::PathBuf> {
 /// Unpacking is done while the node runs, and whoever is killed in that has stopped nothing.
 #[test]
 fn what_was_packed_is_unpacked_before_the_node_is_stopped() {
-    let (world, mut supervised) = packed();
-    supervised.signal(9);
-    supervised.wait(SOON);
-    let pid = world.wait_for("2.0.0");
-    let mut command = world.run_command();
-    command.env("OMNIVISOR_CHECKPOINT", "rollback-ready");
-    let mut supervised = world.sandbox.spawn(command);
-    wait_until("it has taken over", SOON, || world.status());
-    let output = world.omnivisor(&["rollback"]);
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("as soon as that is copied from"), "{}", said(&output));
-    supervised.wait(SOON);
-    assert_eq!(world.wait_for("2.0.0"), pid, "nothing was ordered yet");
-    assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
-    let ready = beside(&world, "restore-");
-    assert!(ready.len() == 1 && ready[0].join("complete").exists(), "{ready:?}");
-    // What the next one finds of it is whole; what another one has only begun is nobody's.
-    let begun = ready[0].with_file_name(".making-ready-1-000001");
-    fs::create_dir(&begun).unwrap();
-    let _supervised = world.run_again();
-    wait_until("it has taken over", SOON, || world.status());
-    assert!(!begun.exists());
-    assert_eq!(world.wait_for("2.0.0"), pid);
-    let output = world.omnivisor(&["rollback"]);
-    assert!(output.status.success(), "{}", said(&output));
-    is_back(&world);
+    for (point, name) in [("rollback-copied", ".making-ready-"), ("rollback-ready", "restore-")] {
+        let (world, mut supervised) = packed(true);
+        supervised.signal(9);
+        supervised.wait(SOON);
+        let pid = world.wait_for("2.0.0");
+        let mut command = world.run_command();
+        command.env("OMNIVISOR_CHECKPOINT", point);
+        let mut supervised = world.sandbox.spawn(command);
+        wait_until("it has taken over", SOON, || world.status());
+        let output = world.omnivisor(&["rollback"]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("as soon as that is copied from"), "{}", said(&output));
+        supervised.wait(SOON);
+        assert_eq!(world.wait_for("2.0.0"), pid, "nothing was ordered yet");
+        assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
+        let ready = beside(&world, name);
+        assert!(ready.len() == 1 && ready[0].join("complete").exists(), "{ready:?}");
+        // The next one goes on from what has its name, and has no use for the other.
+        let _supervised = world.run_again();
+        wait_until("it has taken over", SOON, || world.status());
+        assert!(beside(&world, ".making-ready-").is_empty());
+        assert_eq!(world.wait_for("2.0.0"), pid);
+        let output = world.omnivisor(&["rollback"]);
+        assert!(output.status.success(), "{}", said(&output));
+        is_back(&world);
+    }
+}
+
+/// What was begun is for nothing then.
+#[test]
+fn whoever_wants_the_data_kept_does_not_wait_for_a_copy_of_it() {
+    let (world, _supervised) = packed(false);
+    // The two commands come one right after the other; whichever way that goes, the node goes back once.
+    let first = world.omnivisor(&["rollback"]);
+    assert!(first.status.success(), "{}", said(&first));
+    let _ = world.omnivisor(&["rollback", "--keep-data"]);
+    world.wait_for("1.0.0");
+    let status = world.wait_for_status("it is over", |status| status["upgrade"]["phase"] == "idle");
+    assert_eq!(status["active"]["version"], "1.0.0");
+    assert!(status["rollback"].is_null(), "{status:#}");
+    wait_until("nothing is left of it", SOON, || beside(&world, ".making").is_empty().then_some(()));
+    world.log().assert_never_double();
 }
 
 #[test]
 fn a_packed_snapshot_goes_back_at_once_and_a_damaged_one_leaves_the_node_as_it_is() {
     for is_damaged in [false, true] {
-        let (world, _supervised) = packed();
+        let (world, _supervised) = packed(true);
         let pid = world.wait_for("2.0.0");
         if is_damaged {
             let folder = fs::read_dir(world.installation.backups().join("2024.2")).unwrap();
