@@ -118,6 +118,8 @@ pub struct Announcement {
     pub source: Source,
     /// What its executable must say of itself, beyond its version. May be empty.
     pub expected: Identity,
+    /// Whether somebody wants this one without a snapshot before it: then there is no data to go back to.
+    pub without_snapshot: bool,
 }
 
 impl Announcement {

@@ -248,6 +248,21 @@ fn a_clock_that_jumps_ahead_fires_nothing_until_it_has_had_time_to_be_set_right(
 }
 
 #[test]
+fn who_wants_one_upgrade_without_a_snapshot_has_that_one_without() {
+    for without_snapshot in [false, true] {
+        let mut lab = Lab::new();
+        let announced = Announcement { without_snapshot, origin: Origin::Local, ..announce(NEW, 90) };
+        let effects = lab.step(Event::Announced(vec![announced]));
+        let [Record::Planned(plan), ..] = effects.records.as_slice() else { panic!("{effects:?}") };
+        assert_eq!(plan.snapshot, !without_snapshot);
+        // Nobody takes the plan for another one because it was written down in between.
+        let mut bytes = journal::MAGIC.to_vec();
+        bytes.extend(journal::encode(&effects.records));
+        assert_eq!(journal::decode(&bytes).unwrap().records, effects.records);
+    }
+}
+
+#[test]
 fn no_approval_goes_back_to_an_older_version() {
     let mut lab = Lab::new();
     let older = announce("0.9.0", 90);
@@ -349,13 +364,20 @@ fn a_summary_stands_for_everything_before_it() {
 }
 
 #[test]
-fn what_waits_for_a_command_is_prepared_and_not_switched_to() {
-    let mut lab = Lab::new();
-    let announced = Announcement { trigger: Trigger::OnCommand { ends: true }, ..announce(NEW, 90) };
-    assert_eq!(asked(&lab.stage(&announced)), "");
-    lab.clock = S(1_000_000);
-    assert_eq!(asked(&lab.step(Event::Timeout)), "");
-    assert_eq!(asked(&lab.step(Event::Approve(announced.release))), "Arm");
+fn what_waits_for_a_command_is_prepared_and_not_switched_to_and_ends_the_run_if_it_is_to() {
+    for ends in [true, false] {
+        let mut lab = Lab::new();
+        let announced = Announcement { trigger: Trigger::OnCommand { ends }, ..announce(NEW, 90) };
+        assert_eq!(asked(&lab.stage(&announced)), "");
+        lab.clock = S(1_000_000);
+        assert_eq!(asked(&lab.step(Event::Timeout)), "");
+        assert_eq!(asked(&lab.step(Event::Approve(announced.release))), "Arm");
+        lab.done();
+        assert_eq!(asked(&lab.step(Event::NodeDown)), "Snapshot");
+        assert_eq!(asked(&lab.done()), "Activate");
+        lab.done();
+        assert_eq!(lab.agent.ending().is_some(), ends);
+    }
 }
 
 #[test]

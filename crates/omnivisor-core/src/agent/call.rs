@@ -128,7 +128,8 @@ impl Agent {
         let to = self.next(now)?.clone();
         let from = self.journal.active()?.clone();
         let number = self.journal.plans() + 1;
-        Some(UpgradePlan { number, begun: now.wall, from, to, snapshot: self.policy.snapshot })
+        let snapshot = self.policy.snapshot && !to.without_snapshot;
+        Some(UpgradePlan { number, begun: now.wall, from, to, snapshot })
     }
 
     fn is_copying_ahead(&self) -> bool {

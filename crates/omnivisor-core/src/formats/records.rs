@@ -179,6 +179,8 @@ pub(super) struct AnnouncementDto {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     asset: Option<AssetDto>,
     expected: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    without_snapshot: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -275,6 +277,7 @@ impl From<&Announcement> for AnnouncementDto {
             placed,
             asset,
             expected: identity(&announced.expected),
+            without_snapshot: announced.without_snapshot,
         }
     }
 }
@@ -298,6 +301,7 @@ impl AnnouncementDto {
                 (None, None) => Source::Placed { why: self.placed.unwrap_or_default() },
             },
             expected: self.expected.into_iter().collect(),
+            without_snapshot: self.without_snapshot,
         })
     }
 }

@@ -33,6 +33,7 @@ pub fn announce(version: &str, due: u64) -> Announcement {
         origin: Origin::Upstream,
         source: Source::Download { url: "https://example.org/node".to_owned() },
         expected: Identity::default(),
+        without_snapshot: false,
     }
 }
 

@@ -52,6 +52,9 @@ pub(super) struct AddUpgrade {
     /// Upgrade at once
     #[arg(long, conflicts_with_all = ["upgrade_time", "upgrade_delay"])]
     now: bool,
+    /// Take no snapshot of the data before it: the switch waits for no copy, and there is no data to go back to
+    #[arg(long, conflicts_with = "add_binary")]
+    skip_backup: bool,
     /// When it was published (RFC 3339) [default: now]
     #[arg(long, value_parser = Timestamp::parse)]
     publish_date: Option<Timestamp>,
@@ -95,7 +98,10 @@ pub(super) fn add_upgrade(add: &AddUpgrade) -> Outcome {
     let now = clock::now().wall;
     let due =
         if add.now { now } else { add.upgrade_time.unwrap_or_else(|| now.plus(add.upgrade_delay.unwrap_or(DELAY))) };
-    let new = UpgradeInfo::local(&add.upgrade_name, details, now, add.publish_date, due);
+    let mut new = UpgradeInfo::local(&add.upgrade_name, details, now, add.publish_date, due);
+    if add.skip_backup {
+        new.omnivisor.get_or_insert_default().skip_backup = true;
+    }
     let entry = for_everybody(new.clone(), &loaded);
     let described = folder.join(UpgradeInfo::FILE_NAME);
     if !add.add_binary && described.exists() && !add.force {

@@ -113,6 +113,21 @@ fn too_little_room_or_too_long_an_outage_is_refused_before_the_stop() {
     }
 }
 
+#[test]
+fn one_upgrade_is_done_without_a_copy_where_a_person_says_so() {
+    let world = World::new();
+    let _supervised = world.run();
+    for (version, name, more) in [("2.0.0", "2024.2", Some("--skip-backup")), ("3.0.0", "2024.3", None)] {
+        let binary = world.minted(&Behaviour::new(version));
+        let mut command = world.nymvisor(&["add-upgrade", binary.to_str().unwrap(), "--upgrade-name", name, "--now"]);
+        let output = command.args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        world.wait_for_commit(version);
+        let copies = copies(&world).into_iter().filter(|path| path.to_string_lossy().contains(name)).count();
+        assert_eq!(copies > 0, more.is_none(), "{name}");
+    }
+}
+
 /// Somebody else who has a file of the node's data open to write to it, until this is dropped.
 struct Writer(std::process::Child);
 

@@ -160,6 +160,9 @@ pub struct Own {
     /// Whether a person asked for a version that is older than the ones before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_older: bool,
+    /// Whether a person wants no snapshot before this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_backup: bool,
     /// Whether a person has to say when, and the run goes on then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approval: bool,

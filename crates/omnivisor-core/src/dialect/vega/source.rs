@@ -39,6 +39,7 @@ impl ReleaseSource for Vega {
             published: None,
             origin: Origin::Network,
             expected: Identity::default(),
+            without_snapshot: false,
         };
         Ok(Some(Observed { announcements: vec![announcement], refused: Vec::new() }))
     }

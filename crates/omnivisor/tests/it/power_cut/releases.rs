@@ -55,6 +55,7 @@ fn plan(from: Installed, to: &Installed, source: Source) -> UpgradePlan {
         origin: Origin::Local,
         source,
         expected: Identity::default(),
+        without_snapshot: false,
     };
     UpgradePlan { number: 1, begun: Timestamp::EPOCH, from, to, snapshot: false }
 }

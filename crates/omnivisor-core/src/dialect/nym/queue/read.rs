@@ -57,6 +57,7 @@ fn announcement(info: &UpgradeInfo, time: Timestamp, ctx: &Context) -> Result<An
         origin,
         source: source(info, ctx),
         expected: info.binary_details.as_ref().map(|details| details.expected_identity()).unwrap_or_default(),
+        without_snapshot: own.is_some_and(|own| own.skip_backup),
     })
 }
 
