@@ -284,6 +284,7 @@ impl Shell {
         }
         report::tell(&effects.records, &self.agent);
         self.drop_copy(&effects.records, &before);
+        self.give_up_making_ready();
         if effects.records.iter().any(|record| matches!(record, Record::Committed { .. })) {
             self.supervisor.forgive();
         }
@@ -377,6 +378,7 @@ impl Shell {
 
     fn stop(&mut self, why: &str) {
         tracing::info!("{why}: the node is stopped, then the supervisor ends");
+        self.making_ready.give_up();
         // Before whatever waits for a journal that cannot be written: this needs no record.
         self.waiting.push_front(Event::StopRequested);
     }

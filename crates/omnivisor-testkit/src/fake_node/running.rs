@@ -26,11 +26,14 @@ pub(super) fn run(behaviour: &Behaviour, args: &[String]) -> i32 {
     if held.as_ref().is_some_and(Option::is_none) {
         log.write("double", json!({}));
     }
-    if let Some(home) = home(args)
-        && !take_home(&home, behaviour)
-    {
-        log.write("refused", json!({}));
-        return REFUSED;
+    let mut database = None;
+    if let Some(home) = home(args) {
+        if !take_home(&home, behaviour) {
+            log.write("refused", json!({}));
+            return REFUSED;
+        }
+        // As nodes do for all their life.
+        database = fs::File::options().append(true).open(home.join("data/state.json")).ok();
     }
     if let Some(grandchild) = &behaviour.grandchild {
         grandchild::start(grandchild);
@@ -52,7 +55,9 @@ pub(super) fn run(behaviour: &Behaviour, args: &[String]) -> i32 {
         }
         Stop { ignored: behaviour.ignore_stop, linger_ms: behaviour.linger_ms, code: 0 }
     };
-    log.exit(live(&log, &mut signals, &end, stop))
+    let code = live(&log, &mut signals, &end, stop);
+    drop(database);
+    log.exit(code)
 }
 
 /// `--home X` or `--home=X` of the arguments, else `$DAEMON_HOME`.

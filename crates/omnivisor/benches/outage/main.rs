@@ -58,27 +58,24 @@ fn fewer_changed(shape: Shape) -> Shape {
     }
 }
 
-fn shapes(short: bool) -> Vec<Shape> {
+/// Those that take long last.
+fn shapes(short: bool) -> [Vec<Shape>; 2] {
     if short {
         let size = 256 * MIB;
-        return vec![
-            Shape::Empty,
-            many(2_500, size),
-            many(25_000, 100 * MIB),
-            Shape::OneFile { size, places: None },
-            Shape::LevelDb { size },
-        ];
+        let one = Shape::OneFile { size, places: None };
+        return [vec![Shape::Empty, many(2_500, size), one, Shape::LevelDb { size }], vec![many(25_000, 100 * MIB)]];
     }
-    vec![
-        Shape::Empty,
-        many(10_000, GIB),
-        many(10_000, 4 * GIB),
-        fewer_changed(many(10_000, 4 * GIB)),
-        many(250_000, 1000 * MIB),
-        Shape::OneFile { size: GIB, places: None },
-        Shape::OneFile { size: GIB, places: Some(16) },
-        Shape::LevelDb { size: GIB },
-        Shape::LevelDb { size: 4 * GIB },
+    [
+        vec![
+            Shape::Empty,
+            many(10_000, GIB),
+            Shape::OneFile { size: GIB, places: None },
+            Shape::OneFile { size: GIB, places: Some(16) },
+            Shape::LevelDb { size: GIB },
+            many(10_000, 4 * GIB),
+            fewer_changed(many(10_000, 4 * GIB)),
+        ],
+        vec![many(250_000, 1000 * MIB), Shape::LevelDb { size: 4 * GIB }],
     ]
 }
 
@@ -91,25 +88,28 @@ fn main() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outage");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
-    let mut table = Table::begin(&folder);
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let is_all = !short && only.is_empty() && std::env::var_os("OMNIVISOR_SHAPE").is_none();
+    let mut table = Table::begin(&folder, is_all.then_some(docs));
     if "slow-down".contains(&only) {
         slow_down(&folder, &mut table, short);
     }
     if "outage".contains(&only) {
-        on("ext4", &folder, &mut table, short);
-        match Ground::within(&folder, XFS) {
-            Ok(ground) => on("XFS", &ground.image(""), &mut table, short),
-            Err(why) => table.note(&format!("Nothing on XFS: {why}.")),
+        let ground = Ground::within(&folder, XFS);
+        if let Err(why) = &ground {
+            table.note(&format!("Nothing on XFS: {why}."));
+        }
+        for shapes in shapes(short) {
+            on("ext4", &folder, &mut table, &shapes);
+            if let Ok(ground) = &ground {
+                on("XFS", &ground.image(""), &mut table, &shapes);
+            }
         }
     }
     if "memory".contains(&only) {
         memory(&folder, &mut table, short);
     }
-    if short || !only.is_empty() {
-        println!("nothing is written");
-    } else {
-        table.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"));
-    }
+    table.end();
     fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -130,18 +130,19 @@ impl Drop for Place {
     }
 }
 
-fn on(file_system: &'static str, folder: &Path, table: &mut Table, short: bool) {
+fn on(file_system: &'static str, folder: &Path, table: &mut Table, shapes: &[Shape]) {
     let wanted = std::env::var("OMNIVISOR_SHAPE").unwrap_or_default();
     // Theirs is the same whatever is changed: measured once a home.
     let mut theirs: Option<((u64, u64), Duration)> = None;
     let name = |shape: &Shape| format!("{file_system}, {}, {}", shape.name(), table::size(shape.bytes()));
-    for shape in shapes(short).into_iter().filter(|shape| name(shape).contains(&wanted)) {
+    for shape in shapes.iter().copied().filter(|shape| name(shape).contains(&wanted)) {
         let place = Place::new(folder, "place");
         let mut scene = Scene::new(&place.0, shape);
         // What was written within two seconds is copied once more.
         std::thread::sleep(Duration::from_secs(3));
         let large = shape.bytes() > GIB;
-        let warm = best((0..if large { 1 } else { 3 }).map(|_| scene.upgrade(How::Warm)).collect());
+        let warm =
+            best((0..if large || shape.files() > 100_000 { 1 } else { 3 }).map(|_| scene.upgrade(How::Warm)).collect());
         // To copy so much ahead takes minutes each time, and tells nothing new.
         let mut once = |how| (!large).then(|| scene.upgrade(how));
         let (cold, slow) = (once(How::Cold), once(How::SlowFlushes));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use omnivisor::effects::snapshot::Left;
@@ -21,6 +21,8 @@ pub struct Cell {
 }
 
 pub struct Table {
+    /// Where it is written to after each row, so that a run which is interrupted has told what it found.
+    docs: Option<PathBuf>,
     facts: String,
     cells: Vec<Cell>,
     limits: Vec<String>,
@@ -28,16 +30,27 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn begin(folder: &Path) -> Self {
+    pub fn begin(folder: &Path, docs: Option<PathBuf>) -> Self {
         let facts = facts(folder);
         println!("{facts}\n\n{HEAD}");
-        Self { facts, cells: Vec::new(), limits: Vec::new(), notes: Vec::new() }
+        Self { docs, facts, cells: Vec::new(), limits: Vec::new(), notes: Vec::new() }
     }
 
     pub fn add(&mut self, cell: Cell) {
         println!("{}   (ahead: {})", line(&cell), seconds(cell.warm.ahead));
         cell.slow.iter().flat_map(|slow| &slow.flushes).for_each(|flush| println!("    {flush}"));
         self.cells.push(cell);
+        self.cells.sort_by_key(|cell| cell.file_system != "ext4");
+        self.write(false);
+    }
+
+    /// Nothing more comes.
+    pub fn end(&self) {
+        self.judged().iter().for_each(|limit| println!("{limit}"));
+        self.write(true);
+        if self.docs.is_none() {
+            println!("nothing is written");
+        }
     }
 
     pub fn note(&mut self, note: &str) {
@@ -45,16 +58,16 @@ impl Table {
         self.notes.push(note.to_owned());
     }
 
-    fn limit(&mut self, what: &str, limit: &str, found: &str, is_met: bool) {
-        let line = format!("| {what} | {limit} | {found} | {} |", if is_met { "yes" } else { "**no**" });
+    fn limit(&mut self, line: String) {
         println!("{line}");
         self.limits.push(line);
+        self.write(false);
     }
 
     pub fn memory(&mut self, count: u64, outage: &Outage) {
         let found = format!("{:.1} MB", outage.memory as f64 / 1e6);
         let what = format!("highest resident memory of the supervisor, an upgrade with {count} files");
-        self.limit(&what, "64 MB", &found, outage.memory <= 64_000_000);
+        self.limit(judged(&what, "64 MB", &found, outage.memory <= 64_000_000));
     }
 
     pub fn slow_down(&mut self, shape: Shape, is_paced: bool, it: &SlowDown) {
@@ -68,14 +81,15 @@ impl Table {
         );
         if is_paced {
             let what = format!("a node that flushes all the time is slowed by the copy of its home, {home}");
-            self.limit(&what, "10 %, at 40 MiB/s", &found, it.slower <= 0.10 && it.copied >= 40.0);
+            self.limit(judged(&what, "10 %, at 40 MiB/s", &found, it.slower <= 0.10 && it.copied >= 40.0));
         } else {
             self.note(&format!("Without its pace the copy of {home} would slow that node by {found}."));
         }
     }
 
-    fn judge(&mut self) {
-        let cells = std::mem::take(&mut self.cells);
+    /// What the cells say of their limits.
+    fn judged(&self) -> Vec<String> {
+        let (cells, mut all) = (&self.cells, Vec::new());
         for file_system in ["ext4", "XFS"] {
             let of = |wanted: &dyn Fn(&Shape) -> bool| {
                 cells.iter().find(|cell| cell.file_system == file_system && wanted(&cell.shape))
@@ -89,7 +103,7 @@ impl Table {
             let mut check = |what: &str, limit: f64, unit: &str, found: Option<f64>| {
                 if let Some(found) = found {
                     let what = format!("{file_system}: {what}");
-                    self.limit(&what, &format!("{limit} {unit}"), &format!("{found:.1} {unit}"), found <= limit);
+                    all.push(judged(&what, &format!("{limit} {unit}"), &format!("{found:.1} {unit}"), found <= limit));
                 }
             };
             let ms = |cell: &Cell| cell.warm.took.as_secs_f64() * 1e3;
@@ -119,20 +133,22 @@ impl Table {
             let most = here.filter_map(|it| it.slow.as_ref()).map(|slow| slow.flushes.len()).max();
             check("flushes in an outage", 10.0, "", most.map(|it| it as f64));
         }
-        self.cells = cells;
+        all
     }
 
-    pub fn write(mut self, docs: &Path) {
-        println!();
-        self.judge();
+    fn write(&self, is_over: bool) {
+        let Some(docs) = &self.docs else { return };
         let mut text = INTRODUCTION.to_owned();
         let _ = write!(text, "{}\n\n![The outage over the size of the home](outage.svg)\n\n{HEAD}\n", self.facts);
         for cell in &self.cells {
             text += &(line(cell) + "\n");
         }
         text += "\n## Limits\n\n| what | limit | found | met |\n|---|---|---|---|\n";
-        for limit in &self.limits {
+        for limit in self.judged().iter().chain(&self.limits) {
             text += &(limit.clone() + "\n");
+        }
+        if !is_over {
+            text += "\nThe run has not come to its end: what is not here was not measured in it.\n";
         }
         for note in &self.notes {
             let _ = write!(text, "\n{note}\n");
@@ -142,16 +158,21 @@ impl Table {
     }
 }
 
+fn judged(what: &str, limit: &str, found: &str, is_met: bool) -> String {
+    format!("| {what} | {limit} | {found} | {} |", if is_met { "yes" } else { "**no**" })
+}
+
 const HEAD: &str = "| file system | home | size | files | changed at the stop | flushes | outage, warm | page cache dropped | \
     5 ms more for each flush | by `omnivisor plan` | stop, then tar and gzip |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
 
 const INTRODUCTION: &str = "<!-- Written by `just bench-outage`. -->\n\n# How long an upgrade takes a node down\n\n\
     From the end of the old node to the start of the new one, with a snapshot of the home in between. Before the stop the home is \
     copied in passes while the node runs; in the outage is what has changed since the last one: the fake node changes it when it \
-    is asked to stop, and flushes it, as real ones do. `warm` is the middle one of three (of one, above 1 GiB). *Page cache \
+    is asked to stop, and flushes it, as real ones do. `warm` is the middle one of three (of one, above 1 GiB or 100,000 files). *Page cache \
     dropped*: between that change and the node's end. *5 ms more*: the supervisor ran under `strace --seccomp-bpf` with \
-    `inject=fsync,fdatasync,syncfs,msync,sync:delay_enter=5000`, which also counted the flushes. *By `omnivisor plan`*: the estimate that it shows, if so much is left to the last pass. *Stop, then tar and gzip* is what \
-    Nymvisor does, step by step, on the same home in the same run.\n\n";
+    `inject=fsync,fdatasync,syncfs,msync,sync:delay_enter=5000`, which also counted the flushes; being traced slows each of the many looks at \
+    files, and is most of what that column has beyond 5 ms for each flush. *By `omnivisor plan`*: its formula for so much that is left to the last pass (of a file that has changed the size counts, as a pass knows no more). *Stop, then tar and gzip* is what \
+    Nymvisor does, step by step, on the same home in the same run (once for homes of the same files).\n\n";
 
 fn line(cell: &Cell) -> String {
     // A pass knows how large a file is that has changed, not how much of it has.

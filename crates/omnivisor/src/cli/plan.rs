@@ -99,7 +99,7 @@ fn describe(plan: &Value) -> String {
             "snapshot    none is taken: an upgrade that is taken back leaves the data as the new release has left it"
                 .to_owned(),
         );
-        lines.push("outage      the node's own stop and start, and about 20ms between them".to_owned());
+        lines.push("outage      the node's own stop and start, and about 10ms between them".to_owned());
     } else {
         lines.extend(described(snapshot));
     }

@@ -10,11 +10,19 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use std::time::Duration;
+
 use super::group::Group;
 use super::process::{ProcessId, all_pids};
 
 /// So many are named.
 const NAMED: usize = 5;
+
+/// Who has gone by the next look was only passing: a tool that looks into a database, or what the node starts and ends.
+const LOOKS: u32 = 10;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// A process that may write to the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +53,20 @@ pub fn of(home: &Path, apart: &[PathBuf], node: Option<&Group>) -> Vec<Writer> {
         let members = node.members();
         found.retain(|writer| !members.contains(&writer.process));
     }
+    found.retain(|writer| writer.process.is_alive());
+    found
+}
+
+/// Those who stay: none as soon as one look finds nobody. Blocks for some seconds otherwise.
+pub fn who_stay(home: &Path, apart: &[PathBuf], node: Option<&Group>) -> Vec<Writer> {
+    let mut found = of(home, apart, node);
+    for _ in 1..LOOKS {
+        if found.is_empty() {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        found = of(home, apart, node);
+    }
     found
 }
 
@@ -74,7 +96,10 @@ fn opened(pid: i32, is_data: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
         let path = descriptor.path();
         let file = fs::read_link(&path).ok().filter(|file| is_data(file))?;
         let is_written = fs::symlink_metadata(&path).is_ok_and(|it| it.mode() & 0o200 != 0);
-        (is_written && file.is_file()).then_some(file)
+        // In a container another file may have this path; and what has been removed has none.
+        let id = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+        let is_it = id(&path).is_some_and(|it| Some(it) == id(&file));
+        (is_written && is_it && file.is_file()).then_some(file)
     })
 }
 
@@ -85,8 +110,10 @@ fn mapped(pid: i32, is_data: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
         // address, rights, offset, device, inode, and the path, in which there may be spaces
         let mut words = line.splitn(6, ' ');
         let rights = words.nth(1)?;
-        let file = Path::new(words.nth(3)?.trim_start());
-        (rights.starts_with("rw") && rights.ends_with('s') && is_data(file)).then(|| file.to_owned())
+        let inode: u64 = words.nth(2)?.parse().ok()?;
+        let file = Path::new(words.next()?.trim_start());
+        let is_written = rights.as_bytes().get(1) == Some(&b'w') && rights.ends_with('s');
+        (is_written && is_data(file) && fs::metadata(file).is_ok_and(|it| it.ino() == inode)).then(|| file.to_owned())
     })
 }
 

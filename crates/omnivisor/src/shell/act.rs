@@ -70,7 +70,8 @@ impl Shell {
         self.action.cancel = Some(cancel.clone());
         let (ticket, results, dialect) = (self.action.ticket, self.results.0.clone(), self.dialect.clone());
         let node = self.group.clone();
-        let with = With { github: self.github.clone(), limits: self.limits, node, is_down, was_killed };
+        let rolls_back = self.making_ready.is_under_way();
+        let with = With { github: self.github.clone(), limits: self.limits, node, is_down, was_killed, rolls_back };
         let runtime = tokio::runtime::Handle::current();
         let name = name(&action);
         tokio::task::spawn_blocking(move || {
@@ -145,6 +146,8 @@ struct With {
     is_down: bool,
     /// Whether the last one had to be killed.
     was_killed: bool,
+    /// Whether an operator has ordered a rollback, which waits for a copy.
+    rolls_back: bool,
 }
 
 async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: &Cancel) -> Event {
@@ -159,6 +162,9 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
                 .map(|()| Outcome::Nothing)
         }
         Action::Precopy(plan) => copy_ahead(dialect, plan, with.limits, cancel).map(|()| Outcome::Nothing),
+        Action::Arm(..) if with.rolls_back => {
+            Err(Failure::transient("what a rollback puts back is being made ready, and that comes first"))
+        }
         Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged, with.limits)
             .and_then(|()| last_copy_ahead(dialect, plan, with, cancel))
             .map(|()| Outcome::Nothing),
@@ -217,13 +223,15 @@ fn last_copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cance
     is_alone(dialect, with)?;
     within_limit(dialect, plan, with.limits, None)?;
     let left = pass_ahead(dialect, plan, cancel)?;
+    // That may have taken hours, where nothing was copied before.
+    is_alone(dialect, with)?;
     within_limit(dialect, plan, with.limits, left)
 }
 
 /// Whether nobody but the node writes to its data.
 fn is_alone(dialect: &dyn Dialect, with: &With) -> Result<(), Failure> {
     let paths = dialect.paths();
-    match writers::told(&writers::of(&paths.home, &paths.apart, with.node.as_ref())) {
+    match writers::told(&writers::who_stay(&paths.home, &paths.apart, with.node.as_ref())) {
         None => Ok(()),
         Some(others) if with.limits.may_be_written => {
             tracing::warn!("{others}; snapshot.other-writers allows it");

@@ -4,8 +4,7 @@ use omnivisor_core::agent::{Event, Standing};
 use omnivisor_core::schedule::Trigger;
 
 use super::Shell;
-use super::ready::to_be_copied;
-use super::rollback::may_roll_back;
+use super::rollback::{may_roll_back, to_be_copied};
 use crate::clock;
 use crate::control::{self, Asked};
 
@@ -67,7 +66,7 @@ impl Shell {
         match copied {
             Some(from) => self.make_ready(&plan, from)?,
             None => {
-                self.making_ready.cancel();
+                self.making_ready.give_up();
                 self.waiting.push_back(Event::RollBack { restore });
             }
         }

@@ -20,7 +20,7 @@ use crate::control;
 use crate::effects::backup::manifest::Head;
 use crate::effects::backup::seal::seal;
 use crate::effects::snapshot::{self, Cost, Limits, Snapshot, pace};
-use crate::effects::space;
+use crate::effects::{space, writers};
 use crate::store::disk;
 use crate::store::lock::Inherited;
 
@@ -186,6 +186,12 @@ pub async fn back_up_now(
     let Some(of) = journal.runs() else {
         return Err(StartError::Refused("an upgrade is under way: start, and wait until it is over".to_owned()));
     };
+    let paths = dialect.paths();
+    match writers::told(&writers::who_stay(&paths.home, &paths.apart, None)) {
+        Some(others) if !limits.may_be_written => return Err(StartError::Refused(others)),
+        Some(others) => tracing::warn!("{others}"),
+        None => {}
+    }
     let wanted = Wanted { dialect, at: clock::now().wall, of };
     let taken = wanted
         .require_room(limits)

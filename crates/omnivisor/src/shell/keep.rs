@@ -113,6 +113,8 @@ impl Shell {
         let calm = match self.degraded {
             Some(_) => Calm::default(),
             None if self.agent.is_down_for_backup() => Calm::default(),
+            // What is read must not be packed and removed.
+            None if self.making_ready.is_under_way() => Calm::default(),
             None => Calm { backed_up: self.backed_up.to_string(), ..Calm::of(self.agent.journal()) },
         };
         self.calm.send_if_modified(|old| std::mem::replace(old, calm.clone()) != calm);

@@ -1,7 +1,9 @@
 //! Make ready, while the node runs, what a rollback by hand puts back, where all of that has to be copied: an archive, or a
 //! snapshot on another disk. Only then is the rollback ordered, and the outage has no copy in it.
 //!
-//! A supervisor that ends meanwhile has ordered nothing, and what it had made is removed by the next start.
+//! A supervisor that ends meanwhile has ordered nothing, and what it was making is removed by the next start. One that is killed between
+//! the name and the order leaves what is whole, and the next rollback takes that. No upgrade is begun meanwhile; an undo that is owed
+//! comes first, and what is made for nothing goes.
 
 use std::fs;
 use std::io;
@@ -11,14 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use omnivisor_core::agent::Event;
 use omnivisor_core::dialect::Dialect;
+use omnivisor_core::journal::Phase;
 use omnivisor_core::plan::UpgradePlan;
 use serde_json::json;
 
 use super::act::restore_folder;
-use super::rollback::may_roll_back;
+use super::rollback::{has_room, may_roll_back};
 use super::{Channel, Shell};
 use crate::checkpoint;
-use crate::effects::backup::{self, Backup, Kind};
+use crate::clock;
+use crate::effects::backup::{self, Backup};
 use crate::effects::restore::{Restore, Source};
 use crate::effects::snapshot::pace;
 use crate::store::disk;
@@ -57,9 +61,14 @@ impl MakingReady {
         self.cancelled.is_some()
     }
 
-    /// Nobody wants it any more.
-    pub(super) fn cancel(&self) {
+    fn cancel(&self) {
         self.cancelled.iter().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
+    }
+
+    /// Nobody wants it any more, nor to know what became of it.
+    pub(super) fn give_up(&mut self) {
+        self.cancel();
+        self.said = serde_json::Value::Null;
     }
 
     /// What the status says of it.
@@ -73,15 +82,6 @@ impl MakingReady {
     }
 }
 
-/// What has to be copied before this upgrade can be taken back with its data, if anything has.
-pub(super) fn to_be_copied(dialect: &dyn Dialect, plan: &UpgradePlan) -> Option<Backup> {
-    if restore_folder(dialect, &plan.id()).is_dir() {
-        return None; // it was begun before
-    }
-    let found = backup::find(&dialect.paths().backups, &plan.id()).ok()?;
-    (found.kind != Kind::Folder || !disk::is_same(&found.path, &dialect.paths().beside)).then_some(found)
-}
-
 impl Shell {
     /// Begins to copy what the rollback of this upgrade puts back; when it is there, the rollback is ordered.
     pub(super) fn make_ready(&mut self, plan: &UpgradePlan, from: Backup) -> Result<(), String> {
@@ -90,24 +90,44 @@ impl Shell {
                 "what it puts back is being made ready already: `omnivisor status` shows how that goes".to_owned()
             );
         }
+        let limits = self.limits;
+        if is_counted(&from) {
+            has_room(&*self.dialect, &from, Some(limits))?;
+        }
         tracing::info!(from = %from.path.display(), "what the rollback puts back is made ready; the node runs on until then");
         let cancelled = Arc::new(AtomicBool::new(false));
         self.making_ready.cancelled = Some(cancelled.clone());
         self.making_ready.said = json!({ "state": "making ready", "from": from.path });
         let (dialect, made, id) = (self.dialect.clone(), self.making_ready.made.0.clone(), plan.id());
         tokio::task::spawn_blocking(move || {
-            let done = make(&*dialect, &id, &from, &cancelled);
+            // To count it may take a while.
+            let room = if is_counted(&from) { Ok(()) } else { has_room(&*dialect, &from, Some(limits)) };
+            let done = room.map_err(io::Error::other).and_then(|()| make(&*dialect, &id, &from, &cancelled));
             checkpoint::reach("rollback-copied");
             let _ = made.send((id, done));
         });
         Ok(())
     }
 
+    /// Gives it up where something else is done with the node that cannot wait.
+    pub(super) fn give_up_making_ready(&mut self) {
+        if !matches!(
+            self.agent.journal().phase(),
+            Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } | Phase::Probing { .. }
+        ) {
+            self.making_ready.give_up();
+        }
+    }
+
     /// It is there, or cannot be: then the node runs on.
     pub(super) fn made_ready(&mut self, (id, made): Made) {
         let cancelled = self.making_ready.cancelled.take();
         self.making_ready.said = serde_json::Value::Null;
+        let is_wanted = cancelled.is_some_and(|it| !it.load(Ordering::Relaxed)) && self.agent.ending().is_none();
         let ordered = made.map_err(|error| error.to_string()).and_then(|()| {
+            if !is_wanted {
+                return Err("nobody wants it any more".to_owned());
+            }
             let plan = may_roll_back(&*self.dialect, self.agent.journal(), false)?;
             if plan.id() != id {
                 return Err("another upgrade was done meanwhile".to_owned());
@@ -120,10 +140,9 @@ impl Shell {
                 self.waiting.push_back(Event::RollBack { restore: true });
             }
             Err(why) => {
-                let making = making(&*self.dialect, &id);
-                tokio::task::spawn_blocking(move || disk::remove(&making));
-                if cancelled.is_none_or(|it| it.load(Ordering::Relaxed)) {
-                    return; // nobody waits for it any more
+                discard(&making(&*self.dialect, &id));
+                if !is_wanted {
+                    return;
                 }
                 tracing::error!(why, "what the rollback puts back cannot be made ready; the node runs on");
                 self.making_ready.said = json!({ "state": "failed", "why": why });
@@ -132,15 +151,20 @@ impl Shell {
     }
 }
 
+/// Whether it is known how many bytes it has.
+fn is_counted(from: &Backup) -> bool {
+    from.bytes.is_some() || from.head.as_ref().is_some_and(|head| head.bytes.is_some())
+}
+
 /// Copies it, at low priority. Durable when it returns; on an error nothing is left.
 fn make(dialect: &dyn Dialect, id: &str, from: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
     let (paths, making) = (dialect.paths(), making(dialect, id));
     disk::remove(&making)?;
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = Restore { home: &paths.home, work: &making, apart: &paths.apart, is_monotonic: &keeps };
+    // Compared with its list, whatever it is.
     let unpack = |to: &Path| backup::unpack(from, to, cancelled);
-    let source = if from.kind == Kind::Folder { Source::Kept(&from.path) } else { Source::Made(&unpack) };
-    let made = pace::gently(&paths.home, cancelled, |_| restore.prepare(&source, &[], cancelled));
+    let made = pace::gently(&paths.home, cancelled, |_| restore.prepare(&Source::Made(&unpack), &[], cancelled));
     if made.is_err() {
         let _ = disk::remove(&making);
     }
@@ -161,9 +185,23 @@ fn making(dialect: &dyn Dialect, id: &str) -> PathBuf {
 /// Removes what somebody was making who was killed; whoever supervises the instance is the only one who makes it.
 pub(super) fn sweep(dialect: &dyn Dialect) {
     let entries = fs::read_dir(&dialect.paths().beside).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(MAKING)) {
-        if let Err(error) = disk::remove(&entry.path()) {
-            tracing::warn!(path = %entry.path().display(), %error, "what was being made ready cannot be removed");
-        }
+    let is_one = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(MAKING);
+    entries.filter(is_one).for_each(|entry| discard(&entry.path()));
+}
+
+/// Removes it beside whatever else is done. It has another name at once: the next one may be made meanwhile.
+fn discard(making: &Path) {
+    let mut aside = making.as_os_str().to_owned();
+    aside.push(format!("-{}", clock::now().wall.unix_nanos()));
+    let aside = PathBuf::from(aside);
+    match disk::rename(making, &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => tracing::warn!(path = %making.display(), %error, "what was made ready cannot be moved away"),
+        Ok(()) => {}
     }
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = disk::remove(&aside) {
+            tracing::warn!(path = %aside.display(), %error, "what was made ready cannot be removed");
+        }
+    });
 }

@@ -9,14 +9,15 @@ use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
-use crate::effects::backup::{self, Kind};
-use crate::effects::{snapshot, space};
+use crate::effects::backup::{self, Backup, Kind};
+use crate::effects::snapshot::{self, Limits};
+use crate::effects::space;
 use crate::store::disk;
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Inherited;
 use crate::store::small;
 
-/// The upgrade that would be taken back; or why none can be.
+/// The upgrade that would be taken back; or why none can be. Whether there is [room](has_room) is another question.
 pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data: bool) -> Result<UpgradePlan, String> {
     let Some(plan) = journal.may_roll_back() else {
         return Err(match journal.phase() {
@@ -56,14 +57,34 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
     if let Some(why) = &found.damaged {
         return Err(format!("the snapshot {} cannot be believed: {why}; {hint}", found.path.display()));
     }
-    // What has to be copied has to fit.
-    let beside = &dialect.paths().beside;
-    let is_moved = found.kind == Kind::Folder && disk::is_same(&found.path, beside);
-    let bytes = found.head.as_ref().and_then(|head| head.bytes).or(found.bytes).unwrap_or_default();
-    if !is_moved {
-        space::require(beside, bytes, "the data as it was").map_err(|error| format!("{error}; {hint}"))?;
-    }
     Ok(plan.clone())
+}
+
+/// What has to be copied before this upgrade can be taken back with its data, if anything has.
+pub(super) fn to_be_copied(dialect: &dyn Dialect, plan: &UpgradePlan) -> Option<Backup> {
+    if act::restore_folder(dialect, &plan.id()).is_dir() {
+        return None; // it was begun before
+    }
+    let found = backup::find(&dialect.paths().backups, &plan.id()).ok()?;
+    (found.kind != Kind::Folder || !disk::is_same(&found.path, &dialect.paths().beside)).then_some(found)
+}
+
+/// Whether that fits; beside a node, with as much left free as any copy of its data leaves.
+pub(super) fn has_room(dialect: &dyn Dialect, from: &Backup, beside_node: Option<Limits>) -> Result<(), String> {
+    let beside = &dialect.paths().beside;
+    let known = from.head.as_ref().and_then(|head| head.bytes).or(from.bytes);
+    let bytes = match known {
+        None if from.kind == Kind::Folder => space::survey(&from.path, &[]).map_err(|error| error.to_string())?.bytes,
+        known => known.unwrap_or_default(),
+    };
+    let what = "the data as it was";
+    let fits = match (beside_node, space::room(beside)) {
+        (Some(limits), Some(room)) => {
+            space::require_beside(beside, bytes, space::reserve_of_a_copy(room, limits.reserve), what)
+        }
+        _ => space::require(beside, bytes, what),
+    };
+    fits.map_err(|error| format!("{error}; if the old release can go on with the data as it is, say --keep-data"))
 }
 
 /// Orders it where no supervisor runs: the next start does it first. What is taken back; the order is on disk when it returns.
@@ -83,6 +104,9 @@ pub async fn order_rollback(
     };
     let journal = Journal::replay(&records).unwrap_or_default();
     let plan = may_roll_back(dialect, &journal, keep_data).map_err(StartError::Refused)?;
+    if let Some(from) = (!keep_data).then(|| to_be_copied(dialect, &plan)).flatten() {
+        has_room(dialect, &from, None).map_err(StartError::Refused)?;
+    }
     let order = Record::RollbackOrdered { restore: plan.snapshot && !keep_data, at: clock::now().wall };
     let written = JournalFile::open(&folder.join(super::JOURNAL))
         .map_err(std::io::Error::other)

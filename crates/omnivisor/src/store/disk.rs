@@ -5,11 +5,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, RenameFlags, SeekFrom, copy_file_range, ioctl_ficlone, mknodat, renameat_with, seek,
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, SeekFrom, StatxFlags, copy_file_range, ioctl_ficlone, mknodat,
+    renameat_with, seek, statx,
 };
 use rustix::io::Errno;
 
@@ -147,10 +148,16 @@ pub fn clone_over(from: &File, to: &Path) -> io::Result<bool> {
     Ok(is_cloned)
 }
 
-/// Whether both are on the same file system, so that a rename is enough; false if that cannot be known.
+/// Whether both are on the same file system, and seen through the same mount of it, so that a rename is enough; false if that cannot
+/// be known.
 pub fn is_same(one: &Path, other: &Path) -> bool {
-    let device = |path: &Path| fs::metadata(path).map(|it| it.dev()).ok();
-    device(one).is_some_and(|it| Some(it) == device(other))
+    let place = |path: &Path| {
+        let it = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+        // Linux tells the mount since 5.8.
+        let mount = (it.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(it.stx_mnt_id);
+        Some((it.stx_dev_major, it.stx_dev_minor, mount))
+    };
+    place(one).is_some_and(|it| Some(it) == place(other))
 }
 
 /// Whether files of the one folder can be copied to the other by reference. Tried with files that have no name and are gone when

@@ -156,7 +156,11 @@ fn while_somebody_else_writes_to_the_data_no_copy_of_it_is_begun_unless_that_is_
         let pid = world.wait_for("1.0.0");
         // The node's own files are no reason, nor is what is only read.
         let data = world.installation.daemon_home().join("data/database");
+        wait_until("the node has opened its data", SOON, || data.with_file_name("state.json").exists().then_some(()));
         let _writer = Writer::of(&data);
+        let backup = world.omnivisor(&["backup", "now"]);
+        let said = String::from_utf8_lossy(&backup.stderr).into_owned();
+        assert_eq!(!backup.status.success() && said.contains("open to write to it"), is_refused, "{said}");
         world.publish("2024.2", &Behaviour::new("2.0.0"));
         if !is_refused {
             world.wait_for("2.0.0");
@@ -169,8 +173,5 @@ fn while_somebody_else_writes_to_the_data_no_copy_of_it_is_begun_unless_that_is_
         assert!(standing.contains("(sh) has ") && standing.contains("data/database open to write to it"), "{standing}");
         assert_eq!(world.wait_for("1.0.0"), pid, "the old node runs on");
         assert_eq!(world.log().signals_of(pid), [0_i32; 0]);
-        let refused = world.omnivisor(&["backup", "now"]);
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(!refused.status.success() && said.contains("open to write to it"), "{said}");
     }
 }
