@@ -91,9 +91,6 @@ fn main() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     let is_all = !short && only.is_empty() && std::env::var_os("OMNIVISOR_SHAPE").is_none();
     let mut table = Table::begin(&folder, is_all.then_some(docs));
-    if "slow-down".contains(&only) {
-        slow_down(&folder, &mut table, short);
-    }
     if "outage".contains(&only) {
         let ground = Ground::within(&folder, XFS);
         if let Err(why) = &ground {
@@ -105,6 +102,9 @@ fn main() {
                 on("XFS", &ground.image(""), &mut table, &shapes);
             }
         }
+    }
+    if "slow-down".contains(&only) {
+        slow_down(&folder, &mut table, short);
     }
     if "memory".contains(&only) {
         memory(&folder, &mut table, short);
