@@ -1,4 +1,5 @@
-//! File systems in files, mounted while a test or a benchmark runs: an XFS that can copy a file by reference, and on it an ext4 to be copied.
+//! File systems in files, mounted while a test or a benchmark runs: an XFS that can copy a file by reference, and on it an ext4 to be copied; a
+//! Btrfs.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 /// All of these are made sparse.
 const XFS: u64 = 4 << 30;
 const EXT4: u64 = 256 << 20;
+const BTRFS: u64 = 512 << 20;
 
 /// A process that was killed may hold a file for a moment, and so may one that was just forked.
 const BUSY: Duration = Duration::from_secs(5);
@@ -94,6 +96,33 @@ impl Ground {
         let later = "lazy_itable_init=0,lazy_journal_init=0";
         run(Command::new("timeout").args(["60", "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", later]).arg(&image))?;
         Ok(image)
+    }
+}
+
+/// An empty Btrfs. Its fields are dropped in this order.
+#[derive(Debug)]
+pub struct Btrfs {
+    mounted: Mounted,
+    _folder: TempDir,
+}
+
+impl Btrfs {
+    /// None of it is left when this is dropped. An error says why there can be none here.
+    pub fn new() -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root may mount".to_owned());
+        }
+        let folder = tempfile::Builder::new().prefix("ov").tempdir().map_err(|why| why.to_string())?;
+        let (image, at) = (folder.path().join("btrfs"), folder.path().join("disk"));
+        sparse(&image, BTRFS);
+        run(Command::new("timeout").args(["60", "mkfs.btrfs", "-q"]).arg(&image))?;
+        fs::create_dir(&at).unwrap();
+        Ok(Self { mounted: Mounted::new(&image, &at)?, _folder: folder })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.mounted.path()
     }
 }
 

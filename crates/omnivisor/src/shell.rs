@@ -50,7 +50,7 @@ use crate::effects::fetch;
 use crate::effects::github::GitHub;
 use crate::effects::group::{Group, Kin};
 use crate::effects::process::{Launcher, Node};
-use crate::effects::snapshot::Limits;
+use crate::effects::snapshot::{Limits, Method};
 use crate::effects::watch::FileWatch;
 use crate::exit::Exit;
 use crate::handover::Leaving;
@@ -103,6 +103,7 @@ pub struct Shell {
     github: Arc<GitHub>,
     /// What a snapshot may cost.
     limits: Limits,
+    method: Method,
     keep: Keep,
     calm: watch::Sender<keep::Calm>,
     /// How the backup that was asked for last goes.
@@ -252,7 +253,10 @@ impl Shell {
 
     /// Writes a long journal anew, as one record, while nothing is under way.
     fn sum_up(&mut self) {
-        let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_long()) else { return };
+        if !self.journal.as_ref().is_some_and(JournalFile::is_long) {
+            return;
+        }
+        let Some(journal) = &self.journal else { return };
         let Some(summary) = self.agent.journal().summary() else { return };
         match journal.rewritten(&summary) {
             Ok(rewritten) => self.journal = Some(rewritten),

@@ -172,13 +172,17 @@ fn prune(verb: &Prune) -> Outcome {
         return Err(anyhow!("an upgrade is between its stop and its end: nothing is removed now").into());
     };
     let now = clock::now().wall;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let by = installation.method.removes.clone();
+    let by = by.map(|command| move |id: &str| runtime.block_on(command.remove(&paths.home, id)));
+    let by = by.as_ref().map(|by| by as &dyn Fn(&str) -> std::io::Result<()>);
     let gone = installation.keep.expendable(&paths.backups, &paths.home, &spared, now);
     for backup in &gone {
         let what = format!("{}, taken {}, {}", backup.id, history::second(&backup.taken), backup.path.display());
         if verb.dry_run {
             output::result(&format!("would remove {what}"));
         } else {
-            remove(backup).with_context(|| format!("cannot remove the backup {}", backup.path.display()))?;
+            remove(backup, by).with_context(|| format!("cannot remove the backup {}", backup.path.display()))?;
             output::result(&format!("removed {what}"));
         }
     }

@@ -12,7 +12,7 @@ use omnivisor_core::dialect::Dialect;
 use super::{Trouble, env_file, log, nym, nym_run, vega};
 use crate::control::Instance;
 use crate::effects::backup::keep::Keep;
-use crate::effects::snapshot::Limits;
+use crate::effects::snapshot::{Limits, Method};
 use crate::store::small;
 
 /// Which installation is meant.
@@ -60,6 +60,8 @@ pub(super) struct Installation {
     pub(super) shared: bool,
     /// What a snapshot may cost.
     pub(super) limits: Limits,
+    /// How it is taken.
+    pub(super) method: Method,
     /// Whether it may be on a network file system.
     pub(super) allow_network_file_system: bool,
     /// What becomes of its backups.
@@ -102,6 +104,7 @@ impl Installation {
             grace: loaded.config.shutdown_grace_period,
             shared: !dialect.context().siblings.is_empty(),
             limits: settings.snapshots.limits,
+            method: settings.snapshots.method,
             allow_network_file_system: settings.allow_network_file_system,
             keep: settings.keep,
             run: "nymvisor run …",
@@ -127,6 +130,7 @@ impl Installation {
             grace: loaded.restarts().grace,
             shared: false,
             limits: loaded.settings.snapshots.limits,
+            method: loaded.settings.snapshots.method.clone(),
             allow_network_file_system: loaded.settings.allow_network_file_system,
             keep: loaded.settings.keep,
             run: "vegavisor run --home …",

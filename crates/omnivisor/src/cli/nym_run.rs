@@ -68,6 +68,7 @@ pub(super) fn start(loaded: &Loaded, settings: &Settings, dialect: Nym) -> Resul
         allow_network_file_system: settings.allow_network_file_system,
         github: settings.github(|name| env::var_os(name))?,
         limits: settings.snapshots.limits,
+        method: settings.snapshots.method.clone(),
         keep: settings.keep,
         reload: None,
         dialect: Arc::new(dialect),

@@ -65,14 +65,22 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
         return Ok(Value::Null);
     }
     let (paths, limits) = (installation.dialect.paths(), installation.limits);
-    let cost = Cost::of(&paths.home, &paths.apart, &paths.backups, Path::new(""))
-        .with_context(|| format!("cannot look at {}", paths.home.display()))?;
-    let (room, reserve) = (space::room(&paths.backups), cost.reserve(&paths.backups, limits));
+    let cost = match &installation.method.takes {
+        Some(command) => Cost::by_command(paths, command),
+        None => Cost::of(&paths.home, &paths.apart, &paths.backups, Path::new("")),
+    };
+    let cost = cost.with_context(|| format!("cannot look at {}", paths.home.display()))?;
+    let place = cost.place(paths);
+    let (room, reserve) = (space::room(place), cost.reserve(place, limits));
     let fits = room.is_none_or(|room| room.free >= cost.bytes.saturating_add(reserve));
     let (least, most) = (cost.left(), cost.left_at_most());
-    let millis = |left: Left| u64::try_from(left.outage(cost.by_reference).as_millis()).unwrap_or(u64::MAX);
+    let millis = |left: Left| u64::try_from(cost.outage(left).as_millis()).unwrap_or(u64::MAX);
     Ok(json!({
-        "method": if cost.by_reference { "by-reference" } else { "copy" },
+        "method": match (cost.command, cost.by_reference) {
+            (Some(_), _) => "command",
+            (None, true) => "by-reference",
+            (None, false) => "copy",
+        },
         "home": paths.home,
         "backups": paths.backups,
         "entries": cost.entries,
@@ -115,9 +123,11 @@ fn described(snapshot: &Value) -> Vec<String> {
     let size = |value: &Value| value.as_u64().map_or_else(|| "?".to_owned(), output::size);
     let time =
         |key: &str| humantime::format_duration(Duration::from_millis(snapshot[key].as_u64().unwrap_or_default()));
-    let method = match snapshot["method"] == "by-reference" {
-        true => "copied by reference, which takes next to no room",
-        false => "a plain copy",
+    let is_command = snapshot["method"] == "command";
+    let method = match snapshot["method"].as_str() {
+        Some("command") => "a command takes it",
+        Some("by-reference") => "copied by reference, which takes next to no room",
+        _ => "a plain copy",
     };
     let mut lines = vec![
         format!(
@@ -130,6 +140,9 @@ fn described(snapshot: &Value) -> Vec<String> {
     ];
     let (needs, free, reserve) = (size(&snapshot["needs"]), size(&snapshot["free"]), size(&snapshot["reserve"]));
     lines.push(match snapshot["fits"] == true {
+        true if is_command => {
+            format!("room        {free} free; an undo copies {needs} beside the data, and {reserve} have to stay free")
+        }
         true => format!("room        {free} free; {needs} are needed, and {reserve} have to stay free"),
         false => format!(
             "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: no upgrade is begun until there \
@@ -142,6 +155,10 @@ fn described(snapshot: &Value) -> Vec<String> {
         size(&snapshot["changedAtMost"]["bytes"])
     );
     lines.push(match snapshot["ahead"] == true {
+        _ if is_command => format!(
+            "outage      as long as the command takes, and the node's own stop and start; {} at most, or the old node goes on",
+            time("outageMillis")
+        ),
         true => format!(
             "outage      {} and the node's own stop and start, up to {} if {changed} change in the last moments: most is \
              copied while the node runs, and what has not changed is only looked at (2 µs each)",

@@ -35,6 +35,7 @@ pub(super) fn start(home: &Path, loaded: Loaded) -> Result<(Start, Vec<String>),
         allow_network_file_system: settings.allow_network_file_system,
         github: settings.github(|name| env::var_os(name))?,
         limits: settings.snapshots.limits,
+        method: settings.snapshots.method.clone(),
         keep: settings.keep,
         reload: Some(Reload {
             file: Loaded::config_file(&again),

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use omnivisor_core::time::Timestamp;
 
+use self::entry::Walk;
 use self::manifest::Head;
 pub use self::unpack::unpack;
 
@@ -30,6 +31,8 @@ const WINDOW_LOG: u32 = 27;
 pub enum Kind {
     /// A folder.
     Folder,
+    /// A link to a folder that an operator's command has made.
+    Command,
     /// An archive of ours, `tar.zst`.
     TarZst,
     /// An archive of ours, `tar.gz`.
@@ -43,6 +46,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Folder => "folder",
+            Self::Command => "command",
             Self::TarZst => "tar.zst",
             Self::TarGz => "tar.gz",
             Self::Nymvisor => "nymvisor",
@@ -59,7 +63,7 @@ pub struct Backup {
     pub release: String,
     /// What form it has.
     pub kind: Kind,
-    /// Where it is.
+    /// Where it is; see [`Backup::tree`].
     pub path: PathBuf,
     /// What its manifest says of it.
     pub head: Option<Head>,
@@ -71,6 +75,28 @@ pub struct Backup {
     pub sealed: bool,
     /// Why it is no backup, though it looks like one.
     pub damaged: Option<String>,
+}
+
+impl Backup {
+    /// The folder that holds it, and what of that is no part of it; none of an archive.
+    pub fn tree(&self) -> Option<(PathBuf, Vec<PathBuf>)> {
+        match self.kind {
+            Kind::Folder | Kind::Command => {
+                Some((led(&self.path), self.head.iter().flat_map(|head| &head.apart).map(PathBuf::from).collect()))
+            }
+            Kind::TarZst | Kind::TarGz | Kind::Nymvisor => None,
+        }
+    }
+}
+
+/// Where a link leads; a folder is where it is.
+fn led(path: &Path) -> PathBuf {
+    fs::read_link(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Every entry of what is at this path, a folder or a link to one, with this manifest's head.
+fn walk(path: &Path, head: &Head) -> Walk {
+    Walk::of(&led(path)).without(head.apart.iter().map(PathBuf::from).collect())
 }
 
 /// Why no backup is meant.
@@ -125,7 +151,8 @@ fn look(path: &Path) -> Option<Backup> {
     let metadata = fs::symlink_metadata(path).ok()?;
     let (kind, stem) =
         if let Some(id) = name.strip_prefix("snapshot-").and_then(|rest| rest.strip_suffix("-preupgrade")) {
-            metadata.is_dir().then_some((Kind::Folder, id))?
+            let kind = if metadata.is_symlink() { Kind::Command } else { Kind::Folder };
+            (metadata.is_dir() || metadata.is_symlink()).then_some((kind, id))?
         } else {
             let is_archive = name.starts_with("backup-") && metadata.is_file();
             let (kind, stem) = match name.strip_suffix(".tar.zst") {
@@ -144,7 +171,7 @@ fn look(path: &Path) -> Option<Backup> {
         path: path.to_owned(),
         head: None,
         taken: Timestamp::EPOCH.plus(modified.unwrap_or_default()),
-        bytes: (kind != Kind::Folder).then_some(metadata.len()),
+        bytes: metadata.is_file().then_some(metadata.len()),
         sealed: false,
         damaged: None,
     };
@@ -154,10 +181,12 @@ fn look(path: &Path) -> Option<Backup> {
             backup.taken = head.taken().unwrap_or(backup.taken);
             backup.bytes = backup.bytes.or(head.bytes);
             backup.sealed = manifest::is_sealed(&manifest);
-            if kind == Kind::Folder && head.id != stem {
+            if !metadata.is_file() && head.id != stem {
                 backup.id = stem.to_owned();
                 backup.damaged = Some(format!("its manifest is one of {}", head.id));
-            } else if kind != Kind::Folder && !backup.sealed {
+            } else if kind == Kind::Command && !path.is_dir() {
+                backup.damaged = Some(format!("{}, which a command has made, is gone", led(path).display()));
+            } else if metadata.is_file() && !backup.sealed {
                 backup.damaged = Some("its manifest does not list what is in it".to_owned());
             }
             backup.head = Some(head);
@@ -181,6 +210,6 @@ fn open(path: &Path, kind: Kind) -> io::Result<Box<dyn Read>> {
             Ok(Box::new(decoder))
         }
         Kind::TarGz | Kind::Nymvisor => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(file))),
-        Kind::Folder => Err(io::Error::other(format!("{} is no archive", path.display()))),
+        Kind::Folder | Kind::Command => Err(io::Error::other(format!("{} is no archive", path.display()))),
     }
 }

@@ -11,7 +11,7 @@ use omnivisor_core::plan::{Failure, UpgradePlan};
 use omnivisor_core::release::{Identity, Installed, Version};
 
 use super::run_command::{self, CommandError};
-use super::snapshot::Limits;
+use super::snapshot::{Limits, Method};
 use super::{activate, digest, fetch, snapshot, space};
 use crate::store::{disk, small};
 
@@ -62,7 +62,12 @@ pub async fn ask(executable: &Path, ways: Vec<Vec<String>>) -> Result<Vec<u8>, F
 }
 
 /// Proves what was fetched, publishes it into its folder, and sees that there is room for the rest.
-pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits) -> Result<Installed, Failure> {
+pub async fn preflight(
+    dialect: &dyn Dialect,
+    plan: &UpgradePlan,
+    limits: Limits,
+    method: &Method,
+) -> Result<Installed, Failure> {
     let release = &plan.to.release;
     let located = fetch::locate(dialect, release).map_err(|error| Failure::transient(error.to_string()))?;
     let located = located.ok_or_else(|| Failure::transient("what was fetched is not there any more"))?;
@@ -76,7 +81,7 @@ pub async fn preflight(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits
         .map_err(|error| Failure::transient(format!("{} cannot be filled: {error}", located.folder.display())))?;
     let installed = Installed { release: release.clone(), folder: located.folder, digest, identity };
     activate::describe(dialect, &installed).map_err(|error| Failure::transient(error.to_string()))?;
-    can_switch(dialect, plan, limits)?;
+    can_switch(dialect, plan, limits, method).await?;
     Ok(installed)
 }
 
@@ -108,7 +113,13 @@ async fn prove(dialect: &dyn Dialect, plan: &UpgradePlan, executables: &[PathBuf
 }
 
 /// The last look before the outage.
-pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed, limits: Limits) -> Result<(), Failure> {
+pub async fn arm(
+    dialect: &dyn Dialect,
+    plan: &UpgradePlan,
+    staged: &Installed,
+    limits: Limits,
+    method: &Method,
+) -> Result<(), Failure> {
     let executables = dialect
         .executables(&staged.folder, &|path| small::read(path).ok())
         .map_err(|error| Failure::permanent(error.to_string()))?;
@@ -121,11 +132,11 @@ pub fn arm(dialect: &dyn Dialect, plan: &UpgradePlan, staged: &Installed, limits
             staged.digest
         )));
     }
-    can_switch(dialect, plan, limits)
+    can_switch(dialect, plan, limits, method).await
 }
 
 /// Whether everything from the stop on has the room and the rights it needs.
-fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits) -> Result<(), Failure> {
+async fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits, method: &Method) -> Result<(), Failure> {
     let paths = dialect.paths();
     let writable = |folder: &Path| {
         rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
@@ -144,15 +155,22 @@ fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits) -> Resu
         .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", backups.display())))?;
     writable(&backups)?;
     writable(&paths.home)?;
-    has_room(dialect, plan, limits)
+    has_room(dialect, plan, limits, method)?;
+    match &method.takes {
+        Some(command) => command
+            .check(&paths.home, &paths.apart, &plan.id())
+            .await
+            .map_err(|error| Failure::transient(format!("no snapshot could be taken: {error}"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether the snapshot fits, with what has to stay free.
-pub fn has_room(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits) -> Result<(), Failure> {
-    let backups = dialect.paths().backups.join(plan.to.release.name.as_str());
-    let cost = snapshot::cost(dialect, plan).map_err(|error| Failure::transient(error.to_string()))?;
-    let reserve = cost.reserve(&backups, limits);
-    space::require_beside(&backups, cost.bytes, reserve, "a snapshot")
+pub fn has_room(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits, method: &Method) -> Result<(), Failure> {
+    let cost = snapshot::cost(dialect, plan, method).map_err(|error| Failure::transient(error.to_string()))?;
+    let place = cost.place(dialect.paths());
+    let what = if cost.command.is_some() { "an undo, which copies what a command has taken" } else { "a snapshot" };
+    space::require_beside(place, cost.bytes, cost.reserve(place, limits), what)
         .map_err(|error| Failure::transient(error.to_string()))
 }
 

@@ -66,7 +66,8 @@ impl Restore<'_> {
         match from {
             // It is there already, and its name was all that a try before had not made durable.
             Source::GivenUp(snapshot) if !snapshot.is_dir() && copy.is_dir() => {}
-            Source::GivenUp(snapshot) | Source::Kept(snapshot) if !snapshot.is_dir() => {
+            // What a link leads to is not given up with it.
+            Source::GivenUp(snapshot) | Source::Kept(snapshot) if !snapshot.is_dir() || snapshot.is_symlink() => {
                 return Err(io::Error::other(format!("the snapshot {} is not there", snapshot.display())));
             }
             Source::GivenUp(snapshot) => {
@@ -102,7 +103,7 @@ impl Restore<'_> {
     }
 
     fn copy(&self, snapshot: &Path, copy: &Path, cancelled: &AtomicBool) -> io::Result<()> {
-        snapshot::copy_tree(snapshot, copy, cancelled)?;
+        snapshot::copy_tree(snapshot, copy, &[], cancelled)?;
         snapshot::flush_tree(copy)
     }
 
@@ -118,6 +119,28 @@ impl Restore<'_> {
             atomic::replace(&self.work.join(CLEARED), b"", 0o600)?;
         }
         self.put_back(Path::new(""), &scope)
+    }
+
+    /// Whether something was moved, and something that is ready is not in place. An error where a monotonic file is missing.
+    pub fn is_half_done(&self) -> io::Result<bool> {
+        let is_begun = [COMPLETE, REPLACED, COPY].iter().all(|name| self.work.join(name).exists());
+        if is_begun { self.is_left(Path::new(""), &self.scope()?) } else { Ok(false) }
+    }
+
+    fn is_left(&self, below: &Path, scope: &Scope) -> io::Result<bool> {
+        let copy = self.work.join(COPY).join(below);
+        for name in names_if_there(&copy)? {
+            let path = below.join(&name);
+            let is_left = match scope.of(&path, &copy.join(&name)) {
+                Moved::Nothing => false,
+                Moved::Parts if self.home.join(&path).is_dir() => self.is_left(&path, scope)?,
+                Moved::Parts | Moved::All => true,
+            };
+            if is_left {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is moved. An error where a monotonic file is missing in the home.
@@ -309,6 +332,7 @@ mod tests {
             restore.prepare(&Source::GivenUp(&copy), &[], &AtomicBool::new(false)).unwrap();
             assert!(restore.is_ready() && !copy.exists(), "not a byte is copied");
             restore.put_in_place().unwrap();
+            assert!(!restore.is_half_done().unwrap());
             assert_eq!(read("config/config.toml").as_deref(), Some("old"));
             assert_eq!(read("data/db").as_deref(), Some("old"));
             assert_eq!(read("data/keys/id.pem").as_deref(), Some("key 2"), "a key never goes back");
@@ -362,12 +386,14 @@ mod tests {
         snapshot::Snapshot { home: &home, to: &copy, apart: &[] }.take(&AtomicBool::new(false)).unwrap();
         write(home.join("data/db"), "new");
         let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &|_| false };
-        let make = |to: &Path| snapshot::copy_tree(&copy, to, &AtomicBool::new(false));
+        let make = |to: &Path| snapshot::copy_tree(&copy, to, &[], &AtomicBool::new(false));
         restore.prepare(&Source::Made(&make), &[], &AtomicBool::new(false)).unwrap();
         restore.set_aside(Path::new(""), &restore.scope().unwrap()).unwrap();
         atomic::replace(&work.join(CLEARED), b"", 0o600).unwrap();
         write(home.join("data"), "a person's");
+        assert!(restore.is_half_done().unwrap());
         restore.put_in_place().unwrap();
+        assert!(!restore.is_half_done().unwrap());
         assert_eq!(fs::read_to_string(home.join("data/db")).unwrap(), "old");
         assert_eq!(fs::read_to_string(work.join("replaced/data/db")).unwrap(), "new");
         assert_eq!(fs::read_to_string(work.join("replaced/data.1")).unwrap(), "a person's");

@@ -8,6 +8,7 @@
 //! (not of symbolic links) and times. Left out: sockets, which whoever listens makes anew, devices, and what stands apart. The
 //! copy may be read by nobody else: it holds keys.
 
+pub mod command;
 mod copy;
 mod cost;
 mod look;
@@ -21,6 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+pub use self::command::{Method, SnapshotCommand};
 pub use self::cost::{Cost, Left, Limits, cost, folder};
 use self::pass::{Copied, FEW, Pass, Passed, Rules};
 use self::seen::Seen;
@@ -107,13 +109,7 @@ impl Snapshot<'_> {
     pub fn take_as(&self, head: &Head, cancelled: &AtomicBool) -> io::Result<()> {
         let (listed, manifest) = (beside(self.to, LISTED), manifest::beside(self.to));
         if self.to.exists() {
-            // Whoever gave it its name may have been killed before its manifest had one, or either was durable.
-            match manifest.exists() {
-                true => atomic::flush_folder_of(self.to)?,
-                false => atomic::replace(&manifest, &head.to_bytes(), MODE)?,
-            }
-            disk::remove(&listed)?;
-            return disk::remove(&beside(self.to, SEEN));
+            return self.complete(head);
         }
         if let Some(parent) = self.to.parent() {
             disk::make_folders(parent, PRIVATE)?;
@@ -133,6 +129,17 @@ impl Snapshot<'_> {
         }))
     }
 
+    /// It has its name. Whoever gave it that may have been killed before its manifest had one, or either was durable.
+    fn complete(&self, head: &Head) -> io::Result<()> {
+        let manifest = manifest::beside(self.to);
+        match manifest.exists() {
+            true => atomic::flush_folder_of(self.to)?,
+            false => atomic::replace(&manifest, &head.to_bytes(), MODE)?,
+        }
+        disk::remove(&beside(self.to, LISTED))?;
+        disk::remove(&beside(self.to, SEEN))
+    }
+
     /// What is in it, and what is not.
     fn told(&self, head: &Head, passed: &Passed) -> Head {
         let apart = self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok());
@@ -148,6 +155,9 @@ impl Snapshot<'_> {
         pace: &mut dyn FnMut(u64) -> io::Result<()>,
     ) -> io::Result<Passed> {
         let partial = beside(self.to, PARTIAL);
+        if partial.is_symlink() {
+            command::put_by(self.to)?; // nothing may be written to where that leads
+        }
         let seen = match Seen::read(&beside(self.to, SEEN)).filter(|_| partial.is_dir()) {
             Some(seen) => seen,
             None => {
@@ -190,8 +200,15 @@ pub fn void(to: &Path) -> io::Result<()> {
 
 /// Removes what there is of a snapshot that is not whole, or was [made void](void). As well as it can be done.
 pub fn discard(to: &Path) {
+    let partial = beside(to, PARTIAL);
+    if partial.is_symlink()
+        && let Err(error) = command::put_by(to)
+    {
+        tracing::warn!(path = %partial.display(), %error, "what a command has taken cannot be put by, to be removed");
+        return;
+    }
     // In this order: what was seen of a copy that is not there would be believed of another one.
-    let mut left = vec![beside(to, SEEN), beside(to, PARTIAL), beside(to, LISTED)];
+    let mut left = vec![beside(to, SEEN), partial, beside(to, LISTED), beside(to, command::NEW)];
     if !to.exists() {
         left.push(manifest::beside(to));
     }
@@ -252,10 +269,10 @@ pub fn flush_tree(root: &Path) -> io::Result<()> {
     paths.iter().try_for_each(|path| flush_one(path))
 }
 
-/// Copies a folder and everything in it. `to` must not be there.
-pub fn copy_tree(from: &Path, to: &Path, cancelled: &AtomicBool) -> io::Result<()> {
+/// Copies a folder and everything in it, without what is `apart`. `to` must not be there.
+pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
     let (seen, begun, rules) = (Seen::default(), clock::now().wall, Rules::default());
-    Pass { home: from, to, apart: &[], seen: &seen, begun, is_last: true, rules, cancelled, pace: &mut |_| Ok(()) }
+    Pass { home: from, to, apart, seen: &seen, begun, is_last: true, rules, cancelled, pace: &mut |_| Ok(()) }
         .take()
         .map(|_| ())
 }

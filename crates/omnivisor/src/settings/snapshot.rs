@@ -1,14 +1,20 @@
 //! Whether, when and within which limits a node's data is copied aside before a switch.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::probe::words;
 use super::{SettingsError, duration};
-use crate::effects::snapshot::Limits;
+use crate::effects::snapshot::{Limits, Method, SnapshotCommand};
 
 /// A home of 140 GB at 40 MB/s.
 const LEAD: Duration = Duration::from_secs(3600);
+
+/// The node is down meanwhile. A file system takes a snapshot in less than a second; a disk that is busy may take some.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The table as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -19,6 +25,8 @@ pub(super) struct SnapshotTable {
     reserve: Option<String>,
     outage_limit: Option<String>,
     other_writers: Option<String>,
+    command: Option<Vec<String>>,
+    command_timeout: Option<String>,
 }
 
 /// How an instance wants its snapshots.
@@ -30,6 +38,8 @@ pub struct Snapshots {
     pub lead: Duration,
     /// What is refused.
     pub limits: Limits,
+    /// How they are taken.
+    pub method: Method,
 }
 
 impl Snapshots {
@@ -43,24 +53,61 @@ impl Snapshots {
         let reserve = said("OMNIVISOR_SNAPSHOT_RESERVE", "snapshot.reserve", table.reserve);
         let outage = said("OMNIVISOR_SNAPSHOT_OUTAGE_LIMIT", "snapshot.outage-limit", table.outage_limit);
         let writers = said("OMNIVISOR_SNAPSHOT_OTHER_WRITERS", "snapshot.other-writers", table.other_writers);
+        let argv = match said("OMNIVISOR_SNAPSHOT_COMMAND", "snapshot.command", None) {
+            Some((_, line)) => words(&line),
+            None => table.command.unwrap_or_default(),
+        };
+        let timeout = said("OMNIVISOR_SNAPSHOT_COMMAND_TIMEOUT", "snapshot.command-timeout", table.command_timeout);
+        let patience = timeout.map(duration).transpose()?.unwrap_or(PATIENCE);
+        let removes = command(argv, patience)?;
+        let way = method.map(way).transpose()?.unwrap_or(Way::Copied);
+        let takes = removes.clone().filter(|_| way == Way::Taken);
+        if way == Way::Taken && takes.is_none() {
+            let why = "method = \"command\" needs a snapshot.command that is to be called".to_owned();
+            return Err(SettingsError::Table { place: "snapshot".to_owned(), why });
+        }
         Ok(Self {
-            wanted: method.map(method_wanted).transpose()?.unwrap_or(true),
+            wanted: way != Way::None,
             lead: lead.map(duration).transpose()?.unwrap_or(LEAD),
             limits: Limits {
                 reserve: reserve.map(size).transpose()?,
                 outage: outage.map(duration).transpose()?,
                 may_be_written: writers.map(writers_allowed).transpose()?.unwrap_or(false),
             },
+            method: Method { takes, removes },
         })
     }
 }
 
-fn method_wanted((place, value): (String, String)) -> Result<bool, SettingsError> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    None,
+    Copied,
+    Taken,
+}
+
+fn way((place, value): (String, String)) -> Result<Way, SettingsError> {
     match value.as_str() {
-        "auto" => Ok(true),
-        "none" => Ok(false),
-        _ => Err(SettingsError::Value { place, value, right: "auto or none" }),
+        "auto" => Ok(Way::Copied),
+        "command" => Ok(Way::Taken),
+        "none" => Ok(Way::None),
+        _ => Err(SettingsError::Value { place, value, right: "auto, command or none" }),
     }
+}
+
+/// Its path has to be whole: what else it would be depends on where somebody has started us.
+fn command(argv: Vec<String>, patience: Duration) -> Result<Option<Arc<SnapshotCommand>>, SettingsError> {
+    let mut argv = argv.into_iter();
+    let Some(program) = argv.next() else { return Ok(None) };
+    if !Path::new(&program).is_absolute() {
+        let place = "snapshot.command".to_owned();
+        return Err(SettingsError::Value {
+            place,
+            value: program,
+            right: "a whole path, such as /usr/local/sbin/snapshot,",
+        });
+    }
+    Ok(Some(Arc::new(SnapshotCommand { program: program.into(), arguments: argv.collect(), patience })))
 }
 
 fn writers_allowed((place, value): (String, String)) -> Result<bool, SettingsError> {

@@ -17,8 +17,11 @@ use crate::effects::backup::{self, Kind};
 use crate::effects::github::GitHub;
 use crate::effects::group::Group;
 use crate::effects::restore::{Restore, Source};
-use crate::effects::snapshot::{Limits, Snapshot, pace};
+use crate::effects::snapshot::{Limits, Method, Snapshot, pace};
 use crate::effects::{activate, fetch, preflight, probe, snapshot, writers};
+
+/// What the name of a folder begins with in which an undo puts data back.
+pub(super) const UNDO: &str = "restore-";
 
 /// How an action is asked to end early.
 #[derive(Default)]
@@ -71,7 +74,8 @@ impl Shell {
         let (ticket, results, dialect) = (self.action.ticket, self.results.0.clone(), self.dialect.clone());
         let node = self.group.clone();
         let rolls_back = self.making_ready.is_under_way();
-        let with = With { github: self.github.clone(), limits: self.limits, node, is_down, was_killed, rolls_back };
+        let (github, limits, method) = (self.github.clone(), self.limits, self.method.clone());
+        let with = With { github, limits, method, node, is_down, was_killed, rolls_back };
         let runtime = tokio::runtime::Handle::current();
         let name = name(&action);
         tokio::task::spawn_blocking(move || {
@@ -140,6 +144,7 @@ fn name(action: &Action) -> &'static str {
 struct With {
     github: Arc<GitHub>,
     limits: Limits,
+    method: Method,
     /// What belongs to the node.
     node: Option<Group>,
     /// Whether no node runs.
@@ -153,22 +158,25 @@ struct With {
 async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: &Cancel) -> Event {
     let result = match action {
         Action::Fetch(plan) => fetch::fetch(dialect, plan, &with.github).await.map(|()| Outcome::Nothing),
-        Action::Preflight(plan) => preflight::preflight(dialect, plan, with.limits).await.map(Outcome::Proven),
-        Action::Backup { at, of, last } => {
-            let costs = (with.limits, with.was_killed);
-            let is_alone = if *last { Ok(()) } else { is_alone(dialect, with) };
-            is_alone
-                .and_then(|()| back_up::take(dialect, (*at, of, *last), costs, &cancel.flag))
-                .map(|()| Outcome::Nothing)
+        Action::Preflight(plan) => {
+            preflight::preflight(dialect, plan, with.limits, &with.method).await.map(Outcome::Proven)
         }
-        Action::Precopy(plan) => copy_ahead(dialect, plan, with.limits, cancel).map(|()| Outcome::Nothing),
+        Action::Backup { at, of, last } => {
+            let how = back_up::How { limits: with.limits, method: &with.method, killed: with.was_killed };
+            match if *last { Ok(()) } else { is_alone(dialect, with) } {
+                Ok(()) => back_up::take(dialect, (*at, of, *last), how, &cancel.flag).await.map(|()| Outcome::Nothing),
+                Err(failure) => Err(failure),
+            }
+        }
+        Action::Precopy(plan) => copy_ahead(dialect, plan, with, cancel).map(|()| Outcome::Nothing),
         Action::Arm(..) if with.rolls_back => {
             Err(Failure::transient("what a rollback puts back is being made ready, and that comes first"))
         }
-        Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged, with.limits)
+        Action::Arm(plan, staged) => preflight::arm(dialect, plan, staged, with.limits, &with.method)
+            .await
             .and_then(|()| last_copy_ahead(dialect, plan, with, cancel))
             .map(|()| Outcome::Nothing),
-        Action::Snapshot(plan) => take_snapshot(dialect, plan, with.was_killed, cancel).map(|()| Outcome::Nothing),
+        Action::Snapshot(plan) => take_snapshot(dialect, plan, with, cancel).await.map(|()| Outcome::Nothing),
         Action::Activate(plan, staged) => {
             has_way_back(dialect, plan).and_then(|()| point_link(dialect, &staged.folder))
         }
@@ -202,10 +210,10 @@ pub(super) fn void_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::i
 }
 
 /// Copies most of it while the node runs, if there is room, and if it is not in vain.
-fn copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits, cancel: &Cancel) -> Result<(), Failure> {
-    let copied = preflight::has_room(dialect, plan, limits)
-        .and_then(|()| within_limit(dialect, plan, limits, None))
-        .and_then(|()| pass_ahead(dialect, plan, cancel));
+fn copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cancel: &Cancel) -> Result<(), Failure> {
+    let copied = preflight::has_room(dialect, plan, with.limits, &with.method)
+        .and_then(|()| within_limit(dialect, plan, with, None))
+        .and_then(|()| pass_ahead(dialect, plan, with, cancel));
     if let Err(failure) = &copied
         && !cancel.flag.load(Ordering::Relaxed)
     {
@@ -221,11 +229,11 @@ fn last_copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cance
         return Ok(());
     }
     is_alone(dialect, with)?;
-    within_limit(dialect, plan, with.limits, None)?;
-    let left = pass_ahead(dialect, plan, cancel)?;
+    within_limit(dialect, plan, with, None)?;
+    let left = pass_ahead(dialect, plan, with, cancel)?;
     // That may have taken hours, where nothing was copied before.
     is_alone(dialect, with)?;
-    within_limit(dialect, plan, with.limits, left)
+    within_limit(dialect, plan, with, left)
 }
 
 /// Whether nobody but the node writes to its data.
@@ -245,27 +253,41 @@ fn is_alone(dialect: &dyn Dialect, with: &With) -> Result<(), Failure> {
 fn within_limit(
     dialect: &dyn Dialect,
     plan: &UpgradePlan,
-    limits: Limits,
+    with: &With,
     left: Option<snapshot::Left>,
 ) -> Result<(), Failure> {
-    if limits.outage.is_none() {
+    if with.limits.outage.is_none() {
         return Ok(()); // nothing has to be looked at
     }
-    let cost = snapshot::cost(dialect, plan).map_err(|error| Failure::transient(error.to_string()))?;
-    cost.within(limits, left).map_err(|error| Failure::transient(error.to_string()))
+    let cost = snapshot::cost(dialect, plan, &with.method).map_err(|error| Failure::transient(error.to_string()))?;
+    cost.within(with.limits, left).map_err(|error| Failure::transient(error.to_string()))
 }
 
-fn pass_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<Option<snapshot::Left>, Failure> {
+fn pass_ahead(
+    dialect: &dyn Dialect,
+    plan: &UpgradePlan,
+    with: &With,
+    cancel: &Cancel,
+) -> Result<Option<snapshot::Left>, Failure> {
+    if with.method.takes.is_some() {
+        return Ok(None); // there is nothing to be copied
+    }
     copy(dialect, plan, |snapshot| {
         pace::gently(snapshot.home, &cancel.flag, |pace| snapshot.prepare(&cancel.flag, pace))
     })
 }
 
-fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, killed: bool, cancel: &Cancel) -> Result<(), Failure> {
+async fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cancel: &Cancel) -> Result<(), Failure> {
     if !plan.snapshot {
         return Ok(());
     }
-    let head = Head { killed, ..Head::of(plan, &dialect.paths().home, clock::now().wall) };
+    let paths = dialect.paths();
+    let head = Head { killed: with.was_killed, ..Head::of(plan, &paths.home, clock::now().wall) };
+    if let Some(command) = &with.method.takes {
+        let to = snapshot::folder(dialect, plan);
+        let taken = command.take(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }, &head).await;
+        return taken.map_err(|error| Failure::transient(format!("no snapshot could be taken: {error}")));
+    }
     copy(dialect, plan, |snapshot| snapshot.take_as(&head, &cancel.flag))
 }
 
@@ -295,10 +317,11 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
         is_monotonic: &|path| dialect.is_monotonic(path),
     };
     let snapshot = snapshot::folder(dialect, plan);
-    let archive = backup::find(&paths.backups, &plan.id()).ok().filter(|it| it.kind != Kind::Folder);
-    let prepared = match &archive {
-        Some(archive) if !snapshot.is_dir() && !restore.is_ready() => {
-            restore.prepare(&Source::Made(&|to| backup::unpack(archive, to, &cancel.flag)), &[], &cancel.flag)
+    let found = backup::find(&paths.backups, &plan.id()).ok().filter(|it| it.kind != Kind::Folder);
+    let is_folder = snapshot.is_dir() && !snapshot.is_symlink();
+    let prepared = match &found {
+        Some(found) if !is_folder && !restore.is_ready() => {
+            restore.prepare(&Source::Made(&|to| backup::unpack(found, to, &cancel.flag)), &[], &cancel.flag)
         }
         // What it holds is about to be the node's own data; what it is replaced by is kept.
         _ => restore.prepare(&Source::GivenUp(&snapshot), &[], &cancel.flag),
@@ -310,5 +333,5 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
 
 /// Where a restore works: beside the data, and apart from it. Only there is a rename enough.
 pub(super) fn restore_folder(dialect: &dyn Dialect, id: &str) -> std::path::PathBuf {
-    dialect.paths().beside.join(format!("restore-{id}"))
+    dialect.paths().beside.join(format!("{UNDO}{id}"))
 }

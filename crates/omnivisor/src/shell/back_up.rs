@@ -19,7 +19,7 @@ use crate::clock;
 use crate::control;
 use crate::effects::backup::manifest::Head;
 use crate::effects::backup::seal::seal;
-use crate::effects::snapshot::{self, Cost, Limits, Snapshot, pace};
+use crate::effects::snapshot::{self, Cost, Limits, Method, Snapshot, pace};
 use crate::effects::{space, writers};
 use crate::store::disk;
 use crate::store::lock::Inherited;
@@ -57,18 +57,45 @@ impl Wanted<'_> {
         Head { killed, ..Head::by_hand(&id(self.at), self.of, &self.dialect.paths().home, self.at) }
     }
 
-    fn cost(&self) -> Result<Cost, Failure> {
+    fn cost(&self, method: &Method) -> Result<Cost, Failure> {
         let (paths, to) = (self.dialect.paths(), folder_of_all(self.dialect));
-        Cost::of(&paths.home, &paths.apart, &to, Path::new("")).map_err(|error| Failure::transient(error.to_string()))
+        let cost = match &method.takes {
+            Some(command) => Cost::by_command(paths, command),
+            None => Cost::of(&paths.home, &paths.apart, &to, Path::new("")),
+        };
+        cost.map_err(|error| Failure::transient(error.to_string()))
     }
 
-    fn require_room(&self, limits: Limits) -> Result<(), Failure> {
+    /// Nothing is put back from it by itself: what a command takes needs no room here.
+    fn require_room(&self, how: &How<'_>) -> Result<(), Failure> {
         let to = folder_of_all(self.dialect);
         disk::make_folders_durably(&to, snapshot::PRIVATE)
             .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", to.display())))?;
-        let cost = self.cost()?;
+        if how.method.takes.is_some() {
+            return Ok(());
+        }
+        let (cost, limits) = (self.cost(how.method)?, how.limits);
         space::require_beside(&to, cost.bytes, cost.reserve(&to, limits), "a backup")
             .map_err(|error| Failure::transient(error.to_string()))
+    }
+
+    /// Whether a command that takes it could do so.
+    async fn check(&self, how: &How<'_>) -> Result<(), Failure> {
+        let (paths, Some(command)) = (self.dialect.paths(), &how.method.takes) else { return Ok(()) };
+        let checked = command.check(&paths.home, &paths.apart, &id(self.at)).await;
+        checked.map_err(|error| Failure::transient(error.to_string()))
+    }
+
+    /// Takes it, while no node runs.
+    async fn end(&self, how: &How<'_>, cancelled: &AtomicBool) -> Result<(), Failure> {
+        let (paths, to, head) = (self.dialect.paths(), self.folder(), self.head(how.killed));
+        match &how.method.takes {
+            Some(command) => {
+                let taken = command.take(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }, &head).await;
+                taken.map_err(|error| Failure::transient(error.to_string()))
+            }
+            None => self.copy(|snapshot| snapshot.take_as(&head, cancelled)),
+        }
     }
 
     fn copy<T>(&self, how: impl FnOnce(Snapshot<'_>) -> std::io::Result<T>) -> Result<T, Failure> {
@@ -79,22 +106,36 @@ impl Wanted<'_> {
     }
 }
 
+/// How one is taken.
+pub(super) struct How<'a> {
+    pub(super) limits: Limits,
+    pub(super) method: &'a Method,
+    /// Whether the node had to be killed.
+    pub(super) killed: bool,
+}
+
 /// A part of it: ahead, while the node runs; or the end of it.
-pub(super) fn take(
+pub(super) async fn take(
     dialect: &dyn Dialect,
     (at, of, last): (Timestamp, &Installed, bool),
-    (limits, killed): (Limits, bool),
+    how: How<'_>,
     cancelled: &AtomicBool,
 ) -> Result<(), Failure> {
     let wanted = Wanted { dialect, at, of };
     if last {
-        return wanted.copy(|snapshot| snapshot.take_as(&wanted.head(killed), cancelled));
+        return wanted.end(&how, cancelled).await;
     }
-    wanted.require_room(limits)?;
-    let done = wanted.copy(|snapshot| pace::gently(snapshot.home, cancelled, |pace| snapshot.prepare(cancelled, pace)));
+    wanted.require_room(&how)?;
+    let done = match &how.method.takes {
+        Some(_) => wanted.check(&how).await.map(|()| None),
+        None => {
+            wanted.copy(|snapshot| pace::gently(snapshot.home, cancelled, |pace| snapshot.prepare(cancelled, pace)))
+        }
+    };
     // For no longer than for an upgrade.
-    let done = done
-        .and_then(|left| wanted.cost()?.within(limits, left).map_err(|error| Failure::transient(error.to_string())));
+    let done = done.and_then(|left| {
+        wanted.cost(how.method)?.within(how.limits, left).map_err(|error| Failure::transient(error.to_string()))
+    });
     if done.is_err() {
         snapshot::discard(&wanted.folder());
     }
@@ -164,6 +205,7 @@ pub async fn back_up_now(
     shared: bool,
     allow_network_file_system: bool,
     limits: Limits,
+    method: &Method,
 ) -> Result<String, StartError> {
     let _locks = claim(dialect, allow_network_file_system, &mut Inherited::default()).await?;
     let present = Present::find(dialect, shared, &mut Inherited::default())?;
@@ -193,18 +235,18 @@ pub async fn back_up_now(
         None => {}
     }
     let wanted = Wanted { dialect, at: clock::now().wall, of };
-    let taken = wanted
-        .require_room(limits)
-        .and_then(|()| wanted.copy(|snapshot| snapshot.take_as(&wanted.head(false), &AtomicBool::new(false))))
+    let how = How { limits, method, killed: false };
+    let taken = async {
+        wanted.require_room(&how)?;
+        wanted.check(&how).await?;
+        wanted.end(&how, &AtomicBool::new(false)).await?;
         // Where a supervisor runs, it does this later, beside the node.
-        .and_then(|()| {
-            let listed = seal(&wanted.folder(), &mut |_| Ok(()));
-            listed
-                .map(|_| ())
-                .map_err(|error| Failure::transient(format!("it is taken, but cannot be listed: {error}")))
-        });
+        seal(&wanted.folder(), &mut |_| Ok(()))
+            .map_err(|error| Failure::transient(format!("it is taken, but cannot be listed: {error}")))
+    };
     taken
-        .map(|()| id(wanted.at))
+        .await
+        .map(|_| id(wanted.at))
         .map_err(|failure| std::io::Error::other(failure.reason))
         .map_err(state("no backup could be taken".to_owned()))
 }

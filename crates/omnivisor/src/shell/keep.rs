@@ -1,6 +1,7 @@
 //! See to the backups, beside the loop: no upgrade ever waits for it. What is to be done is decided by the files that are there,
 //! and begins when the journal has no node stopped or on trial; where that changes, it ends early, and goes on later.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -70,7 +71,8 @@ impl Keeper {
 impl Shell {
     /// Begins to keep.
     pub(super) fn keeper(&self) -> Keeper {
-        let (mut calm, keep) = (self.calm.subscribe(), self.keep);
+        let (mut calm, keep, command) = (self.calm.subscribe(), self.keep, self.method.removes.clone());
+        let runtime = tokio::runtime::Handle::current();
         let paths = self.dialect.paths().clone();
         let (flag, (busy, is_busy)) = (Arc::new(AtomicBool::new(false)), watch::channel(false));
         let (cancelled, busy) = (flag.clone(), Arc::new(busy));
@@ -81,12 +83,18 @@ impl Shell {
                 let (done, mut is_done) = oneshot::channel();
                 let (spared, flag) = (now.spared.clone().unwrap_or_default(), cancelled.clone());
                 let (backups, home) = (paths.backups.clone(), paths.home.clone());
+                let (command, runtime) = (command.clone(), runtime.clone());
                 busy.send_replace(true);
                 let at_work = busy.clone();
                 let begun = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
                     give_way();
                     // What fails is logged there, and tried again at the next look.
-                    let _ = keep.round(&backups, &home, &spared, clock::now().wall, &flag);
+                    let by = command.map(|command| {
+                        let home = home.clone();
+                        move |id: &str| runtime.block_on(command.remove(&home, id))
+                    });
+                    let by = by.as_ref().map(|by| by as &dyn Fn(&str) -> io::Result<()>);
+                    let _ = keep.round(&backups, &home, &spared, clock::now().wall, by, &flag);
                     at_work.send_replace(false);
                     let _ = done.send(());
                 });

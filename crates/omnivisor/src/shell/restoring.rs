@@ -13,6 +13,7 @@ use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::release::Installed;
 
 use super::JOURNAL;
+use super::act::UNDO;
 use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
@@ -131,13 +132,16 @@ pub(super) fn go_on(
 /// Where the journal is not believed, the folders have to tell whether a restore was interrupted.
 fn refuse_half(dialect: &dyn Dialect) -> Result<(), StartError> {
     let folders = fs::read_dir(&dialect.paths().beside).into_iter().flatten().flatten().map(|it| it.path());
+    let keeps = |path: &Path| dialect.is_monotonic(path);
     let half = folders.into_iter().find(|folder| {
-        let is_work = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK));
-        is_work && folder.join("copy").exists() && folder.join("replaced").exists()
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let is_work = [WORK, UNDO].iter().any(|begin| name.starts_with(begin));
+        // Where it cannot be told, a person has to.
+        is_work && restore(dialect, folder, &keeps).is_half_done().unwrap_or(true)
     });
     half.map_or(Ok(()), |work| {
         Err(StartError::Refused(format!(
-            "the data was being put back from a backup, that was interrupted, and the journal cannot be believed: what is missing is in \
+            "the data was being put back, that was interrupted, and the journal cannot be believed: what is missing is in \
              {work}/copy, what was there in {work}/replaced. Put one of them in place, move {work} away, and start again",
             work = work.display()
         )))
@@ -200,7 +204,7 @@ fn chosen(dialect: &dyn Dialect, ordered: &Ordered<'_>) -> Result<Backup, StartE
 
 fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::Result<()> {
     let never = AtomicBool::new(false);
-    let by_reference = backup.kind == Kind::Folder && disk::can_clone(&backup.path, restore.home);
+    let by_reference = backup.tree().is_some_and(|(tree, _)| disk::can_clone(&tree, restore.home));
     if let Some(bytes) = backup.bytes.filter(|_| !by_reference) {
         space::require(restore.work, bytes, "what is put back").map_err(io::Error::other)?;
     }

@@ -74,8 +74,11 @@ pub(super) fn has_room(dialect: &dyn Dialect, from: &Backup, beside_node: Option
     let beside = &dialect.paths().beside;
     let known = from.head.as_ref().and_then(|head| head.bytes).or(from.bytes);
     let bytes = match known {
-        None if from.kind == Kind::Folder => space::survey(&from.path, &[]).map_err(|error| error.to_string())?.bytes,
-        known => known.unwrap_or_default(),
+        None => from.tree().map_or(Ok(0), |(root, apart)| {
+            let apart: Vec<_> = apart.iter().map(|path| root.join(path)).collect();
+            space::survey(&root, &apart).map(|it| it.bytes).map_err(|error| error.to_string())
+        })?,
+        Some(known) => known,
     };
     let what = "the data as it was";
     let fits = match (beside_node, space::room(beside)) {

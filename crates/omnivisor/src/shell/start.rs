@@ -30,7 +30,7 @@ use crate::effects::github::GitHub;
 use crate::effects::group::{Group, Kin};
 use crate::effects::process::{Launcher, Main, Node};
 use crate::effects::roll_call::{LaunchRecord, RollCall, Runner};
-use crate::effects::snapshot::Limits;
+use crate::effects::snapshot::{Limits, Method};
 use crate::handover::{Handed, NodeHanded};
 use crate::store::lock::Inherited;
 use crate::store::small;
@@ -55,6 +55,8 @@ pub struct Start {
     pub github: GitHub,
     /// What a snapshot may cost.
     pub limits: Limits,
+    /// How it is taken.
+    pub method: Method,
     /// What becomes of it.
     pub keep: Keep,
     /// Whether a file system on which locks are no guarantee may be used.
@@ -114,6 +116,7 @@ impl Start {
             launcher,
             github: Arc::new(self.github),
             limits: self.limits,
+            method: self.method,
             keep: self.keep,
             calm: super::keep::calm(),
             backed_up: serde_json::Value::Null,

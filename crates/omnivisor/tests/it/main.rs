@@ -13,6 +13,7 @@ mod ahead;
 mod backup;
 mod bad_input;
 mod build_info;
+mod by_command;
 mod by_hand;
 mod command_line;
 mod crash;

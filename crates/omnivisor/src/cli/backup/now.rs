@@ -56,9 +56,9 @@ fn done(id: &Value) -> Exit {
 /// Where no supervisor runs.
 fn take(which: &Which) -> Outcome {
     let installation = Installation::find(which, None, true)?;
-    let Installation { dialect, shared, allow_network_file_system: allow, limits, .. } = installation;
+    let Installation { dialect, shared, allow_network_file_system: allow, limits, method, .. } = installation;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
-    let id = runtime.block_on(back_up_now(&*dialect, shared, allow, limits)).map_err(|error| match error {
+    let id = runtime.block_on(back_up_now(&*dialect, shared, allow, limits, &method)).map_err(|error| match error {
         StartError::AlreadyRunning(_) => Trouble::new(Exit::AlreadyRunning, error),
         error => error.into(),
     })?;

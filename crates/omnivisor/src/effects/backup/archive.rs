@@ -3,6 +3,7 @@
 //! Whatever happens on the way, one of the two is whole: the archive gets its name last, after its manifest, and the folder loses its
 //! name only then.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::manifest::{self, Head};
 use super::{Backup, Kind, pack, verify};
 use crate::checkpoint;
+use crate::effects::snapshot::command::Remove;
 use crate::store::atomic;
 use crate::store::disk::{self, Written};
 
@@ -108,6 +110,36 @@ pub fn remove_folder(snapshot: &Path) -> io::Result<()> {
     atomic::flush_folder_of(snapshot)?;
     disk::remove(&manifest::beside(snapshot))?;
     disk::remove(&removed)
+}
+
+/// Removes what an operator's command has taken, and the link to it. What fails on the way is gone on with by [`remove_rest`].
+pub fn remove_link(link: &Path, by: Remove<'_>) -> io::Result<()> {
+    if by.is_none() {
+        return Err(no_command());
+    }
+    let removed = with_ending(link, REMOVED);
+    disk::rename(link, &removed)?;
+    atomic::flush_folder_of(link)?;
+    disk::remove(&manifest::beside(link))?;
+    remove_rest(&removed, by)
+}
+
+/// Removes what was given the name of something that is being removed: as a command has to, where it is a link to what that has taken.
+pub fn remove_rest(removed: &Path, by: Remove<'_>) -> io::Result<()> {
+    let name =
+        removed.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(REMOVED)).unwrap_or_default();
+    let id = name.strip_prefix("snapshot-").and_then(|rest| rest.strip_suffix("-preupgrade"));
+    // What has its name again was taken anew since.
+    if removed.is_symlink()
+        && let Some(id) = id.filter(|_| !removed.with_file_name(name).is_symlink())
+    {
+        by.ok_or_else(no_command)?(id)?;
+    }
+    disk::remove(removed)
+}
+
+fn no_command() -> io::Error {
+    io::Error::other("a command has taken it, and snapshot.command does not say any more which")
 }
 
 /// Removes an archive, and its manifest.

@@ -71,12 +71,19 @@ pub struct Walk {
     folders: Vec<(PathBuf, Vec<OsString>)>,
     begun: bool,
     first: HashMap<(u64, u64), PathBuf>,
+    /// These are passed over.
+    apart: Vec<PathBuf>,
 }
 
 impl Walk {
     /// Of what is in this folder.
     pub fn of(root: &Path) -> Self {
-        Self { root: root.to_owned(), folders: Vec::new(), begun: false, first: HashMap::new() }
+        Self { root: root.to_owned(), folders: Vec::new(), begun: false, first: HashMap::new(), apart: Vec::new() }
+    }
+
+    /// The same without these, below it.
+    pub fn without(self, apart: Vec<PathBuf>) -> Self {
+        Self { apart, ..self }
     }
 
     fn advance(&mut self) -> io::Result<Option<Entry>> {
@@ -90,6 +97,9 @@ impl Walk {
                 continue;
             };
             let path = folder.join(name);
+            if self.apart.contains(&path) {
+                continue;
+            }
             if let Some(entry) = self.look(path)? {
                 return Ok(Some(entry));
             }

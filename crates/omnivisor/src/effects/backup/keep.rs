@@ -16,7 +16,8 @@ use omnivisor_core::time::Timestamp;
 use super::archive::{self, Format, REMOVED};
 use super::seal::seal;
 use super::{Backup, Kind, list, manifest};
-use crate::store::{atomic, disk};
+use crate::effects::snapshot::command::Remove;
+use crate::store::atomic;
 
 /// Between two words on what takes long.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -50,29 +51,30 @@ impl Keep {
         home: &Path,
         spared: &Spared,
         now: Timestamp,
+        by: Remove<'_>,
         cancelled: &AtomicBool,
     ) -> io::Result<()> {
-        sweep(backups, home, spared);
+        sweep(backups, home, spared, by);
         let mut outcome = Ok(());
         // What has to go anyway is not packed before; but how many bytes they take is known only when they are.
         let whatever_they_take = Self { retention: Retention { bytes: None, ..self.retention }, ..*self };
-        let snapshots = || own(backups, home, spared).into_iter().filter(|it| it.kind == Kind::Folder);
+        let snapshots = || own(backups, home, spared).into_iter().filter(|it| it.tree().is_some());
         for backup in snapshots() {
             outcome = outcome.and(list_one(&backup, cancelled));
             ended(cancelled)?;
         }
-        outcome = outcome.and(whatever_they_take.prune(backups, home, spared, now));
+        outcome = outcome.and(whatever_they_take.prune(backups, home, spared, now, by));
         for backup in snapshots() {
             outcome = outcome.and(self.pack_one(&backup, now, cancelled));
             ended(cancelled)?;
         }
-        outcome.and(self.prune(backups, home, spared, now))
+        outcome.and(self.prune(backups, home, spared, now, by))
     }
 
-    fn prune(&self, backups: &Path, home: &Path, spared: &Spared, now: Timestamp) -> io::Result<()> {
+    fn prune(&self, backups: &Path, home: &Path, spared: &Spared, now: Timestamp, by: Remove<'_>) -> io::Result<()> {
         let mut outcome = Ok(());
         for backup in self.expendable(backups, home, spared, now) {
-            match remove(&backup) {
+            match remove(&backup, by) {
                 Ok(()) => {
                     tracing::info!(backup = backup.id, path = %backup.path.display(), "an old backup was removed")
                 }
@@ -103,7 +105,8 @@ impl Keep {
     }
 
     fn pack_one(&self, backup: &Backup, now: Timestamp, cancelled: &AtomicBool) -> io::Result<()> {
-        let is_due = backup.sealed && now.since(backup.taken) >= self.after;
+        // What a command has taken is as small as it becomes.
+        let is_due = backup.kind == Kind::Folder && backup.sealed && now.since(backup.taken) >= self.after;
         let Some(format) = self.archive.filter(|_| is_due) else { return Ok(()) };
         let path = &backup.path;
         // It is read twice: once to be packed, and once as it was packed.
@@ -137,9 +140,10 @@ fn ended(cancelled: &AtomicBool) -> io::Result<()> {
 }
 
 /// Removes a backup.
-pub fn remove(backup: &Backup) -> io::Result<()> {
+pub fn remove(backup: &Backup, by: Remove<'_>) -> io::Result<()> {
     let removed = match backup.kind {
         Kind::Folder => archive::remove_folder(&backup.path),
+        Kind::Command => archive::remove_link(&backup.path, by),
         _ => archive::remove_archive(&backup.path),
     };
     match removed {
@@ -158,7 +162,7 @@ fn own(backups: &Path, home: &Path, spared: &Spared) -> Vec<Backup> {
 }
 
 /// Removes what a crash has left: half of an archive, half of a snapshot that was removed, a manifest of nothing.
-fn sweep(backups: &Path, home: &Path, spared: &Spared) {
+fn sweep(backups: &Path, home: &Path, spared: &Spared, by: Remove<'_>) {
     for folder in fs::read_dir(backups).into_iter().flatten().flatten().map(|it| it.path()).filter(|it| it.is_dir()) {
         // Whoever copies data ahead makes files there, too, at this very moment.
         let ours = format!(".{}-", std::process::id());
@@ -173,7 +177,7 @@ fn sweep(backups: &Path, home: &Path, spared: &Spared) {
             };
             if name.ends_with(REMOVED) || of_nothing() {
                 tracing::debug!(path = %path.display(), "the rest of a backup is removed");
-                if let Err(error) = disk::remove(&path) {
+                if let Err(error) = archive::remove_rest(&path, by) {
                     tracing::warn!(path = %path.display(), %error, "the rest of a backup cannot be removed");
                 }
             }

@@ -58,7 +58,7 @@ pub struct Head {
     pub from: OfRelease,
     /// What was to run then.
     pub to: OfRelease,
-    /// How it was taken: `copy`.
+    /// How it was taken: `copy`, or by an operator's `command`.
     pub method: String,
     /// How many entries there are, once that has been counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +72,9 @@ pub struct Head {
     /// What of the home is not in it, a sentence each.
     #[serde(default)]
     pub not_included: Vec<String>,
+    /// What is there where a command has taken it, but is no part of it: paths below the home.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apart: Vec<String>,
 }
 
 impl From<&Release> for OfRelease {

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use super::entry::{Walk, What};
+use super::entry::What;
 use super::manifest::{self, Head, Writer};
 use super::verify::listed;
+use super::walk;
 use crate::store::atomic;
 use crate::store::disk::{self, Written};
 
@@ -18,7 +19,7 @@ pub fn seal(snapshot: &Path, each: &mut dyn FnMut(u64) -> io::Result<()>) -> io:
     let path = manifest::beside(snapshot);
     let mut head = manifest::head(&path)?;
     let (mut entries, mut bytes) = (0, 0);
-    for entry in Walk::of(snapshot) {
+    for entry in walk(snapshot, &head) {
         entries += 1;
         if let What::File { bytes: more } = entry?.what {
             bytes += more;
@@ -38,7 +39,7 @@ pub fn seal(snapshot: &Path, each: &mut dyn FnMut(u64) -> io::Result<()>) -> io:
 
 fn write(snapshot: &Path, to: &Path, head: &Head, each: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<()> {
     let mut writer = Writer::new(Written::create(to, MODE)?, head)?;
-    let mut walk = Walk::of(snapshot);
+    let mut walk = walk(snapshot, head);
     while let Some(entry) = walk.next().transpose()? {
         writer.push(&listed(&walk, entry, each)?)?;
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, lsetxattr};
 use rustix::io::Errno;
 
-use super::entry::{Entry, What, named};
+use super::entry::{Entry, Walk, What, named};
 use super::manifest::{self, Listed, Reader};
 use super::member::{Member, Members, Part};
 use super::verify::{self, Digested, compare};
@@ -39,8 +39,8 @@ pub fn unpack(from: &Backup, to: &Path, cancelled: &AtomicBool) -> io::Result<()
     }
     disk::make_folder(to, PRIVATE).map_err(|error| named(to, error))?;
     let done = match from.kind {
-        Kind::Folder => folder(from, to, cancelled),
-        _ => archive(from, to, cancelled),
+        Kind::Folder | Kind::Command => folder(from, to, cancelled),
+        Kind::TarZst | Kind::TarGz | Kind::Nymvisor => archive(from, to, cancelled),
     };
     if done.is_err()
         && let Err(error) = disk::remove(to)
@@ -52,12 +52,14 @@ pub fn unpack(from: &Backup, to: &Path, cancelled: &AtomicBool) -> io::Result<()
 
 /// A copy, which is compared with the list, if there is one yet.
 fn folder(from: &Backup, to: &Path, cancelled: &AtomicBool) -> io::Result<()> {
-    snapshot::copy_tree(&from.path, to, cancelled)?;
+    let Some((root, apart)) = from.tree() else { return Ok(()) };
+    let apart: Vec<PathBuf> = apart.iter().map(|path| root.join(path)).collect();
+    snapshot::copy_tree(&root, to, &apart, cancelled)?;
     let manifest = manifest::beside(&from.path);
     if !manifest::is_sealed(&manifest) {
         return Ok(());
     }
-    let verified = verify::tree(to, &manifest, &mut |_| wanted(cancelled))?;
+    let verified = verify::tree(Walk::of(to), &manifest, &mut |_| wanted(cancelled))?;
     match verified.differs.first() {
         Some(first) => Err(differs(from, first)),
         None => Ok(()),

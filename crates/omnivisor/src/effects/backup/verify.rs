@@ -50,18 +50,17 @@ pub fn verify(backup: &Backup, each: &mut dyn FnMut(u64) -> io::Result<()>) -> i
     if let Some(why) = &backup.damaged {
         return Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()));
     }
-    if backup.kind == Kind::Folder {
-        return tree(&backup.path, &manifest::beside(&backup.path), each);
+    if let Some((root, apart)) = backup.tree() {
+        return tree(Walk::of(&root).without(apart), &manifest::beside(&backup.path), each);
     }
     let manifest = (backup.kind != Kind::Nymvisor).then(|| manifest::beside(&backup.path));
     archive(&backup.path, backup.kind, manifest.as_deref(), each)
 }
 
 /// Compares a folder with a manifest.
-pub fn tree(root: &Path, manifest: &Path, each: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<Verified> {
+pub fn tree(mut walk: Walk, manifest: &Path, each: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<Verified> {
     let mut verified = Verified { compared: true, ..Verified::default() };
     let (mut entries, mut bytes) = (0, 0);
-    let mut walk = Walk::of(root);
     let mut found = || {
         let Some(entry) = walk.next().transpose()? else { return Ok(None) };
         entries += 1;

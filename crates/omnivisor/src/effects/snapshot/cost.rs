@@ -4,10 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use omnivisor_core::dialect::Dialect;
+use omnivisor_core::dialect::{Dialect, Paths};
 use omnivisor_core::plan::UpgradePlan;
 
-use super::{LITTLE, PARTIAL, beside};
+use super::{LITTLE, Method, PARTIAL, SnapshotCommand, beside};
 use crate::effects::space;
 use crate::store::disk;
 
@@ -57,11 +57,16 @@ pub struct Cost {
     pub entries: u64,
     /// Whether most of it is copied while the node runs.
     pub ahead: bool,
+    /// How long an operator's command may take, where that takes the snapshot; then `bytes` are what an undo would have to copy.
+    pub command: Option<Duration>,
 }
 
 /// What the snapshot of an upgrade still needs. Walks the home, and sees that all of it can be read.
-pub fn cost(dialect: &dyn Dialect, plan: &UpgradePlan) -> io::Result<Cost> {
+pub fn cost(dialect: &dyn Dialect, plan: &UpgradePlan, method: &Method) -> io::Result<Cost> {
     let paths = dialect.paths();
+    if let Some(command) = &method.takes {
+        return Cost::by_command(paths, command);
+    }
     let partial = beside(&folder(dialect, plan), PARTIAL);
     Cost::of(&paths.home, &paths.apart, &paths.backups, &partial)
 }
@@ -75,7 +80,26 @@ impl Cost {
         let copied = if partial.is_dir() { space::survey(partial, &[]).map_or(0, |it| it.bytes) } else { 0 };
         let bytes = if by_reference { BY_REFERENCE } else { there.bytes.saturating_sub(copied) };
         let ahead = super::has_honest_times(home);
-        Ok(Self { by_reference, bytes, data: there.bytes, entries: there.entries, ahead })
+        Ok(Self { by_reference, bytes, data: there.bytes, entries: there.entries, ahead, command: None })
+    }
+
+    /// That of one which a command takes: nothing, until it is put back, which is a copy.
+    pub fn by_command(paths: &Paths, command: &SnapshotCommand) -> io::Result<Self> {
+        let there = space::survey(&paths.home, &paths.apart)?;
+        let by_reference = disk::can_clone(&paths.home, &paths.beside);
+        let bytes = if by_reference { BY_REFERENCE } else { there.bytes };
+        let (data, entries) = (there.bytes, there.entries);
+        Ok(Self { by_reference, bytes, data, entries, ahead: true, command: Some(command.patience) })
+    }
+
+    /// Which folder's disk the bytes are needed on.
+    pub fn place<'a>(&self, paths: &'a Paths) -> &'a Path {
+        if self.command.is_some() { &paths.beside } else { &paths.backups }
+    }
+
+    /// How long the switch will take with so much that is left to it, from the end of the old node to the start of the new one.
+    pub fn outage(&self, left: Left) -> Duration {
+        self.command.map_or_else(|| left.outage(self.by_reference), |patience| SWITCH + patience)
     }
 
     /// What has to stay free beside it.
@@ -105,7 +129,7 @@ impl Cost {
     /// Whether the outage is expected to be short enough, with what is `left` to the last pass, if that is known.
     pub fn within(&self, limits: Limits, left: Option<Left>) -> Result<(), TooLong> {
         let Some(limit) = limits.outage else { return Ok(()) };
-        let expected = left.unwrap_or_else(|| self.left()).outage(self.by_reference);
+        let expected = self.outage(left.unwrap_or_else(|| self.left()));
         if expected <= limit { Ok(()) } else { Err(TooLong { expected, limit }) }
     }
 }

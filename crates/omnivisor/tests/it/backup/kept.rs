@@ -220,7 +220,7 @@ fn of_old_backups_so_many_stay_and_never_goes_what_is_needed_or_not_ours() {
     };
     let spared = Spared { under_way: Some("5-000005".into()), way_back: Some("1-000001".into()) };
     for _ in 0..2 {
-        keep.round(&place.backups(), &place.home(), &spared, day(100), &NEVER).unwrap();
+        keep.round(&place.backups(), &place.home(), &spared, day(100), None, &NEVER).unwrap();
         let all = list(&place.backups());
         let kinds: BTreeSet<(&str, &str)> = all.iter().map(|it| (it.id.as_str(), it.kind.as_str())).collect();
         let expected = [

@@ -268,3 +268,48 @@ fn a_restore_that_fails_half_way_keeps_both_and_starts_nothing() {
         assert_eq!(scene.kept("data/db/3").as_deref(), Some("new"), "{point}");
     }
 }
+
+/// Whoever cannot believe the journal sees by the folders that data is half put back, by hand or by an undo; what is in place is no
+/// reason to stay down.
+#[test]
+fn without_a_journal_no_node_is_started_on_half_of_the_data_either() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    for is_undo in [false, true] {
+        let scene = Scene::new();
+        let world = &scene.world;
+        let mut killed = if is_undo {
+            let ordered = world.omnivisor(&["rollback"]);
+            assert!(ordered.status.success(), "{}", said(&ordered));
+            world.run_command()
+        } else {
+            let mut command = world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
+            command.args(["restore", &scene.id]);
+            command
+        };
+        killed.env("OMNIVISOR_CHECKPOINT", "rename db");
+        assert!(!world.sandbox.spawn(killed).wait(SOON).success());
+        let journal = world.installation.instance_dir().join("data/omnivisor/journal");
+        let believed = fs::read(&journal).unwrap();
+        fs::write(&journal, &believed[..7]).unwrap();
+
+        let starts = world.log().starts().len();
+        let mut refused = world.start();
+        assert!(!refused.wait(SOON).success(), "undo: {is_undo}");
+        for words in ["the journal cannot be believed", "/copy, what was there in", "and start again"] {
+            assert!(refused.stderr().contains(words), "undo: {is_undo}: {words} in {}", refused.stderr());
+        }
+        assert_eq!(world.log().starts().len(), starts, "undo: {is_undo}: no node on half of the data");
+
+        // Once it is all in place the folder, which stays, is no reason any more.
+        fs::write(&journal, &believed).unwrap();
+        let mut supervised = world.run();
+        world.wait_for_status("it is over", |status| status["upgrade"]["phase"] == "idle");
+        supervised.signal(15);
+        supervised.wait(SOON);
+        fs::write(&journal, &believed[..7]).unwrap();
+        let _supervised = world.run();
+        assert_eq!(scene.found(), some(BACK), "undo: {is_undo}");
+    }
+}
