@@ -5,6 +5,7 @@
 
 mod act;
 mod adopt;
+mod ahead;
 mod answer;
 mod back_up;
 mod claim;
@@ -134,6 +135,7 @@ pub struct Shell {
     accepted: Option<Installed>,
     results: Channel<(u64, Event)>,
     action: act::InFlight,
+    ahead: ahead::Ahead,
     making_ready: ready::MakingReady,
     mirrored: watch::Sender<Option<Mirrored>>,
     mirror_done: watch::Receiver<Option<Mirrored>>,
@@ -256,6 +258,7 @@ impl Shell {
         if !self.journal.as_ref().is_some_and(JournalFile::is_long) {
             return;
         }
+        self.drop_kept();
         let Some(journal) = &self.journal else { return };
         let Some(summary) = self.agent.journal().summary() else { return };
         match journal.rewritten(&summary) {
@@ -287,7 +290,7 @@ impl Shell {
             self.is_writable();
         }
         report::tell(&effects.records, &self.agent);
-        self.drop_copy(&effects.records, &before);
+        self.follow_copies(&effects.records, &before);
         self.give_up_making_ready();
         if effects.records.iter().any(|record| matches!(record, Record::Committed { .. })) {
             self.supervisor.forgive();

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use omnivisor_core::agent::{Action, Agent, Event, Outcome};
+use omnivisor_core::agent::{Action, Event, Outcome};
 use omnivisor_core::dialect::Dialect;
-use omnivisor_core::journal::{Phase, Record};
 use omnivisor_core::plan::{Failure, UpgradePlan};
 use tokio::sync::Notify;
 
@@ -35,8 +34,6 @@ struct Cancel {
 pub(super) struct InFlight {
     ticket: u64,
     cancel: Option<Arc<Cancel>>,
-    /// Snapshots of upgrades that were dropped: what was copied ahead of them goes when nobody copies any more.
-    dropped: Vec<std::path::PathBuf>,
 }
 
 impl InFlight {
@@ -90,38 +87,6 @@ impl Shell {
             checkpoint::reach(&format!("after-{name}"));
             let _ = results.send((ticket, event));
         });
-    }
-}
-
-impl Shell {
-    /// Notes that nothing will become of what was copied ahead of the upgrade that was under way, if that is over by this.
-    pub(super) fn drop_copy(&mut self, records: &[Record], before: &Agent) {
-        let is_over = |record: &Record| {
-            matches!(record, Record::Cancelled(_) | Record::Failed { .. } | Record::RollbackOrdered { .. })
-        };
-        if let (true, Phase::Preparing { plan, .. } | Phase::Staged { plan, .. } | Phase::Switching { plan, .. }) =
-            (records.iter().any(is_over), before.journal().phase())
-        {
-            self.action.dropped.push(snapshot::folder(&*self.dialect, plan));
-        }
-    }
-
-    /// The same of every upgrade that was, as the one before us may have been killed before it could.
-    pub(super) fn drop_copies(&mut self, records: &[Record]) {
-        let over = records.iter().filter_map(|record| match record {
-            Record::Planned(plan) if Some(plan.number) != self.agent.phase_number() => Some(plan),
-            _ => None,
-        });
-        self.action.dropped.extend(over.map(|plan| snapshot::folder(&*self.dialect, plan)));
-    }
-
-    /// Removes what was dropped, beside the loop.
-    pub(super) fn discard_dropped(&mut self) {
-        if self.action.is_under_way() || self.action.dropped.is_empty() {
-            return;
-        }
-        let dropped = std::mem::take(&mut self.action.dropped);
-        tokio::task::spawn_blocking(move || dropped.iter().for_each(|snapshot| snapshot::discard(snapshot)));
     }
 }
 

@@ -107,7 +107,10 @@ pub(super) fn describe(standing: &Standing, announced: &Announcement) -> String 
             format!("the node stands at its height and waits for it; tried again at {at}: {why}")
         }
         Standing::RetryAt(at, why) => format!("tried again at {at}: {why}"),
-        Standing::Waiting => format!("will be switched to {}", announced.trigger),
+        Standing::Waiting => {
+            let without = if announced.without_snapshot { ", without a snapshot" } else { "" };
+            format!("will be switched to {}{without}", announced.trigger)
+        }
         Standing::WaitsForApproval if matches!(announced.trigger, Trigger::OnCommand { .. }) => {
             format!("is prepared, and waits for `omnivisor upgrade {}`", announced.release.name)
         }
@@ -243,6 +246,7 @@ impl Shell {
                     "version": announced.release.version.as_str(),
                     "due": announced.trigger.due().map(|due| due.to_string()),
                     "dueInSeconds": announced.trigger.due().map(|due| due.since(now.wall).as_secs()),
+                    "withoutSnapshot": announced.without_snapshot,
                     "waitsForTime": standing == Standing::Waiting && !journal.held(),
                     "standing": match standing {
                         Standing::Waiting if journal.held() => "waits for `omnivisor resume`".to_owned(),

@@ -137,6 +137,7 @@ impl Start {
             accepted: None,
             results: mpsc::unbounded_channel(),
             action: super::act::InFlight::default(),
+            ahead: super::ahead::Ahead::default(),
             making_ready: super::ready::MakingReady::default(),
             mirrored,
             mirror_done,

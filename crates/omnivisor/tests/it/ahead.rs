@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use omnivisor_testkit::{Answer, Behaviour, Supervised, wait_until};
 
@@ -126,6 +127,46 @@ fn one_upgrade_is_done_without_a_copy_where_a_person_says_so() {
         let copies = copies(&world).into_iter().filter(|path| path.to_string_lossy().contains(name)).count();
         assert_eq!(copies > 0, more.is_none(), "{name}");
     }
+    let (binary, time) = (world.minted(&Behaviour::new("4.0.0")), timestamp(Duration::from_secs(3600)));
+    let mut command = world.nymvisor(&["add-upgrade", binary.to_str().unwrap(), "--upgrade-name", "2024.4"]);
+    let output = command.args(["--upgrade-time", &time, "--skip-backup"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    world.wait_for_status("it waits", |status| status["announced"][0]["withoutSnapshot"] == true);
+    let plan = world.omnivisor(&["plan"]);
+    let plan = String::from_utf8_lossy(&plan.stdout);
+    assert!(plan.contains("4.0.0 (2024.4): will be switched to at") && plan.contains(", without a snapshot"), "{plan}");
+}
+
+/// As long as somebody else writes to the data each try fails; what was copied is not copied for each of them.
+#[test]
+fn a_try_that_may_be_tried_again_leaves_what_it_copied_to_the_next_one() {
+    let world = World::new();
+    if !has_passes(&world) {
+        return;
+    }
+    let big = world.installation.daemon_home().join("data/big");
+    fs::create_dir_all(big.parent().unwrap()).unwrap();
+    fs::write(&big, vec![7; 3_000_000]).unwrap();
+    let written = SystemTime::now();
+    let _supervised = run_with(&world, &[("OMNIVISOR_SNAPSHOT_LEAD", "2h")]);
+    // What has been changed just now is copied once more in any case.
+    wait_until("it is old enough", SOON, || (written.elapsed().ok()? > Duration::from_millis(2500)).then_some(()));
+    world.publish_for("2024.2", &Behaviour::new("2.0.0"), &timestamp(Duration::from_secs(3600)));
+    let named = |ending: &str| copies(&world).into_iter().find(|path| path.to_string_lossy().ends_with(ending));
+    wait_until("it is copied ahead", SOON, || named(".partial-seen"));
+    let copied =
+        |folder: &Path| fs::metadata(folder.join("data/big")).map(|it| (it.ino(), it.ctime(), it.ctime_nsec()));
+    let first = named(".partial").unwrap();
+    let before = copied(&first).unwrap();
+
+    let writer = Writer::of(&big);
+    let output = world.omnivisor(&["upgrade", "2024.2"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    world.wait_for_status("it is refused", |status| status.to_string().contains("open to write to it"));
+    wait_until("another try has it", SOON, || named(".partial").filter(|path| *path != first));
+    drop(writer);
+    world.wait_for_commit("2.0.0");
+    assert_eq!(copied(&named("-preupgrade").unwrap()).unwrap(), before, "it was not copied again");
 }
 
 /// Somebody else who has a file of the node's data open to write to it, until this is dropped.
