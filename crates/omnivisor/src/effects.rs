@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod github;
 pub mod group;
 pub mod http;
+pub mod mounts;
 pub mod needed;
 pub mod notify;
 pub mod poll;

@@ -258,7 +258,10 @@ impl Shell {
         if !self.journal.as_ref().is_some_and(JournalFile::is_long) {
             return;
         }
-        self.drop_kept();
+        // Nobody could find it who comes after us.
+        if self.drop_kept() {
+            return;
+        }
         let Some(journal) = &self.journal else { return };
         let Some(summary) = self.agent.journal().summary() else { return };
         match journal.rewritten(&summary) {

@@ -182,7 +182,8 @@ fn prune(verb: &Prune) -> Outcome {
         if verb.dry_run {
             output::result(&format!("would remove {what}"));
         } else {
-            remove(backup, by).with_context(|| format!("cannot remove the backup {}", backup.path.display()))?;
+            remove(backup, &paths.home, by)
+                .with_context(|| format!("cannot remove the backup {}", backup.path.display()))?;
             output::result(&format!("removed {what}"));
         }
     }

@@ -22,6 +22,8 @@ use omnivisor_core::time::Timestamp;
 use self::entry::Walk;
 use self::manifest::Head;
 pub use self::unpack::unpack;
+use super::snapshot::{self, command};
+use crate::store::disk;
 
 /// What an archive that is compressed may make its reader keep in memory: 128 MiB, as `zstd` itself by default.
 const WINDOW_LOG: u32 = 27;
@@ -85,6 +87,16 @@ impl Backup {
                 Some((led(&self.path), self.head.iter().flat_map(|head| &head.apart).map(PathBuf::from).collect()))
             }
             Kind::TarZst | Kind::TarGz | Kind::Nymvisor => None,
+        }
+    }
+
+    /// Whether a copy of it there takes next to no room.
+    pub fn is_copied_by_reference(&self, to: &Path) -> bool {
+        match self.kind {
+            Kind::Folder => disk::can_clone(&self.path, to),
+            // It may be one that nobody can write to, not even to try.
+            Kind::Command => snapshot::is_btrfs(&led(&self.path)) && snapshot::is_btrfs(to),
+            Kind::TarZst | Kind::TarGz | Kind::Nymvisor => false,
         }
     }
 }
@@ -184,8 +196,8 @@ fn look(path: &Path) -> Option<Backup> {
             if !metadata.is_file() && head.id != stem {
                 backup.id = stem.to_owned();
                 backup.damaged = Some(format!("its manifest is one of {}", head.id));
-            } else if kind == Kind::Command && !path.is_dir() {
-                backup.damaged = Some(format!("{}, which a command has made, is gone", led(path).display()));
+            } else if let (Kind::Command, Some(missing)) = (kind, command::missing(path, &head)) {
+                backup.damaged = Some(format!("{}, which a command has taken, is not there", missing.display()));
             } else if metadata.is_file() && !backup.sealed {
                 backup.damaged = Some("its manifest does not list what is in it".to_owned());
             }

@@ -7,13 +7,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use omnivisor_core::release::Algorithm;
 use rustix::fs::{Access, access, getxattr};
 
 use super::digest;
+use super::mounts::unescaped;
 use super::process::ProcessId;
 
 /// The attributes that systemd sets on what it delegates: the first one for everybody, the second one, of old, for root.
@@ -144,26 +145,6 @@ fn folder_in(line: &[u8], path: &Path) -> Option<PathBuf> {
     (words.skip_while(|word| *word != b"-").nth(1)? == b"cgroup2").then_some(())?;
     let below = path.strip_prefix(root).ok()?;
     Some(if below.as_os_str().is_empty() { at } else { at.join(below) })
-}
-
-/// A path of `mountinfo`, in which blanks and the like are three octal digits.
-fn unescaped(word: &[u8]) -> PathBuf {
-    let mut bytes = Vec::new();
-    let mut rest = word;
-    while let Some((first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
 }
 
 fn below(folder: &Path) -> Vec<PathBuf> {

@@ -326,8 +326,13 @@ fn reap(pidfd: &OwnedFd) -> Exit {
 
 /// The mark in a process's environment, whoever's it is.
 pub fn mark_of(pid: i32) -> Option<Vec<u8>> {
+    variable_of(pid, MARK)
+}
+
+/// A variable in a process's environment, as that began with it; none where it may not be looked at.
+pub fn variable_of(pid: i32, name: &str) -> Option<Vec<u8>> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let prefix = format!("{MARK}=");
+    let prefix = format!("{name}=");
     environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes())).map(<[u8]>::to_vec)
 }
 

@@ -41,6 +41,8 @@ pub enum Source<'a> {
 
 /// What is put back.
 const COPY: &str = "copy";
+/// The same, until it is whole, where it is copied.
+const HALF: &str = "copy.partial";
 /// What was replaced.
 const REPLACED: &str = "replaced";
 /// Stands where the copy is whole, and lists the paths that are put back, each with a zero at its end; none is all of it.
@@ -74,7 +76,7 @@ impl Restore<'_> {
                 disk::remove(&copy)?;
                 match disk::rename(snapshot, &copy) {
                     Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                        self.copy(snapshot, &copy, cancelled)?;
+                        self.make(&copy, &|to| snapshot::copy_tree(snapshot, to, &[], cancelled))?;
                     }
                     renamed => {
                         renamed?;
@@ -82,15 +84,8 @@ impl Restore<'_> {
                     }
                 }
             }
-            Source::Kept(snapshot) => {
-                disk::remove(&copy)?;
-                self.copy(snapshot, &copy, cancelled)?;
-            }
-            Source::Made(make) => {
-                disk::remove(&copy)?;
-                make(&copy)?;
-                snapshot::flush_tree(&copy)?;
-            }
+            Source::Kept(snapshot) => self.make(&copy, &|to| snapshot::copy_tree(snapshot, to, &[], cancelled))?,
+            Source::Made(make) => self.make(&copy, *make)?,
         }
         // Its name, too, before that of the file that says so.
         disk::flush_folder(self.work)?;
@@ -102,9 +97,14 @@ impl Restore<'_> {
         atomic::replace(&self.work.join(COMPLETE), &list, 0o600)
     }
 
-    fn copy(&self, snapshot: &Path, copy: &Path, cancelled: &AtomicBool) -> io::Result<()> {
-        snapshot::copy_tree(snapshot, copy, &[], cancelled)?;
-        snapshot::flush_tree(copy)
+    /// It has its name when it is whole and durable: half of it must never be taken for what a rename has made.
+    fn make(&self, copy: &Path, how: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+        let half = self.work.join(HALF);
+        disk::remove(&half)?;
+        disk::remove(copy)?;
+        how(&half)?;
+        snapshot::flush_tree(&half)?;
+        disk::rename(&half, copy)
     }
 
     /// Puts in place what is ready, by renames. No node runs. Durable when it returns.
@@ -121,10 +121,10 @@ impl Restore<'_> {
         self.put_back(Path::new(""), &scope)
     }
 
-    /// Whether something was moved, and something that is ready is not in place. An error where a monotonic file is missing.
+    /// Whether something was moved, and something that is ready is not in place.
     pub fn is_half_done(&self) -> io::Result<bool> {
         let is_begun = [COMPLETE, REPLACED, COPY].iter().all(|name| self.work.join(name).exists());
-        if is_begun { self.is_left(Path::new(""), &self.scope()?) } else { Ok(false) }
+        if is_begun { self.is_left(Path::new(""), &self.found()?.0) } else { Ok(false) }
     }
 
     fn is_left(&self, below: &Path, scope: &Scope) -> io::Result<bool> {
@@ -133,8 +133,8 @@ impl Restore<'_> {
             let path = below.join(&name);
             let is_left = match scope.of(&path, &copy.join(&name)) {
                 Moved::Nothing => false,
-                Moved::Parts if self.home.join(&path).is_dir() => self.is_left(&path, scope)?,
-                Moved::Parts | Moved::All => true,
+                Moved::Parts => self.is_left(&path, scope)?,
+                Moved::All => true,
             };
             if is_left {
                 return Ok(true);
@@ -145,11 +145,23 @@ impl Restore<'_> {
 
     /// What is moved. An error where a monotonic file is missing in the home.
     fn scope(&self) -> io::Result<Scope> {
+        let (scope, missing) = self.found()?;
+        match missing {
+            None => Ok(scope),
+            Some(path) => Err(io::Error::other(format!(
+                "{} must never go back to an earlier state, and is missing: a person has to decide",
+                path.display()
+            ))),
+        }
+    }
+
+    /// What is moved, and a monotonic file that is missing in the home.
+    fn found(&self) -> io::Result<(Scope, Option<PathBuf>)> {
         let list = fs::read(self.work.join(COMPLETE))?;
         let only = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
         let only = only.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
         let kept = self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok()).map(Path::to_owned).collect();
-        let mut scope = Scope { kept, only };
+        let (mut scope, mut missing) = (Scope { kept, only }, None);
         for root in [self.home.to_owned(), self.work.join(COPY)] {
             let mut folders = vec![PathBuf::new()];
             while let Some(folder) = folders.pop() {
@@ -164,17 +176,14 @@ impl Restore<'_> {
                     } else if (self.is_monotonic)(&path) {
                         let there = fs::symlink_metadata(self.home.join(&path)).is_ok();
                         if !there && !is_side_file(&path) && scope.has(&path) {
-                            return Err(io::Error::other(format!(
-                                "{} must never go back to an earlier state, and is missing: a person has to decide",
-                                self.home.join(&path).display()
-                            )));
+                            missing = missing.or_else(|| Some(self.home.join(&path)));
                         }
                         scope.kept.insert(path);
                     }
                 }
             }
         }
-        Ok(scope)
+        Ok((scope, missing))
     }
 
     /// Moves away what is replaced; durable before anything takes its place, so that it is never the one thing that is lost.

@@ -54,7 +54,9 @@ const LITTLE: (u64, u64) = (32 << 20, 500);
 
 /// File systems on which whatever changes a file changes what it looks like, also through a mapping (on tmpfs it does not): ext2 to
 /// ext4, XFS, Btrfs, F2FS and ZFS.
-const TRUSTED: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1];
+const TRUSTED: [i64; 5] = [0xef53, 0x5846_5342, BTRFS, 0xf2f5_2010, 0x2fc1_2fc1];
+
+const BTRFS: i64 = 0x9123_683e;
 
 /// A snapshot of `home` to be taken at `to`, without what is `apart`.
 #[derive(Clone, Copy, Debug)]
@@ -132,11 +134,18 @@ impl Snapshot<'_> {
     /// It has its name. Whoever gave it that may have been killed before its manifest had one, or either was durable.
     fn complete(&self, head: &Head) -> io::Result<()> {
         let manifest = manifest::beside(self.to);
+        let there = manifest::head(&manifest).ok();
+        if let Some(other) = there.as_ref().filter(|there| there.home != head.home) {
+            return Err(io::Error::other(format!("{} is one of {}", self.to.display(), other.home)));
+        }
         match manifest.exists() {
             true => atomic::flush_folder_of(self.to)?,
             false => atomic::replace(&manifest, &head.to_bytes(), MODE)?,
         }
         disk::remove(&beside(self.to, LISTED))?;
+        if beside(self.to, PARTIAL).is_symlink() {
+            command::turn_word(self.to)?;
+        }
         disk::remove(&beside(self.to, SEEN))
     }
 
@@ -156,7 +165,7 @@ impl Snapshot<'_> {
     ) -> io::Result<Passed> {
         let partial = beside(self.to, PARTIAL);
         if partial.is_symlink() {
-            command::put_by(self.to)?; // nothing may be written to where that leads
+            command::turn_word(self.to)?; // of a command that was set before
         }
         let seen = match Seen::read(&beside(self.to, SEEN)).filter(|_| partial.is_dir()) {
             Some(seen) => seen,
@@ -184,6 +193,11 @@ impl Snapshot<'_> {
     }
 }
 
+/// Whether this is on a Btrfs, of which every snapshot can be copied by reference.
+pub fn is_btrfs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|it| it.f_type == BTRFS)
+}
+
 /// Whether a change of a file can be seen without reading it.
 pub(super) fn has_honest_times(home: &Path) -> bool {
     rustix::fs::statfs(home).is_ok_and(|it| TRUSTED.contains(&it.f_type))
@@ -191,7 +205,11 @@ pub(super) fn has_honest_times(home: &Path) -> bool {
 
 /// What is at `to` is no snapshot any more, if it was one: the node has gone on since. Done in a moment; not durable, as what
 /// has been written since may not be, either.
-pub fn void(to: &Path) -> io::Result<()> {
+pub fn void(to: &Path, home: &Path) -> io::Result<()> {
+    if to.is_symlink() {
+        command::put_word(to, PARTIAL, home)?;
+        return disk::remove(to);
+    }
     match disk::rename(to, &beside(to, PARTIAL)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
@@ -209,14 +227,14 @@ pub fn hand_on(from: &Path, to: &Path) -> io::Result<()> {
 pub fn discard(to: &Path) {
     let partial = beside(to, PARTIAL);
     if partial.is_symlink()
-        && let Err(error) = command::put_by(to)
+        && let Err(error) = command::turn_word(to)
     {
-        tracing::warn!(path = %partial.display(), %error, "what a command has taken cannot be put by, to be removed");
+        tracing::warn!(path = %partial.display(), %error, "that a command has to remove something cannot be noted");
         return;
     }
     // In this order: what was seen of a copy that is not there would be believed of another one.
     let mut left = vec![beside(to, SEEN), partial, beside(to, LISTED), beside(to, command::NEW)];
-    if !to.exists() {
+    if to.symlink_metadata().is_err() {
         left.push(manifest::beside(to));
     }
     for path in left {

@@ -1,5 +1,6 @@
 //! Carry out one action of the agent, beside the loop, and report how it ended.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +17,7 @@ use crate::effects::backup::{self, Kind};
 use crate::effects::github::GitHub;
 use crate::effects::group::Group;
 use crate::effects::restore::{Restore, Source};
-use crate::effects::snapshot::{Limits, Method, Snapshot, pace};
+use crate::effects::snapshot::{Limits, Method, Snapshot, command, pace};
 use crate::effects::{activate, fetch, preflight, probe, snapshot, writers};
 
 /// What the name of a folder begins with in which an undo puts data back.
@@ -159,8 +160,12 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
 /// The snapshot of a switch that was given up is none of what the node has done since.
 fn has_way_back(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> {
     let snapshot = snapshot::folder(dialect, plan);
-    if !plan.snapshot || snapshot.is_dir() {
+    let is_there = if snapshot.is_symlink() { command::is_whole(&snapshot) } else { snapshot.is_dir() };
+    if !plan.snapshot || is_there {
         return Ok(());
+    }
+    if let Err(error) = snapshot::void(&snapshot, &dialect.paths().home) {
+        tracing::warn!(path = %snapshot.display(), %error, "a snapshot that is none cannot be made void");
     }
     snapshot::discard(&snapshot);
     Err(Failure::transient(format!("the snapshot {} is gone, without which there is no way back", snapshot.display())))
@@ -169,7 +174,7 @@ fn has_way_back(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure
 /// Makes what was copied of this upgrade no snapshot any more, in a moment; its removal goes on behind.
 pub(super) fn void_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::io::Result<()> {
     let snapshot = snapshot::folder(dialect, plan);
-    snapshot::void(&snapshot)?;
+    snapshot::void(&snapshot, &dialect.paths().home)?;
     tokio::task::spawn_blocking(move || snapshot::discard(&snapshot));
     Ok(())
 }
@@ -282,7 +287,13 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
         is_monotonic: &|path| dialect.is_monotonic(path),
     };
     let snapshot = snapshot::folder(dialect, plan);
-    let found = backup::find(&paths.backups, &plan.id()).ok().filter(|it| it.kind != Kind::Folder);
+    let found = backup::find(&paths.backups, &plan.id()).ok();
+    if let Some(other) =
+        found.as_ref().and_then(|it| it.head.as_ref()).filter(|head| Path::new(&head.home) != paths.home)
+    {
+        return Err(Failure::transient(format!("the backup {} is one of {}", other.id, other.home)));
+    }
+    let found = found.filter(|it| it.kind != Kind::Folder);
     let is_folder = snapshot.is_dir() && !snapshot.is_symlink();
     let prepared = match &found {
         Some(found) if !is_folder && !restore.is_ready() => {

@@ -51,7 +51,7 @@ impl Shell {
         let announced = self.agent.announced();
         let is_announced =
             |(release, _): &(Release, PathBuf)| announced.iter().any(|announced| announced.release == *release);
-        if self.ahead.kept.as_ref().is_some_and(|kept| !is_announced(kept)) {
+        if self.ahead.kept.as_ref().is_some_and(|kept| !is_announced(kept) || !self.has_reserve()) {
             self.drop_kept();
         }
     }
@@ -65,9 +65,12 @@ impl Shell {
         self.ahead.dropped.extend(over.map(|plan| snapshot::folder(&*self.dialect, plan)));
     }
 
-    /// Drops what is kept, as nobody could find it who comes after us.
-    pub(super) fn drop_kept(&mut self) {
-        self.ahead.dropped.extend(self.ahead.kept.take().map(|(_, copy)| copy));
+    /// Drops what is kept, if anything is.
+    pub(super) fn drop_kept(&mut self) -> bool {
+        let kept = self.ahead.kept.take().map(|(_, copy)| copy);
+        let is_one = kept.is_some();
+        self.ahead.dropped.extend(kept);
+        is_one
     }
 
     /// Removes what was dropped, beside the loop.

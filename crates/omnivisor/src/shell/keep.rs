@@ -21,6 +21,9 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// What it may take to end what it is at: it looks at every 64 KiB whether it has to.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Between two looks whether a command has to end.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The lowest priority that there is.
 const LOWEST: i32 = 19;
 
@@ -90,8 +93,8 @@ impl Shell {
                     give_way();
                     // What fails is logged there, and tried again at the next look.
                     let by = command.map(|command| {
-                        let home = home.clone();
-                        move |id: &str| runtime.block_on(command.remove(&home, id))
+                        let (home, flag) = (home.clone(), flag.clone());
+                        move |id: &str| runtime.block_on(unless(&flag, command.remove(&home, id)))
                     });
                     let by = by.as_ref().map(|by| by as &dyn Fn(&str) -> io::Result<()>);
                     let _ = keep.round(&backups, &home, &spared, clock::now().wall, by, &flag);
@@ -126,6 +129,20 @@ impl Shell {
             None => Calm { backed_up: self.backed_up.to_string(), ..Calm::of(self.agent.journal()) },
         };
         self.calm.send_if_modified(|old| std::mem::replace(old, calm.clone()) != calm);
+    }
+}
+
+/// Gives it up as soon as this is set: what it has started ends with it.
+async fn unless(cancelled: &AtomicBool, done: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let is_cancelled = async {
+        while !cancelled.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = is_cancelled => Err(io::ErrorKind::Interrupted.into()),
+        done = done => done,
     }
 }
 

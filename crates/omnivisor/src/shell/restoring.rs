@@ -204,7 +204,7 @@ fn chosen(dialect: &dyn Dialect, ordered: &Ordered<'_>) -> Result<Backup, StartE
 
 fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::Result<()> {
     let never = AtomicBool::new(false);
-    let by_reference = backup.tree().is_some_and(|(tree, _)| disk::can_clone(&tree, restore.home));
+    let by_reference = backup.is_copied_by_reference(restore.home);
     if let Some(bytes) = backup.bytes.filter(|_| !by_reference) {
         space::require(restore.work, bytes, "what is put back").map_err(io::Error::other)?;
     }

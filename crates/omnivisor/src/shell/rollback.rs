@@ -1,5 +1,7 @@
 //! Take an upgrade back by hand: whether that can be done, and, where no supervisor runs, that it is to be done at the next start.
 
+use std::path::Path;
+
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::UpgradePlan;
@@ -54,6 +56,9 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
     let Ok(found) = backup::find(&dialect.paths().backups, &plan.id()) else {
         return Err(format!("the snapshot {} is gone; {hint}", folder.display()));
     };
+    if let Some(other) = found.head.as_ref().filter(|head| Path::new(&head.home) != dialect.paths().home) {
+        return Err(format!("the snapshot {} is one of {}; {hint}", found.path.display(), other.home));
+    }
     if let Some(why) = &found.damaged {
         return Err(format!("the snapshot {} cannot be believed: {why}; {hint}", found.path.display()));
     }
@@ -72,6 +77,9 @@ pub(super) fn to_be_copied(dialect: &dyn Dialect, plan: &UpgradePlan) -> Option<
 /// Whether that fits; beside a node, with as much left free as any copy of its data leaves.
 pub(super) fn has_room(dialect: &dyn Dialect, from: &Backup, beside_node: Option<Limits>) -> Result<(), String> {
     let beside = &dialect.paths().beside;
+    if from.is_copied_by_reference(beside) {
+        return Ok(());
+    }
     let known = from.head.as_ref().and_then(|head| head.bytes).or(from.bytes);
     let bytes = match known {
         None => from.tree().map_or(Ok(0), |(root, apart)| {

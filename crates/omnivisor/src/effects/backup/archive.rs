@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::manifest::{self, Head};
 use super::{Backup, Kind, pack, verify};
 use crate::checkpoint;
-use crate::effects::snapshot::command::Remove;
+use crate::effects::snapshot::command::{self, Remove};
 use crate::store::atomic;
 use crate::store::disk::{self, Written};
 
@@ -112,27 +112,26 @@ pub fn remove_folder(snapshot: &Path) -> io::Result<()> {
     disk::remove(&removed)
 }
 
-/// Removes what an operator's command has taken, and the link to it. What fails on the way is gone on with by [`remove_rest`].
-pub fn remove_link(link: &Path, by: Remove<'_>) -> io::Result<()> {
+/// Removes what an operator's command has taken of this home, and the link to it. What fails on the way is gone on with by
+/// [`remove_rest`].
+pub fn remove_link(link: &Path, home: &Path, by: Remove<'_>) -> io::Result<()> {
     if by.is_none() {
         return Err(no_command());
     }
-    let removed = with_ending(link, REMOVED);
-    disk::rename(link, &removed)?;
+    command::put_word(link, REMOVED, home)?;
+    disk::remove(link)?;
     atomic::flush_folder_of(link)?;
     disk::remove(&manifest::beside(link))?;
-    remove_rest(&removed, by)
+    remove_rest(&with_ending(link, REMOVED), by)
 }
 
-/// Removes what was given the name of something that is being removed: as a command has to, where it is a link to what that has taken.
+/// Removes what was given the name of something that is being removed: where it is a word of what a command has taken, that removes it.
 pub fn remove_rest(removed: &Path, by: Remove<'_>) -> io::Result<()> {
-    let name =
-        removed.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(REMOVED)).unwrap_or_default();
-    let id = name.strip_prefix("snapshot-").and_then(|rest| rest.strip_suffix("-preupgrade"));
-    // What has its name again was taken anew since.
-    if removed.is_symlink()
-        && let Some(id) = id.filter(|_| !removed.with_file_name(name).is_symlink())
-    {
+    let name = removed.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(REMOVED));
+    let id = name.and_then(|name| name.strip_prefix("snapshot-")?.strip_suffix("-preupgrade"));
+    // What has its own name was taken anew since, or is not to be removed yet.
+    let is_there = name.is_some_and(|name| removed.with_file_name(name).is_symlink());
+    if let Some(id) = id.filter(|_| removed.is_symlink() && !is_there) {
         by.ok_or_else(no_command)?(id)?;
     }
     disk::remove(removed)

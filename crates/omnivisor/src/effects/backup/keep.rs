@@ -16,7 +16,7 @@ use omnivisor_core::time::Timestamp;
 use super::archive::{self, Format, REMOVED};
 use super::seal::seal;
 use super::{Backup, Kind, list, manifest};
-use crate::effects::snapshot::command::Remove;
+use crate::effects::snapshot::command::{Remove, is_word_of};
 use crate::store::atomic;
 
 /// Between two words on what takes long.
@@ -74,10 +74,11 @@ impl Keep {
     fn prune(&self, backups: &Path, home: &Path, spared: &Spared, now: Timestamp, by: Remove<'_>) -> io::Result<()> {
         let mut outcome = Ok(());
         for backup in self.expendable(backups, home, spared, now) {
-            match remove(&backup, by) {
+            match remove(&backup, home, by) {
                 Ok(()) => {
                     tracing::info!(backup = backup.id, path = %backup.path.display(), "an old backup was removed")
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
                 Err(error) => {
                     tracing::warn!(path = %backup.path.display(), %error, "an old backup cannot be removed");
                     outcome = Err(error);
@@ -140,10 +141,10 @@ fn ended(cancelled: &AtomicBool) -> io::Result<()> {
 }
 
 /// Removes a backup.
-pub fn remove(backup: &Backup, by: Remove<'_>) -> io::Result<()> {
+pub fn remove(backup: &Backup, home: &Path, by: Remove<'_>) -> io::Result<()> {
     let removed = match backup.kind {
         Kind::Folder => archive::remove_folder(&backup.path),
-        Kind::Command => archive::remove_link(&backup.path, by),
+        Kind::Command => archive::remove_link(&backup.path, home, by),
         _ => archive::remove_archive(&backup.path),
     };
     match removed {
@@ -175,9 +176,15 @@ fn sweep(backups: &Path, home: &Path, spared: &Spared, by: Remove<'_>) {
                 let of = name.strip_suffix(".mtree").map(|name| path.with_file_name(name));
                 of.is_some_and(|of| of.symlink_metadata().is_err()) && is_of(&path, home, spared)
             };
+            // Others may share the folder, and only they know what removes theirs.
+            if path.is_symlink() && !is_word_of(&path, home) {
+                continue;
+            }
             if name.ends_with(REMOVED) || of_nothing() {
                 tracing::debug!(path = %path.display(), "the rest of a backup is removed");
-                if let Err(error) = archive::remove_rest(&path, by) {
+                if let Err(error) = archive::remove_rest(&path, by)
+                    && error.kind() != io::ErrorKind::Interrupted
+                {
                     tracing::warn!(path = %path.display(), %error, "the rest of a backup cannot be removed");
                 }
             }

@@ -75,6 +75,9 @@ pub struct Head {
     /// What is there where a command has taken it, but is no part of it: paths below the home.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apart: Vec<String>,
+    /// What has to be at the top of what a command has taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
 }
 
 impl From<&Release> for OfRelease {

@@ -5,8 +5,9 @@
 //! be called again with the same id, and is right then, too. The home is never put back by it, as keys would go back with the rest: what is
 //! put back is copied from the folder.
 //!
-//! A link to the folder stands where else the copy stands, with the same manifest beside it. While the command is at work, a link
-//! that leads nowhere stands there, so that somebody who is killed leaves a word of what has to be removed.
+//! A link to the folder stands where else the copy stands, with the same manifest beside it. From before the command is called until that
+//! link is there, and again when the snapshot is to be removed, a *word* stands beside it: a link that leads nowhere and says of which
+//! home it is. So whoever is killed leaves a word of what has to be removed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -15,30 +16,38 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{LISTED, MODE, PARTIAL, PRIVATE, SEEN, Snapshot, beside, discard, void};
 use crate::checkpoint;
 use crate::effects::backup::archive::REMOVED;
 use crate::effects::backup::manifest::{self, Head};
-use crate::effects::run_command;
+use crate::effects::{mounts, process, run_command};
 use crate::store::atomic;
 use crate::store::disk::{self, Written};
 
 /// How a manifest calls it.
 pub const METHOD: &str = "command";
 
-/// The variable in which the command finds the id of the snapshot.
+/// The variable in which the command finds the id of the snapshot, which no other home's has.
 const ID: &str = "OMNIVISOR_SNAPSHOT_ID";
 
 /// And that with the node's home.
 const HOME: &str = "OMNIVISOR_SNAPSHOT_HOME";
 
-/// Where the link leads while the command is at work.
-const TAKING: &str = "what the command takes";
+/// What a word begins with; then comes the home.
+const WORD: &str = "what a command has taken of ";
 
-/// What the name of a link ends in that is about to replace another one.
+/// Between two looks whether somebody is gone.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What the name of a link ends in that is about to have another one.
 pub(super) const NEW: &str = ".partial-link";
+
+/// And that of a copy that nobody wants any more, as a command is set.
+const COPIED: &str = ".copied.partial-removed";
 
 /// How snapshots are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,41 +86,50 @@ impl SnapshotCommand {
     /// error nothing is believed of what was taken, and it is removed later.
     pub async fn take(&self, snapshot: Snapshot<'_>, head: &Head) -> io::Result<()> {
         let Snapshot { home, to, apart } = snapshot;
-        let below: Vec<String> = apart
-            .iter()
-            .filter_map(|path| path.strip_prefix(home).ok())
-            .map(|path| path.display().to_string())
-            .collect();
-        let not_included = below.iter().map(|path| format!("{path}: it stands apart")).collect();
-        let head = Head { method: METHOD.to_owned(), apart: below, not_included, ..head.clone() };
+        if to.is_symlink() && !is_whole(to) {
+            void(to, home)?;
+        }
         if to.is_dir() {
-            return snapshot.complete(&head);
+            return snapshot.complete(head);
         }
         if let Some(parent) = to.parent() {
             disk::make_folders(parent, PRIVATE)?;
         }
-        if !beside(to, PARTIAL).is_symlink() {
-            put_by(to)?; // what was copied before a command was set
+        let partial = beside(to, PARTIAL);
+        let was_killed = partial.is_symlink();
+        if !was_killed && partial.exists() {
+            disk::rename(&partial, &beside(to, COPIED))?; // what was copied before a command was set
         }
-        put_link(to, Path::new(TAKING))?;
+        put_word(to, PARTIAL, home)?;
         if beside(to, REMOVED).is_symlink() {
             disk::remove(&beside(to, REMOVED))?; // of a try before: what is taken now must not be removed for it
         }
-        let taken = self.taken(home, apart, &head.id).await;
+        atomic::flush_folder_of(to)?;
+        let taken = self.taken(home, apart, &head.id, was_killed).await;
         checkpoint::reach("snapshot-commanded");
-        let named = taken.and_then(|folder| {
-            put_link(to, &folder)?;
-            let listed = beside(to, LISTED);
+        let named = taken.and_then(|(folder, names)| {
+            let apart: Vec<String> = apart
+                .iter()
+                .filter_map(|path| path.strip_prefix(home).ok())
+                .map(|path| path.display().to_string())
+                .collect();
+            let not_included = apart.iter().map(|path| format!("{path}: it stands apart")).collect();
+            let head = Head { method: METHOD.to_owned(), apart, names, not_included, ..head.clone() };
+            let (listed, new) = (beside(to, LISTED), beside(to, NEW));
             let mut written = Written::create(&listed, MODE)?;
             written.push(&head.to_bytes())?;
             written.flush()?;
-            disk::rename(&beside(to, PARTIAL), to)?;
+            // First: no snapshot is believed without.
             disk::rename(&listed, &manifest::beside(to))?;
+            disk::remove(&new)?;
+            disk::link(&folder, &new)?;
+            disk::rename(&new, to)?;
             atomic::flush_folder_of(to)?;
+            disk::remove(&partial)?;
             disk::remove(&beside(to, SEEN))
         });
         named.inspect_err(|_| {
-            if let Err(error) = void(to) {
+            if let Err(error) = void(to, home) {
                 tracing::warn!(path = %to.display(), %error, "what a command has taken cannot be made void");
             }
             discard(to);
@@ -120,10 +138,16 @@ impl SnapshotCommand {
 
     /// Sees that what it took of this home under this id is removed, if it is there.
     pub async fn remove(&self, home: &Path, id: &str) -> io::Result<()> {
+        // One that is still at work might take it after that.
+        self.end_others(home, id).await?;
         self.call("remove", home, id).await.map(drop)
     }
 
-    async fn taken(&self, home: &Path, apart: &[PathBuf], id: &str) -> io::Result<PathBuf> {
+    /// The folder, and what has to be in it. `again`: somebody who was killed may have left a command at work.
+    async fn taken(&self, home: &Path, apart: &[PathBuf], id: &str, again: bool) -> io::Result<(PathBuf, Vec<String>)> {
+        if again {
+            self.end_others(home, id).await?;
+        }
         let printed = self.call("take", home, id).await?;
         let line = printed.strip_suffix(b"\n").unwrap_or(&printed);
         let said = Path::new(OsStr::from_bytes(line));
@@ -135,13 +159,33 @@ impl SnapshotCommand {
             return Err(wrong("and not one line with the whole path of a folder".to_owned()));
         }
         let folder = fs::canonicalize(said).map_err(|error| wrong(format!("which cannot be found: {error}")))?;
-        is_one(&folder, home, apart).map_err(wrong)?;
-        Ok(folder)
+        let names = is_one(&folder, home, apart).map_err(wrong)?;
+        Ok((folder, names))
+    }
+
+    /// Ends what somebody who was killed, or waited for it in vain, has left of a call with this id.
+    async fn end_others(&self, home: &Path, id: &str) -> io::Result<()> {
+        let (id, begun) = (unique(home, id), Instant::now());
+        loop {
+            let is_one = |pid: &i32| process::variable_of(*pid, ID).as_deref() == Some(id.as_bytes());
+            let Some(pid) = process::all_pids().find(is_one) else { return Ok(()) };
+            if begun.elapsed() > self.patience {
+                return Err(io::Error::other(format!(
+                    "{} is still at work, as process {pid}: it cannot be ended",
+                    self.name()
+                )));
+            }
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn call(&self, verb: &str, home: &Path, id: &str) -> io::Result<Vec<u8>> {
         let arguments = self.arguments.iter().map(String::as_str).chain([verb]);
-        let environment = [(ID, OsStr::new(id)), (HOME, home.as_os_str())];
+        let id = unique(home, id);
+        let environment = [(ID, OsStr::new(&id)), (HOME, home.as_os_str())];
         run_command::run(&self.program, arguments, &environment, self.patience)
             .await
             .map_err(|error| io::Error::other(format!("{} {verb}: {error}", self.name())))
@@ -153,29 +197,59 @@ impl SnapshotCommand {
     }
 }
 
-/// What removes, by their ids, the snapshots of a home that a command has taken. None where no command is set.
+/// What removes, by their ids, the snapshots of a home that a command has taken; an error of kind `Interrupted` says that it is to be done
+/// later. None where no command is set.
 pub type Remove<'a> = Option<&'a dyn Fn(&str) -> io::Result<()>>;
 
-/// Gives what there is of a snapshot that is none, or not yet, the name under which it is removed.
-pub(super) fn put_by(to: &Path) -> io::Result<()> {
-    let (partial, removed) = (beside(to, PARTIAL), beside(to, REMOVED));
-    match disk::rename(&partial, &removed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) if removed.is_dir() || removed.is_symlink() => disk::remove(&partial),
-        result => result,
+/// As the command has it: those of two homes may be equal.
+fn unique(home: &Path, id: &str) -> String {
+    format!("{:08x}-{id}", crc32fast::hash(home.as_os_str().as_bytes()))
+}
+
+/// What a link says that leads nowhere.
+fn word(home: &Path) -> PathBuf {
+    let mut word = OsString::from(WORD);
+    word.push(home);
+    PathBuf::from(word)
+}
+
+/// Whether this is a word of what a command has taken of this home.
+pub fn is_word_of(link: &Path, home: &Path) -> bool {
+    fs::read_link(link).is_ok_and(|said| said == word(home))
+}
+
+/// Puts a word beside a snapshot, with this ending, in a moment, in place of another link.
+pub fn put_word(to: &Path, ending: &str, home: &Path) -> io::Result<()> {
+    let new = beside(to, NEW);
+    disk::remove(&new)?;
+    disk::link(&word(home), &new)?;
+    disk::rename(&new, &beside(to, ending))
+}
+
+/// A word of what is taken becomes one of what has to be removed, unless it is there whole.
+pub(super) fn turn_word(to: &Path) -> io::Result<()> {
+    let partial = beside(to, PARTIAL);
+    match to.is_symlink() {
+        true => disk::remove(&partial),
+        false => disk::rename(&partial, &beside(to, REMOVED)),
     }
 }
 
-/// Makes a link lead there, in a moment, whatever it led to.
-fn put_link(to: &Path, target: &Path) -> io::Result<()> {
-    let new = beside(to, NEW);
-    disk::remove(&new)?;
-    disk::link(target, &new)?;
-    disk::rename(&new, &beside(to, PARTIAL))
+/// Whether what a command has taken is still there where this link leads, as far as it can be told in a moment: what was mounted there may
+/// be no more.
+pub fn is_whole(link: &Path) -> bool {
+    manifest::head(&manifest::beside(link)).is_ok_and(|head| missing(link, &head).is_none())
 }
 
-/// Whether this folder may hold the home as it was, or why not.
-fn is_one(folder: &Path, home: &Path, apart: &[PathBuf]) -> Result<(), String> {
+/// What is not there of what has to be.
+pub fn missing(link: &Path, head: &Head) -> Option<PathBuf> {
+    let folder = fs::read_link(link).unwrap_or_else(|_| link.to_owned());
+    let is_missing = |path: &PathBuf| path.symlink_metadata().is_err();
+    [folder.clone()].into_iter().chain(head.names.iter().map(|name| folder.join(name))).find(is_missing)
+}
+
+/// What has to be in this folder for it to hold the home as it was, or why it does not.
+fn is_one(folder: &Path, home: &Path, apart: &[PathBuf]) -> Result<Vec<String>, String> {
     let looked = |path: &Path, error: io::Error| format!("and {} cannot be looked at: {error}", path.display());
     let at = |path: &Path| fs::metadata(path).map_err(|error| looked(path, error));
     let (there, live) = (at(folder)?, at(home)?);
@@ -197,14 +271,23 @@ fn is_one(folder: &Path, home: &Path, apart: &[PathBuf]) -> Result<(), String> {
     if folder.strip_prefix(real(home)).is_ok_and(is_listed) && !is_in_apart() {
         return Err("which is a part of the home".to_owned());
     }
-    match wanted.iter().find(|name| !apart.contains(&home.join(name)) && !held.contains(name)) {
+    let wanted: Vec<_> = wanted.into_iter().filter(|name| !apart.contains(&home.join(name))).collect();
+    match wanted.iter().find(|name| !held.contains(name)) {
         Some(missing) => Err(format!("and there is no {} in it, as there is in the home", missing.to_string_lossy())),
-        None => Ok(()),
+        None => Ok(wanted.into_iter().filter_map(|name| name.into_string().ok()).collect()),
     }
 }
 
-/// A folder of the home that is no part of its file system.
+/// Something in the home that is no part of its file system, or is mounted there.
 fn another_file_system(home: &Path, apart: &[PathBuf]) -> io::Result<Option<PathBuf>> {
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (whole, kept): (PathBuf, Vec<_>) = (real(home), apart.iter().map(|path| real(path)).collect());
+    let is_inside =
+        |at: &PathBuf| at.starts_with(&whole) && *at != whole && !kept.iter().any(|apart| at.starts_with(apart));
+    if let Some(mounted) = mounts::all()?.into_iter().find(is_inside) {
+        return Ok(Some(mounted));
+    }
+    // A subvolume is mounted nowhere.
     let device = fs::metadata(home)?.dev();
     let mut folders = vec![home.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -86,7 +86,7 @@ impl Cost {
     /// That of one which a command takes: nothing, until it is put back, which is a copy.
     pub fn by_command(paths: &Paths, command: &SnapshotCommand) -> io::Result<Self> {
         let there = space::survey(&paths.home, &paths.apart)?;
-        let by_reference = disk::can_clone(&paths.home, &paths.beside);
+        let by_reference = super::is_btrfs(&paths.home);
         let bytes = if by_reference { BY_REFERENCE } else { there.bytes };
         let (data, entries) = (there.bytes, there.entries);
         Ok(Self { by_reference, bytes, data, entries, ahead: true, command: Some(command.patience) })
