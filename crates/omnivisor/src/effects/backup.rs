@@ -19,11 +19,14 @@ use std::path::{Path, PathBuf};
 
 use omnivisor_core::time::Timestamp;
 
-use self::entry::Walk;
+use self::entry::{Walk, What};
 use self::manifest::Head;
 pub use self::unpack::unpack;
-use super::snapshot::{self, command};
+use super::snapshot::command;
 use crate::store::disk;
+
+/// Among so many entries a file is looked for that a copy by reference can be tried with.
+const TRIED: usize = 1000;
 
 /// What an archive that is compressed may make its reader keep in memory: 128 MiB, as `zstd` itself by default.
 const WINDOW_LOG: u32 = 27;
@@ -94,8 +97,13 @@ impl Backup {
     pub fn is_copied_by_reference(&self, to: &Path) -> bool {
         match self.kind {
             Kind::Folder => disk::can_clone(&self.path, to),
-            // It may be one that nobody can write to, not even to try.
-            Kind::Command => snapshot::is_btrfs(&led(&self.path)) && snapshot::is_btrfs(to),
+            // It may be one that nobody can write to, not even to try: so with a file of it.
+            Kind::Command => {
+                let all = self.tree().map(|(root, apart)| Walk::of(&root).without(apart));
+                let mut some = all.into_iter().flatten().flatten().take(TRIED);
+                let file = some.find(|entry| matches!(entry.what, What::File { bytes: 1.. }));
+                file.is_some_and(|file| disk::can_clone_file(&led(&self.path).join(file.path), to))
+            }
             Kind::TarZst | Kind::TarGz | Kind::Nymvisor => false,
         }
     }

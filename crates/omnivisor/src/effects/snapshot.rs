@@ -26,6 +26,7 @@ pub use self::command::{Method, SnapshotCommand};
 pub use self::cost::{Cost, Left, Limits, cost, folder};
 use self::pass::{Copied, FEW, Pass, Passed, Rules};
 use self::seen::Seen;
+use super::backup::archive::REMOVED;
 use super::backup::manifest::{self, Head};
 use crate::clock;
 use crate::store::disk::Written;
@@ -110,6 +111,9 @@ impl Snapshot<'_> {
     /// The same, with a manifest that says which snapshot this is.
     pub fn take_as(&self, head: &Head, cancelled: &AtomicBool) -> io::Result<()> {
         let (listed, manifest) = (beside(self.to, LISTED), manifest::beside(self.to));
+        if self.to.is_symlink() && !command::is_whole(self.to) {
+            void(self.to, self.home)?; // by a command that was set before, and not there any more
+        }
         if self.to.exists() {
             return self.complete(head);
         }
@@ -131,13 +135,20 @@ impl Snapshot<'_> {
         }))
     }
 
+    /// Others may share the folder, and call theirs so.
+    fn is_ours(&self) -> io::Result<()> {
+        match manifest::head(&manifest::beside(self.to)) {
+            Ok(head) if !head.is_of(self.home) => {
+                Err(io::Error::other(format!("{} is one of {}", self.to.display(), head.home)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// It has its name. Whoever gave it that may have been killed before its manifest had one, or either was durable.
     fn complete(&self, head: &Head) -> io::Result<()> {
+        self.is_ours()?;
         let manifest = manifest::beside(self.to);
-        let there = manifest::head(&manifest).ok();
-        if let Some(other) = there.as_ref().filter(|there| there.home != head.home) {
-            return Err(io::Error::other(format!("{} is one of {}", self.to.display(), other.home)));
-        }
         match manifest.exists() {
             true => atomic::flush_folder_of(self.to)?,
             false => atomic::replace(&manifest, &head.to_bytes(), MODE)?,
@@ -170,7 +181,9 @@ impl Snapshot<'_> {
         let seen = match Seen::read(&beside(self.to, SEEN)).filter(|_| partial.is_dir()) {
             Some(seen) => seen,
             None => {
-                disk::remove(&partial)?; // nothing is known of it
+                // Nothing is known of it; and what is known is of no copy that comes after it.
+                disk::remove(&beside(self.to, SEEN))?;
+                disk::remove(&partial)?;
                 Seen::default()
             }
         };
@@ -207,7 +220,7 @@ pub(super) fn has_honest_times(home: &Path) -> bool {
 /// has been written since may not be, either.
 pub fn void(to: &Path, home: &Path) -> io::Result<()> {
     if to.is_symlink() {
-        command::put_word(to, PARTIAL, home)?;
+        command::put_word(to, REMOVED, home)?;
         return disk::remove(to);
     }
     match disk::rename(to, &beside(to, PARTIAL)) {

@@ -1,6 +1,5 @@
 //! Carry out one action of the agent, beside the loop, and report how it ended.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +11,7 @@ use tokio::sync::Notify;
 use super::{Shell, back_up};
 use crate::checkpoint;
 use crate::clock;
-use crate::effects::backup::manifest::Head;
+use crate::effects::backup::manifest::{self, Head};
 use crate::effects::backup::{self, Kind};
 use crate::effects::github::GitHub;
 use crate::effects::group::Group;
@@ -287,13 +286,15 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
         is_monotonic: &|path| dialect.is_monotonic(path),
     };
     let snapshot = snapshot::folder(dialect, plan);
-    let found = backup::find(&paths.backups, &plan.id()).ok();
-    if let Some(other) =
-        found.as_ref().and_then(|it| it.head.as_ref()).filter(|head| Path::new(&head.home) != paths.home)
+    let is_others = |head: &Head| !head.is_of(&paths.home);
+    if let Ok(other) = manifest::head(&manifest::beside(&snapshot))
+        && is_others(&other)
+        && !restore.is_ready()
     {
-        return Err(Failure::transient(format!("the backup {} is one of {}", other.id, other.home)));
+        return Err(Failure::transient(format!("the snapshot {} is one of {}", snapshot.display(), other.home)));
     }
-    let found = found.filter(|it| it.kind != Kind::Folder);
+    let found = backup::find(&paths.backups, &plan.id()).ok();
+    let found = found.filter(|it| it.kind != Kind::Folder && !it.head.as_ref().is_some_and(is_others));
     let is_folder = snapshot.is_dir() && !snapshot.is_symlink();
     let prepared = match &found {
         Some(found) if !is_folder && !restore.is_ready() => {

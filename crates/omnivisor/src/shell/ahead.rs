@@ -65,12 +65,10 @@ impl Shell {
         self.ahead.dropped.extend(over.map(|plan| snapshot::folder(&*self.dialect, plan)));
     }
 
-    /// Drops what is kept, if anything is.
+    /// Drops what is kept; whether anything is still to be removed.
     pub(super) fn drop_kept(&mut self) -> bool {
-        let kept = self.ahead.kept.take().map(|(_, copy)| copy);
-        let is_one = kept.is_some();
-        self.ahead.dropped.extend(kept);
-        is_one
+        self.ahead.dropped.extend(self.ahead.kept.take().map(|(_, copy)| copy));
+        !self.ahead.dropped.is_empty()
     }
 
     /// Removes what was dropped, beside the loop.

@@ -1,7 +1,5 @@
 //! Take an upgrade back by hand: whether that can be done, and, where no supervisor runs, that it is to be done at the next start.
 
-use std::path::Path;
-
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::UpgradePlan;
@@ -56,7 +54,7 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
     let Ok(found) = backup::find(&dialect.paths().backups, &plan.id()) else {
         return Err(format!("the snapshot {} is gone; {hint}", folder.display()));
     };
-    if let Some(other) = found.head.as_ref().filter(|head| Path::new(&head.home) != dialect.paths().home) {
+    if let Some(other) = found.head.as_ref().filter(|head| !head.is_of(&dialect.paths().home)) {
         return Err(format!("the snapshot {} is one of {}; {hint}", found.path.display(), other.home));
     }
     if let Some(why) = &found.damaged {

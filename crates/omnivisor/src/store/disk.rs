@@ -163,12 +163,19 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
 /// Whether files of the one folder can be copied to the other by reference. Tried with files that have no name and are gone when
 /// it returns; false where that cannot be tried.
 pub fn can_clone(from: &Path, to: &Path) -> bool {
-    let nameless = |folder: &Path| {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).map(File::from)
-    };
     let (Ok(from), Ok(to)) = (nameless(from), nameless(to)) else { return false };
     from.write_all_at(&[0; 4096], 0).is_ok() && clone(&from, &to).unwrap_or(false)
+}
+
+/// The same of this file, which is only read.
+pub fn can_clone_file(from: &Path, to: &Path) -> bool {
+    let (Ok(from), Ok(to)) = (File::open(from), nameless(to)) else { return false };
+    clone(&from, &to).unwrap_or(false)
+}
+
+fn nameless(folder: &Path) -> rustix::io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).map(File::from)
 }
 
 fn clone(from: &File, to: &File) -> io::Result<bool> {

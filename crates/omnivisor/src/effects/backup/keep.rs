@@ -16,7 +16,7 @@ use omnivisor_core::time::Timestamp;
 use super::archive::{self, Format, REMOVED};
 use super::seal::seal;
 use super::{Backup, Kind, list, manifest};
-use crate::effects::snapshot::command::{Remove, is_word_of};
+use crate::effects::snapshot::command::{Remove, is_word_of, turn_word};
 use crate::store::atomic;
 
 /// Between two words on what takes long.
@@ -179,6 +179,13 @@ fn sweep(backups: &Path, home: &Path, spared: &Spared, by: Remove<'_>) {
             // Others may share the folder, and only they know what removes theirs.
             if path.is_symlink() && !is_word_of(&path, home) {
                 continue;
+            }
+            // Whoever called the command was killed, and nobody knows of that upgrade any more.
+            let is_under_way = || spared.under_way.as_ref().is_some_and(|id| name.contains(id.as_str()));
+            if let Some(whole) = name.strip_suffix(".partial").filter(|_| path.is_symlink() && !is_under_way())
+                && let Err(error) = turn_word(&path.with_file_name(whole))
+            {
+                tracing::warn!(path = %path.display(), %error, "that a command has to remove something cannot be noted");
             }
             if name.ends_with(REMOVED) || of_nothing() {
                 tracing::debug!(path = %path.display(), "the rest of a backup is removed");

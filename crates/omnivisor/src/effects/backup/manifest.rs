@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use omnivisor_core::plan::UpgradePlan;
@@ -113,6 +114,13 @@ impl Head {
             method: "copy".to_owned(),
             ..Self::default()
         }
+    }
+
+    /// Whether it is one of this home: however that was written then, and also where nothing is any more that was called so.
+    pub fn is_of(&self, home: &Path) -> bool {
+        let id = |path: &Path| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+        let of = Path::new(&self.home);
+        of == home || of.as_os_str().is_empty() || id(of).is_none_or(|then| id(home) == Some(then))
     }
 
     /// When it was taken.

@@ -40,6 +40,9 @@ const HOME: &str = "OMNIVISOR_SNAPSHOT_HOME";
 /// What a word begins with; then comes the home.
 const WORD: &str = "what a command has taken of ";
 
+/// So many bytes of names at most are noted in a manifest, of which each line has a limit.
+const NAMES: usize = 16 << 10;
+
 /// Between two looks whether somebody is gone.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -86,6 +89,7 @@ impl SnapshotCommand {
     /// error nothing is believed of what was taken, and it is removed later.
     pub async fn take(&self, snapshot: Snapshot<'_>, head: &Head) -> io::Result<()> {
         let Snapshot { home, to, apart } = snapshot;
+        snapshot.is_ours()?;
         if to.is_symlink() && !is_whole(to) {
             void(to, home)?;
         }
@@ -98,7 +102,9 @@ impl SnapshotCommand {
         let partial = beside(to, PARTIAL);
         let was_killed = partial.is_symlink();
         if !was_killed && partial.exists() {
-            disk::rename(&partial, &beside(to, COPIED))?; // what was copied before a command was set
+            // What was copied before a command was set, and was seen of it.
+            disk::remove(&beside(to, SEEN))?;
+            disk::rename(&partial, &beside(to, COPIED))?;
         }
         put_word(to, PARTIAL, home)?;
         if beside(to, REMOVED).is_symlink() {
@@ -203,13 +209,18 @@ pub type Remove<'a> = Option<&'a dyn Fn(&str) -> io::Result<()>>;
 
 /// As the command has it: those of two homes may be equal.
 fn unique(home: &Path, id: &str) -> String {
-    format!("{:08x}-{id}", crc32fast::hash(home.as_os_str().as_bytes()))
+    format!("{:08x}-{id}", crc32fast::hash(plain(home).as_os_str().as_bytes()))
+}
+
+/// However many slashes somebody has written.
+fn plain(home: &Path) -> PathBuf {
+    home.components().collect()
 }
 
 /// What a link says that leads nowhere.
 fn word(home: &Path) -> PathBuf {
     let mut word = OsString::from(WORD);
-    word.push(home);
+    word.push(plain(home));
     PathBuf::from(word)
 }
 
@@ -227,7 +238,7 @@ pub fn put_word(to: &Path, ending: &str, home: &Path) -> io::Result<()> {
 }
 
 /// A word of what is taken becomes one of what has to be removed, unless it is there whole.
-pub(super) fn turn_word(to: &Path) -> io::Result<()> {
+pub fn turn_word(to: &Path) -> io::Result<()> {
     let partial = beside(to, PARTIAL);
     match to.is_symlink() {
         true => disk::remove(&partial),
@@ -274,7 +285,11 @@ fn is_one(folder: &Path, home: &Path, apart: &[PathBuf]) -> Result<Vec<String>, 
     let wanted: Vec<_> = wanted.into_iter().filter(|name| !apart.contains(&home.join(name))).collect();
     match wanted.iter().find(|name| !held.contains(name)) {
         Some(missing) => Err(format!("and there is no {} in it, as there is in the home", missing.to_string_lossy())),
-        None => Ok(wanted.into_iter().filter_map(|name| name.into_string().ok()).collect()),
+        None => {
+            let mut room = NAMES;
+            let names = wanted.into_iter().filter_map(|name| name.into_string().ok());
+            Ok(names.take_while(|name| room.checked_sub(name.len() + 8).map(|left| room = left).is_some()).collect())
+        }
     }
 }
 
@@ -282,8 +297,11 @@ fn is_one(folder: &Path, home: &Path, apart: &[PathBuf]) -> Result<Vec<String>, 
 fn another_file_system(home: &Path, apart: &[PathBuf]) -> io::Result<Option<PathBuf>> {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (whole, kept): (PathBuf, Vec<_>) = (real(home), apart.iter().map(|path| real(path)).collect());
+    let names: Vec<OsString> = fs::read_dir(home)?.map(|it| Ok(it?.file_name())).collect::<io::Result<_>>()?;
+    // A file system may show its snapshots in a folder that is not listed, and mount each there.
+    let is_listed = |below: &Path| below.iter().next().is_some_and(|first| names.iter().any(|name| name == first));
     let is_inside =
-        |at: &PathBuf| at.starts_with(&whole) && *at != whole && !kept.iter().any(|apart| at.starts_with(apart));
+        |at: &PathBuf| at.strip_prefix(&whole).is_ok_and(is_listed) && !kept.iter().any(|apart| at.starts_with(apart));
     if let Some(mounted) = mounts::all()?.into_iter().find(is_inside) {
         return Ok(Some(mounted));
     }

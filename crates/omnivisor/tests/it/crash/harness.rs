@@ -237,9 +237,9 @@ fn check(story: &dyn Story, case: &Case) -> bool {
     let is_hit = || names(&reached).filter(|name| *name == case.point).count() >= case.nth;
     let over = || status(&*scene).is_some_and(|status| scene.is_over(&status).is_ok());
     let hit = wait_until(&format!("{when}: it is reached, or the upgrade over"), SOON, || {
-        let ended = faulty.try_wait().is_some();
-        // In this order: the point is written down before anything is done there.
-        if is_hit() { Some(true) } else { (ended || over()).then_some(false) }
+        // In this order: the point is written down before anything is done there, and to ask takes a while in which it may be.
+        let is_over = faulty.try_wait().is_some() || over();
+        if is_hit() { Some(true) } else { is_over.then_some(false) }
     });
     // It may be reached after the upgrade is over, too: while that was looked at.
     let hit = hit || faulty.try_wait().is_some() && is_hit();
