@@ -104,6 +104,29 @@ impl Scene {
         entries.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
     }
 
+    /// A supervisor with 2.0.0, which has migrated the data and is being probed.
+    fn on_trial(&self) -> Supervised {
+        let world = &self.world;
+        let mut command = world.run_command();
+        command.env("OMNIVISOR_PROBE_WINDOW", "10m");
+        let supervised = world.sandbox.spawn(command);
+        world.wait_for("1.0.0");
+        world.publish("2024.2", &Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
+        world.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
+        world.wait_for("2.0.0");
+        supervised
+    }
+
+    /// It dies again and again, until this is so.
+    fn fails(&self, what: &str, until: impl Fn(&Value) -> bool) {
+        wait_until(what, SOON, || {
+            for node in self.world.log().running().iter().filter(|node| node.version == "2.0.0") {
+                let _ = kill_process(Pid::from_raw(node.pid.cast_signed()).unwrap(), Signal::KILL);
+            }
+            self.world.status().filter(|status| until(status))
+        });
+    }
+
     fn sealed(&self, count: usize) -> Vec<Value> {
         wait_until("they are listed", SOON, || {
             let all = self.list();
@@ -121,21 +144,10 @@ fn stop(mut supervised: Supervised) {
 fn what_a_command_took_goes_back_by_itself_but_keys_do_not() {
     let scene = Scene::new();
     let (world, home) = (&scene.world, scene.home());
-    let mut command = world.run_command();
-    command.env("OMNIVISOR_PROBE_WINDOW", "10m");
-    let _supervised = world.sandbox.spawn(command);
-    world.wait_for("1.0.0");
-    world.publish("2024.2", &Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
-    world.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
-    world.wait_for("2.0.0");
+    let _supervised = scene.on_trial();
     fs::write(home.join("data/db/2"), "new").unwrap();
     fs::write(home.join("data/id.pem"), "2").unwrap();
-    wait_until("it has died too often", SOON, || {
-        for node in world.log().running().iter().filter(|node| node.version == "2.0.0") {
-            let _ = kill_process(Pid::from_raw(node.pid.cast_signed()).unwrap(), Signal::KILL);
-        }
-        world.status().filter(|status| status["failed"][0]["version"] == "2.0.0")
-    });
+    scene.fails("it has died too often", |status| status["failed"][0]["version"] == "2.0.0");
     world.wait_for("1.0.0");
     assert!(world.log().of("refused").is_empty(), "the old node finds its own data");
     let read = |path: &str| fs::read_to_string(home.join(path)).unwrap();
@@ -335,22 +347,11 @@ fn a_folder_that_is_empty_or_gone_after_a_start_goes_back_nowhere_and_is_believe
 fn an_undo_whose_snapshot_is_not_there_moves_nothing() {
     let scene = Scene::new();
     let world = &scene.world;
-    let mut command = world.run_command();
-    command.env("OMNIVISOR_PROBE_WINDOW", "10m");
-    let _supervised = world.sandbox.spawn(command);
-    world.wait_for("1.0.0");
-    world.publish("2024.2", &Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
-    world.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
-    world.wait_for("2.0.0");
+    let _supervised = scene.on_trial();
     let taken = scene.taken().join(&scene.calls("take")[0]);
     fs::remove_dir_all(&taken).unwrap();
     fs::create_dir(&taken).unwrap();
-    wait_until("a person is called", SOON, || {
-        for node in world.log().running().iter().filter(|node| node.version == "2.0.0") {
-            let _ = kill_process(Pid::from_raw(node.pid.cast_signed()).unwrap(), Signal::KILL);
-        }
-        world.status().filter(|status| status["upgrade"]["phase"] == "needs-human")
-    });
+    scene.fails("a person is called", |status| status["upgrade"]["phase"] == "needs-human");
     assert_eq!(fs::read_to_string(scene.home().join("data/db/1")).unwrap(), "old");
     assert!(world.log().running().is_empty(), "no node on data that has to go back");
 }
