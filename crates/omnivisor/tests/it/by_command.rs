@@ -1,16 +1,17 @@
 //! Snapshots that an operator's command takes: what it answers is looked at before it is believed, and what goes back is a copy.
 
+mod btrfs;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use omnivisor_testkit::mounts::Btrfs;
-use omnivisor_testkit::{Behaviour, Options, Supervised, wait_until};
+use omnivisor_testkit::{Behaviour, Supervised, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::world::{SOON, World, omnivisor_exe, options};
+use crate::world::{SOON, World};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
@@ -454,50 +455,4 @@ fn settings_of_a_command_that_make_no_sense_are_told() {
     scene.set("command-timeout = '5s'\noutage-limit = '2s'\n");
     let told = said(&scene.world.omnivisor(&["plan"]));
     assert!(told.contains("a command takes it") && told.contains("MORE THAN snapshot.outage-limit, 2s"), "{told}");
-}
-
-/// With the script that comes along, on a Btrfs.
-#[test]
-fn a_subvolume_of_a_btrfs_is_taken_by_the_script_that_comes_along() {
-    let Some(disk) = btrfs() else { return };
-    let (home, snapshots) = (disk.path().join("daemon"), disk.path().join("snapshots"));
-    let made = Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(&home).status().unwrap();
-    assert!(made.success());
-    fs::create_dir(&snapshots).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/snapshot-btrfs");
-    let options = Options { daemon_home: Some(home.clone()), ..options() };
-    let world = World::with(Behaviour::new("1.0.0"), options);
-    let settings =
-        format!("[snapshot]\nmethod = 'command'\ncommand = ['{}', '{}']\n", script.display(), snapshots.display());
-    fs::write(world.installation.config().with_file_name("omnivisor.toml"), settings).unwrap();
-    fs::create_dir_all(home.join("data")).unwrap();
-    fs::write(home.join("data/id.pem"), "1").unwrap();
-    let supervised = world.run();
-    world.publish(
-        "2024.2",
-        &Behaviour { migrates: true, exit_after_ms: Some(50), exit_code: 3, ..Behaviour::new("2.0.0") },
-    );
-    world.wait_for_status("it is over", |status| status["failed"][0]["version"] == "2.0.0");
-    world.wait_for("1.0.0");
-    assert!(world.log().of("refused").is_empty(), "the old node finds its own data");
-    let output = world.omnivisor(&["backup", "now"]);
-    assert!(output.status.success(), "{}", said(&output));
-    wait_until("both are listed", SOON, || {
-        let output = world.omnivisor(&["backup", "list", "--json"]);
-        let all: Vec<Value> = serde_json::from_slice(&output.stdout).ok()?;
-        let is_good = |it: &Value| it["kind"] == "command" && it["sealed"] == true && it["damaged"].is_null();
-        (all.len() == 2 && all.iter().all(is_good)).then_some(())
-    });
-    let names = || fs::read_dir(&snapshots).unwrap().map(|it| it.unwrap().file_name()).collect::<Vec<_>>();
-    assert_eq!(names().len(), 2, "what was only tried is gone: {:?}", names());
-    stop(supervised);
-    let mut command = world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
-    let pruned = command.args(["backup", "prune"]).env("OMNIVISOR_BACKUP_KEEP", "1").output().unwrap();
-    assert!(pruned.status.success(), "{}", said(&pruned));
-    assert_eq!(names().len(), 1, "{:?}", names());
-}
-
-/// A Btrfs in a file.
-fn btrfs() -> Option<Btrfs> {
-    Btrfs::new().inspect_err(|why| eprintln!("skipped: {why}")).ok()
 }
