@@ -8,12 +8,11 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use super::snapshot::{self, PRIVATE};
+use super::snapshot::{self, Each, PRIVATE};
 use crate::checkpoint;
 use crate::store::{atomic, disk};
 
@@ -36,7 +35,7 @@ pub enum Source<'a> {
     /// This snapshot, which stays.
     Kept(&'a Path),
     /// Whatever makes this folder, which is not there yet.
-    Made(&'a (dyn Fn(&Path) -> io::Result<()> + Sync)),
+    Made(&'a dyn Fn(&Path, Each<'_>) -> io::Result<()>),
 }
 
 /// What is put back.
@@ -56,9 +55,10 @@ impl Restore<'_> {
         self.work.join(COMPLETE).exists()
     }
 
-    /// Makes ready what is put back: `only` these paths below the home, or all of it. Nothing of the home is touched. Durable when
-    /// it returns; if it was ready already, that is all.
-    pub fn prepare(&self, from: &Source<'_>, only: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
+    /// Makes ready what is put back: `only` these paths below the home, or all of it. Nothing of the home is touched. `each` is
+    /// told of every so many bytes that are copied, may take its time, and ends it with an error. Durable when it returns; if it was
+    /// ready already, that is all.
+    pub fn prepare(&self, from: &Source<'_>, only: &[PathBuf], each: Each<'_>) -> io::Result<()> {
         if self.is_ready() {
             return Ok(());
         }
@@ -75,8 +75,8 @@ impl Restore<'_> {
             Source::GivenUp(snapshot) => {
                 disk::remove(&copy)?;
                 match disk::rename(snapshot, &copy) {
-                    Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                        self.make(&copy, &|to| snapshot::copy_tree(snapshot, to, &[], cancelled))?;
+                    Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                        self.make(&copy, &mut |to| snapshot::copy_tree(snapshot, to, &[], each))?;
                     }
                     renamed => {
                         renamed?;
@@ -84,8 +84,8 @@ impl Restore<'_> {
                     }
                 }
             }
-            Source::Kept(snapshot) => self.make(&copy, &|to| snapshot::copy_tree(snapshot, to, &[], cancelled))?,
-            Source::Made(make) => self.make(&copy, *make)?,
+            Source::Kept(snapshot) => self.make(&copy, &mut |to| snapshot::copy_tree(snapshot, to, &[], each))?,
+            Source::Made(make) => self.make(&copy, &mut |to| make(to, each))?,
         }
         // Its name, too, before that of the file that says so.
         disk::flush_folder(self.work)?;
@@ -98,7 +98,7 @@ impl Restore<'_> {
     }
 
     /// It has its name when it is whole and durable: half of it must never be taken for what a rename has made.
-    fn make(&self, copy: &Path, how: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    fn make(&self, copy: &Path, how: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
         let half = self.work.join(HALF);
         disk::remove(&half)?;
         disk::remove(copy)?;
@@ -295,15 +295,15 @@ fn names(folder: &Path) -> io::Result<BTreeSet<OsString>> {
 
 fn names_if_there(folder: &Path) -> io::Result<BTreeSet<OsString>> {
     match names(folder) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(BTreeSet::new())
-        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(BTreeSet::new()),
         result => result,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     fn write(path: PathBuf, text: &str) {
@@ -338,7 +338,7 @@ mod tests {
         let restore = Restore { home: &home, work: &work, apart: &apart, is_monotonic: &monotonic };
         assert!(!restore.is_ready());
         for _ in 0..2 {
-            restore.prepare(&Source::GivenUp(&copy), &[], &AtomicBool::new(false)).unwrap();
+            restore.prepare(&Source::GivenUp(&copy), &[], &mut |_| Ok(())).unwrap();
             assert!(restore.is_ready() && !copy.exists(), "not a byte is copied");
             restore.put_in_place().unwrap();
             assert!(!restore.is_half_done().unwrap());
@@ -375,7 +375,7 @@ mod tests {
         let monotonic = |path: &Path| path.to_string_lossy().contains(".pem");
         let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &monotonic };
         let only = ["data/db".into(), "data/id.pem".into()];
-        restore.prepare(&Source::Kept(&copy), &only, &AtomicBool::new(false)).unwrap();
+        restore.prepare(&Source::Kept(&copy), &only, &mut |_| Ok(())).unwrap();
         restore.put_in_place().unwrap();
         let found =
             ["config/config.toml", "data/db/1", "data/db/2", "data/db/3", "data/other", "data/id.pem"].map(read);
@@ -395,8 +395,8 @@ mod tests {
         snapshot::Snapshot { home: &home, to: &copy, apart: &[] }.take(&AtomicBool::new(false)).unwrap();
         write(home.join("data/db"), "new");
         let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &|_| false };
-        let make = |to: &Path| snapshot::copy_tree(&copy, to, &[], &AtomicBool::new(false));
-        restore.prepare(&Source::Made(&make), &[], &AtomicBool::new(false)).unwrap();
+        let make = |to: &Path, each: Each<'_>| snapshot::copy_tree(&copy, to, &[], each);
+        restore.prepare(&Source::Made(&make), &[], &mut |_| Ok(())).unwrap();
         restore.set_aside(Path::new(""), &restore.scope().unwrap()).unwrap();
         atomic::replace(&work.join(CLEARED), b"", 0o600).unwrap();
         write(home.join("data"), "a person's");
@@ -424,7 +424,7 @@ mod tests {
         write(home.join("data/db"), "new");
         let work = folder.path().join("work");
         let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &|_| false };
-        restore.prepare(&Source::GivenUp(&copy), &[], &AtomicBool::new(false)).unwrap();
+        restore.prepare(&Source::GivenUp(&copy), &[], &mut |_| Ok(())).unwrap();
         restore.put_in_place().unwrap();
         assert_eq!(fs::read_to_string(home.join("data/db")).unwrap(), "old");
         assert!(copy.join("data/db").exists());

@@ -59,6 +59,9 @@ const TRUSTED: [i64; 5] = [0xef53, 0x5846_5342, BTRFS, 0xf2f5_2010, 0x2fc1_2fc1]
 
 const BTRFS: i64 = 0x9123_683e;
 
+/// Is told of every so many bytes that are copied or read; may take its time, and end all of it with an error.
+pub type Each<'a> = &'a mut dyn FnMut(u64) -> io::Result<()>;
+
 /// A snapshot of `home` to be taken at `to`, without what is `apart`.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a> {
@@ -74,11 +77,7 @@ impl Snapshot<'_> {
     /// Takes passes while the node runs, until little is left for the last one; what that will be about, if it can be known. `pace`
     /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error, or when `cancelled`,
     /// nothing is left.
-    pub fn prepare(
-        &self,
-        cancelled: &AtomicBool,
-        pace: &mut dyn FnMut(u64) -> io::Result<()>,
-    ) -> io::Result<Option<Left>> {
+    pub fn prepare(&self, cancelled: &AtomicBool, pace: Each<'_>) -> io::Result<Option<Left>> {
         if self.to.exists() || !has_honest_times(self.home) {
             return Ok(None);
         }
@@ -168,12 +167,7 @@ impl Snapshot<'_> {
         Head { not_included: head.not_included.iter().cloned().chain(apart).chain(left_out).collect(), ..head.clone() }
     }
 
-    fn pass(
-        &self,
-        is_last: bool,
-        cancelled: &AtomicBool,
-        pace: &mut dyn FnMut(u64) -> io::Result<()>,
-    ) -> io::Result<Passed> {
+    fn pass(&self, is_last: bool, cancelled: &AtomicBool, pace: Each<'_>) -> io::Result<Passed> {
         let partial = beside(self.to, PARTIAL);
         if partial.is_symlink() {
             command::turn_word(self.to)?; // of a command that was set before
@@ -307,10 +301,12 @@ pub fn flush_tree(root: &Path) -> io::Result<()> {
     paths.iter().try_for_each(|path| flush_one(path))
 }
 
-/// Copies a folder and everything in it, without what is `apart`. `to` must not be there.
-pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], cancelled: &AtomicBool) -> io::Result<()> {
+/// Copies a folder, to which nobody writes, and everything in it, without what is `apart`. `to` must not be there. `each` is told of
+/// every so many bytes, may take its time, and ends it with an error.
+pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], each: Each<'_>) -> io::Result<()> {
     let (seen, begun, rules) = (Seen::default(), clock::now().wall, Rules::default());
-    Pass { home: from, to, apart, seen: &seen, begun, is_last: true, rules, cancelled, pace: &mut |_| Ok(()) }
+    let never = AtomicBool::new(false);
+    Pass { home: from, to, apart, seen: &seen, begun, is_last: true, rules, cancelled: &never, pace: each }
         .take()
         .map(|_| ())
 }

@@ -29,6 +29,13 @@ struct Cancel {
     told: Notify,
 }
 
+impl Cancel {
+    /// An error when it is.
+    fn wanted(&self) -> std::io::Result<()> {
+        if self.flag.load(Ordering::Relaxed) { Err(std::io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+}
+
 /// The action that is being carried out.
 #[derive(Default)]
 pub(super) struct InFlight {
@@ -296,12 +303,13 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
     let found = backup::find(&paths.backups, &plan.id()).ok();
     let found = found.filter(|it| it.kind != Kind::Folder && !it.head.as_ref().is_some_and(is_others));
     let is_folder = snapshot.is_dir() && !snapshot.is_symlink();
+    let each = &mut |_| cancel.wanted();
     let prepared = match &found {
         Some(found) if !is_folder && !restore.is_ready() => {
-            restore.prepare(&Source::Made(&|to| backup::unpack(found, to, &cancel.flag)), &[], &cancel.flag)
+            restore.prepare(&Source::Made(&|to, each| backup::unpack(found, to, each)), &[], each)
         }
         // What it holds is about to be the node's own data; what it is replaced by is kept.
-        _ => restore.prepare(&Source::GivenUp(&snapshot), &[], &cancel.flag),
+        _ => restore.prepare(&Source::GivenUp(&snapshot), &[], each),
     };
     prepared.and_then(|()| restore.put_in_place()).map_err(|error| {
         Failure::transient(format!("the data in {} cannot be put back: {error}", paths.home.display()))

@@ -6,7 +6,7 @@
 //! comes first, and what is made for nothing goes.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind::Interrupted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,15 +156,17 @@ fn is_counted(from: &Backup) -> bool {
     from.bytes.is_some() || from.head.as_ref().is_some_and(|head| head.bytes.is_some())
 }
 
-/// Copies it, at low priority. Durable when it returns; on an error nothing is left.
+/// Copies it at a pace that leaves the node its disk. Durable when it returns; on an error nothing is left.
 fn make(dialect: &dyn Dialect, id: &str, from: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
     let (paths, making) = (dialect.paths(), making(dialect, id));
     disk::remove(&making)?;
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = Restore { home: &paths.home, work: &making, apart: &paths.apart, is_monotonic: &keeps };
     // Compared with its list, whatever it is.
-    let unpack = |to: &Path| backup::unpack(from, to, cancelled);
-    let made = pace::gently(&paths.home, cancelled, |_| restore.prepare(&Source::Made(&unpack), &[], cancelled));
+    let made = pace::gently(&paths.home, cancelled, |pace| {
+        let mut each = |bytes| if cancelled.load(Ordering::Relaxed) { Err(Interrupted.into()) } else { pace(bytes) };
+        restore.prepare(&Source::Made(&|to, each| backup::unpack(from, to, each)), &[], &mut each)
+    });
     if made.is_err() {
         let _ = disk::remove(&making);
     }

@@ -6,7 +6,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::journal::{Journal, Phase, Record};
@@ -203,7 +202,6 @@ fn chosen(dialect: &dyn Dialect, ordered: &Ordered<'_>) -> Result<Backup, StartE
 }
 
 fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::Result<()> {
-    let never = AtomicBool::new(false);
     let by_reference = backup.is_copied_by_reference(restore.home);
     if let Some(bytes) = backup.bytes.filter(|_| !by_reference) {
         space::require(restore.work, bytes, "what is put back").map_err(io::Error::other)?;
@@ -215,9 +213,9 @@ fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::R
                 return Err(io::Error::other(format!("it is not what it was: {}", verified.differs.join("; "))));
             }
         }
-        return restore.prepare(&Source::Kept(&backup.path), only, &never);
+        return restore.prepare(&Source::Kept(&backup.path), only, &mut |_| Ok(()));
     }
-    restore.prepare(&Source::Made(&|to| backup::unpack(backup, to, &never)), only, &never)
+    restore.prepare(&Source::Made(&|to, each| backup::unpack(backup, to, each)), only, &mut |_| Ok(()))
 }
 
 /// Removes what restores that were interrupted before anything was moved have left.

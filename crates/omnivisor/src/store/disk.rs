@@ -67,6 +67,11 @@ impl Written {
         perform(call, || self.file.write_all_at(bytes, at))
     }
 
+    /// The file, to be looked at.
+    pub fn as_file(&self) -> &File {
+        &self.file
+    }
+
     /// Ends it.
     pub fn into_file(self) -> File {
         self.file

@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, lsetxattr};
 use rustix::io::Errno;
@@ -18,9 +17,11 @@ use super::manifest::{self, Listed, Reader};
 use super::member::{Member, Members, Part};
 use super::verify::{self, Digested, compare};
 use super::{Backup, Kind, open};
-use crate::effects::snapshot::{self, PRIVATE};
+use crate::effects::snapshot::pace::PIECE;
+use crate::effects::snapshot::{self, Each, PRIVATE};
 use crate::effects::space;
 use crate::store::disk::{self, Written};
+use crate::sys;
 
 /// So many zeros in a row, at a multiple of it, become a hole.
 const HOLE: usize = 4096;
@@ -31,16 +32,17 @@ const LARGE: u64 = 1 << 20;
 /// So many folders are kept in mind, until all is in them.
 const FOLDERS: usize = 4_000_000;
 
-/// Puts the tree into the folder `to`, which must not be there, and which nobody else may look into. Blocks; `cancelled` is looked
-/// at all the time. Nothing is durable when it returns: see [`snapshot::flush_tree`]. On an error nothing is left.
-pub fn unpack(from: &Backup, to: &Path, cancelled: &AtomicBool) -> io::Result<()> {
+/// Puts the tree into the folder `to`, which must not be there, and which nobody else may look into. Blocks; `each` is told of every
+/// so many bytes, may take its time, and ends it with an error. Nothing is durable when it returns: see
+/// [`snapshot::flush_tree`]. On an error nothing is left.
+pub fn unpack(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
     if let Some(why) = &from.damaged {
         return Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()));
     }
     disk::make_folder(to, PRIVATE).map_err(|error| named(to, error))?;
     let done = match from.kind {
-        Kind::Folder | Kind::Command => folder(from, to, cancelled),
-        Kind::TarZst | Kind::TarGz | Kind::Nymvisor => archive(from, to, cancelled),
+        Kind::Folder | Kind::Command => folder(from, to, each),
+        Kind::TarZst | Kind::TarGz | Kind::Nymvisor => archive(from, to, each),
     };
     if done.is_err()
         && let Err(error) = disk::remove(to)
@@ -51,34 +53,34 @@ pub fn unpack(from: &Backup, to: &Path, cancelled: &AtomicBool) -> io::Result<()
 }
 
 /// A copy, which is compared with the list, if there is one yet.
-fn folder(from: &Backup, to: &Path, cancelled: &AtomicBool) -> io::Result<()> {
+fn folder(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
     let Some((root, apart)) = from.tree() else { return Ok(()) };
     let apart: Vec<PathBuf> = apart.iter().map(|path| root.join(path)).collect();
-    snapshot::copy_tree(&root, to, &apart, cancelled)?;
+    snapshot::copy_tree(&root, to, &apart, each)?;
     let manifest = manifest::beside(&from.path);
     if !manifest::is_sealed(&manifest) {
         return Ok(());
     }
-    let verified = verify::tree(Walk::of(to), &manifest, &mut |_| wanted(cancelled))?;
+    let verified = verify::tree(Walk::of(to), &manifest, each)?;
     match verified.differs.first() {
         Some(first) => Err(differs(from, first)),
         None => Ok(()),
     }
 }
 
-fn archive(from: &Backup, to: &Path, cancelled: &AtomicBool) -> io::Result<()> {
+fn archive(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
     let mut members = Members::new(open(&from.path, from.kind)?);
     let is_ours = from.kind != Kind::Nymvisor;
     let mut tree = Tree { root: to, is_in_order: is_ours, implied: BTreeSet::new(), open: Vec::new(), inside: None };
     let mut next = || {
         loop {
             let Some(member) = members.advance()? else { return Ok(None) };
-            wanted(cancelled)?;
+            each(0)?;
             // The root itself, which is not what is put back.
             if member.entry.path.as_os_str().is_empty() && member.entry.what == What::Folder {
                 continue;
             }
-            let digest = tree.add(&member, &mut members, cancelled)?;
+            let digest = tree.add(&member, &mut members, each)?;
             return Ok(Some(Listed::new(member.entry, digest)));
         }
     };
@@ -96,10 +98,6 @@ fn archive(from: &Backup, to: &Path, cancelled: &AtomicBool) -> io::Result<()> {
 fn differs(from: &Backup, how: &str) -> io::Error {
     let text = format!("{} is not what its manifest says: {how}", from.path.display());
     io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-fn wanted(cancelled: &AtomicBool) -> io::Result<()> {
-    if cancelled.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
 }
 
 /// What is being made.
@@ -121,7 +119,7 @@ impl Tree<'_> {
         &mut self,
         member: &Member,
         members: &mut Members<R>,
-        cancelled: &AtomicBool,
+        each: Each<'_>,
     ) -> io::Result<Option<String>> {
         let entry = &member.entry;
         if self.is_in_order {
@@ -152,11 +150,11 @@ impl Tree<'_> {
                 if *bytes > LARGE {
                     space::require(self.root, 0, "what is being unpacked").map_err(io::Error::other)?;
                 }
-                let mut file = Sparse { file: Written::create_new(&to, 0o600).map_err(refused)?, at: 0, length: 0 };
+                let mut file =
+                    Sparse { file: Written::create_new(&to, 0o600).map_err(refused)?, at: 0, length: 0, given: 0 };
                 members.contents(member, &mut |part| {
-                    wanted(cancelled)?;
                     digest.update(&part);
-                    file.push(&part)
+                    each(file.push(&part)?)
                 })?;
                 file.finish().map_err(|error| named(&to, error))?;
             }
@@ -219,15 +217,18 @@ struct Sparse {
     at: u64,
     /// Up to where something was written.
     length: u64,
+    /// Up to where the disk has been given it.
+    given: u64,
 }
 
 impl Sparse {
-    fn push(&mut self, part: &Part<'_>) -> io::Result<()> {
+    /// How many bytes that were.
+    fn push(&mut self, part: &Part<'_>) -> io::Result<u64> {
         let bytes = match part {
             Part::Bytes(bytes) => *bytes,
             Part::Zeros(length) => {
                 self.at += length;
-                return Ok(());
+                return Ok(0);
             }
         };
         // Blocks of the file, not of what happened to be read.
@@ -251,7 +252,12 @@ impl Sparse {
         }
         self.write(bytes, run_at, run)?;
         self.at = begin;
-        Ok(())
+        if self.length >= self.given + PIECE {
+            // What is left to the kernel is written in one burst, and a node's own flush waits behind that.
+            sys::start_writing(self.file.as_file())?;
+            self.given = self.length;
+        }
+        Ok(bytes.len() as u64)
     }
 
     fn write(&mut self, bytes: &[u8], at: u64, length: usize) -> io::Result<()> {
@@ -265,7 +271,10 @@ impl Sparse {
     }
 
     fn finish(self) -> io::Result<()> {
-        if self.length < self.at { self.file.set_length(self.at) } else { Ok(()) }
+        if self.length < self.at {
+            self.file.set_length(self.at)?;
+        }
+        sys::start_writing(self.file.as_file())
     }
 }
 

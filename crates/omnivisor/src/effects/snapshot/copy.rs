@@ -16,7 +16,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::pass::{Rules, wanted};
+use super::Each;
+use super::pace::PIECE;
+use super::pass::Rules;
 use super::seen::Stamp;
 use crate::store::disk::{self, Progress, Written};
 use crate::sys;
@@ -78,11 +80,21 @@ pub(super) fn at_rest(
     name: &OsStr,
     to: &Path,
     rules: Rules,
-    cancelled: &AtomicBool,
+    each: Each<'_>,
 ) -> io::Result<Option<Stat>> {
     let Some((from, stat)) = open(folder, name)? else { return Ok(None) };
-    if let Some(written) = contents(&from, &stat, to, true, &mut |_, _| wanted(cancelled))? {
-        // The disk is at work while the next file is copied, and has the less to do when all is flushed.
+    each(0)?; // nothing more may be said of one that is copied by reference
+    // The disk is at work while the rest is copied, and has the less to do when all is flushed.
+    let mut kept = 0;
+    let written = contents(&from, &stat, to, true, &mut |to, bytes| {
+        kept += bytes;
+        if kept >= PIECE {
+            sys::start_writing(to)?;
+            kept = 0;
+        }
+        each(bytes)
+    })?;
+    if let Some(written) = written {
         sys::start_writing(&written)?;
     }
     dress(&stat, Some(from.as_fd()), to)?;

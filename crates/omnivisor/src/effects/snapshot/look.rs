@@ -220,7 +220,8 @@ impl Lookers<'_> {
             return Ok(false);
         }
         let name = OsStr::from_bytes(name.to_bytes());
-        let copied = copy::at_rest(folder.opened.as_fd(), name, &to, self.look.rules, self.look.cancelled)?;
+        let copied =
+            copy::at_rest(folder.opened.as_fd(), name, &to, self.look.rules, &mut |_| wanted(self.look.cancelled))?;
         if let Some(stat) = &copied {
             noted.copied.add(stat);
             noted.copied.touch(to);

@@ -21,7 +21,7 @@ use crate::sys;
 
 /// Between two rests so much is copied, and written to the disk at once. In pieces of a quarter of a megabyte a node that flushes
 /// all the time was slowed twice as much as in these: it waits for one of ours more often.
-pub(super) const PIECE: u64 = 4 << 20;
+pub const PIECE: u64 = 4 << 20;
 
 /// What a file costs at least: its entry, its inode and its attributes are written, too, and in the journal.
 const FILE: u64 = 16 << 10;

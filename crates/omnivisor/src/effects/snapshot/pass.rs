@@ -17,11 +17,11 @@ use omnivisor_core::time::Timestamp;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::PRIVATE;
 use super::copy::{self, dress, processors};
 use super::look::{Changed, Found, Look};
 use super::seen::{Notes, Place, Seen, Stamp};
 use super::trail::Trail;
+use super::{Each, PRIVATE};
 use crate::store::disk;
 use crate::sys;
 
@@ -67,7 +67,7 @@ pub struct Pass<'a> {
     /// Set by somebody who does not want it any more.
     pub cancelled: &'a AtomicBool,
     /// Is told of every so many bytes that were copied, and may take its time.
-    pub pace: &'a mut dyn FnMut(u64) -> io::Result<()>,
+    pub pace: Each<'a>,
 }
 
 /// What a pass did.
@@ -313,7 +313,8 @@ impl Walk<'_> {
             return Ok(Some(*stat));
         }
         let Some(copied) = (if self.pass.is_last {
-            copy::at_rest(folder, name, to, self.pass.rules, self.pass.cancelled)?
+            let (cancelled, pace) = (self.pass.cancelled, &mut *self.pass.pace);
+            copy::at_rest(folder, name, to, self.pass.rules, &mut |bytes| wanted(cancelled).and_then(|()| pace(bytes)))?
         } else {
             self.while_running(folder, name, to)?
         }) else {
@@ -336,7 +337,10 @@ impl Walk<'_> {
             trail.wrote(to, bytes)?;
             pace(bytes)
         })?;
-        written.map_or(Ok(()), |written| trail.keep(written))?;
+        match written {
+            Some(written) => trail.keep(written)?,
+            None => pace(0)?, // by reference, which costs something, too
+        }
         dress(&stat, Some(from.as_fd()), to)?;
         Ok(Some(stat))
     }

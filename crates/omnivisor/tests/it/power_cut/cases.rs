@@ -261,7 +261,7 @@ fn data_put_back_from(is_given_up: bool, each: &dyn Fn(&Case<'_>)) {
             is_monotonic: &|path| path.extension().is_some_and(|it| it == "pem"),
         };
         let source = if is_given_up { Source::GivenUp(&snapshot) } else { Source::Kept(&snapshot) };
-        restore.prepare(&source, &[], &AtomicBool::new(false)).and_then(|()| restore.put_in_place())
+        restore.prepare(&source, &[], &mut |_| Ok(())).and_then(|()| restore.put_in_place())
     };
     let is_back = |root: &Path| {
         let home = root.join("home");
