@@ -1,9 +1,9 @@
 //! Snapshots that an operator's command takes: what it answers is looked at before it is believed, and what goes back is a copy.
 
 mod btrfs;
+pub mod commands;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -17,20 +17,6 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
 }
 
-/// Copies the home to a folder called as the id, and says what it was called with; before that it does what `hook` says.
-const COMMAND: &str = r#"#!/bin/sh
-set -eu
-cd "$(dirname "$0")"
-echo "$2 ${OMNIVISOR_SNAPSHOT_ID#*-}" >>calls
-id=${OMNIVISOR_SNAPSHOT_ID#*-}
-taken=$1/$id
-. ./hook
-case $2 in
-  take) rm -rf "$taken"; cp -a "$OMNIVISOR_SNAPSHOT_HOME" "$taken"; echo "$taken" ;;
-  remove) rm -rf "$taken" ;;
-esac
-"#;
-
 /// A world whose snapshots a command takes.
 struct Scene {
     world: World,
@@ -38,17 +24,13 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self::of(World::new(), COMMAND)
+        Self::of(World::new())
     }
 
-    fn of(world: World, script: &str) -> Self {
+    fn of(world: World) -> Self {
         let scene = Self { world };
-        for folder in [scene.place(), scene.taken()] {
-            fs::create_dir(folder).unwrap();
-        }
-        let command = scene.place().join("command");
-        fs::write(&command, script).unwrap();
-        fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(scene.taken()).unwrap();
+        commands::install(&scene.place());
         scene.hook("");
         scene.set("");
         let home = scene.home();
@@ -62,12 +44,7 @@ impl Scene {
     /// These settings, and those of the command.
     fn set(&self, more: &str) {
         let config = self.world.installation.config();
-        let (command, taken) = (self.place().join("command"), self.taken());
-        let text = format!(
-            "[snapshot]\nmethod = 'command'\ncommand = ['{}', '{}']\n{more}",
-            command.display(),
-            taken.display()
-        );
+        let text = commands::settings(&self.place().join("command"), &self.taken(), more);
         fs::write(config.with_file_name("omnivisor.toml"), text).unwrap();
     }
 

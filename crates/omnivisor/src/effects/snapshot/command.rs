@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{LISTED, MODE, PARTIAL, PRIVATE, SEEN, Snapshot, beside, discard, void};
 use crate::checkpoint;
@@ -181,8 +181,11 @@ impl SnapshotCommand {
                     self.name()
                 )));
             }
-            if let Some(pid) = Pid::from_raw(pid) {
-                let _ = kill_process(pid, Signal::KILL);
+            // Looked at once more when it is held: the number may have become another process's.
+            if let Some(Ok(held)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+                && is_one(&pid)
+            {
+                let _ = pidfd_send_signal(&held, Signal::KILL);
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -147,7 +147,7 @@ pub fn enumerate(story: &dyn Story) {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                     match catch_unwind(AssertUnwindSafe(|| check(story, case))) {
                         Ok(true) => hit.lock().unwrap().push(case.clone()),
-                        Ok(false) => missed.lock().unwrap().push(case.to_string()),
+                        Ok(false) => missed.lock().unwrap().push(case.clone()),
                         Err(why) => {
                             let why = why.downcast_ref::<String>().cloned().unwrap_or_default();
                             failed.lock().unwrap().push(format!("{case}: {why}"));
@@ -157,7 +157,8 @@ pub fn enumerate(story: &dyn Story) {
             });
         }
     });
-    let (hit, missed, failed) = (hit.into_inner().unwrap(), missed.into_inner().unwrap(), failed.into_inner().unwrap());
+    let (hit, mut missed, failed) =
+        (hit.into_inner().unwrap(), missed.into_inner().unwrap(), failed.into_inner().unwrap());
     println!(
         "{}: {} names, {} points, {} cases",
         story.name(),
@@ -174,6 +175,8 @@ pub fn enumerate(story: &dyn Story) {
     missed.iter().for_each(|case| println!("{}: not reached: {case}", story.name()));
     failed.iter().for_each(|case| println!("{}: FAILED: {case}", story.name()));
     assert!(failed.is_empty(), "{} of {} cases: {failed:#?}", failed.len(), cases.len());
+    // Of those that come sometimes one may not come this time.
+    missed.retain(|case| !story.known().sometimes.contains(&case.point.as_str()));
     assert!(missed.len() * 10 <= cases.len(), "too many were not reached: {missed:#?}");
 }
 

@@ -24,6 +24,11 @@ fn nym_at_every_point_of_an_undo_with_every_fault_the_old_node_runs_once() {
     enumerate(&nym::UndoOf3);
 }
 
+#[test]
+fn nym_at_every_point_of_an_undo_from_what_a_command_has_taken_the_old_node_runs_once() {
+    enumerate(&nym::UndoByCommand);
+}
+
 // V3, V8
 #[test]
 fn vega_at_every_point_of_an_upgrade_with_every_fault_the_new_pair_runs_once() {

@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::Command;
 
-use omnivisor_testkit::{Behaviour, Options, Sandbox};
+use omnivisor_testkit::{Behaviour, Options, Sandbox, wait_until};
 use serde_json::Value;
 
 use super::harness::{Scene, Story};
 use super::known::{self, Known};
+use crate::by_command::commands;
 use crate::world::{SOON, World, omnivisor_exe, options};
 
 const OLD: &str = "1.0.0";
@@ -56,6 +57,30 @@ impl Story for UndoOf3 {
     }
 }
 
+/// The same, where an operator's command takes the snapshot: what goes back is a copy, and what it has taken for nothing is removed.
+pub struct UndoByCommand;
+
+impl Story for UndoByCommand {
+    fn name(&self) -> &'static str {
+        "an undo of Nym from what a command has taken"
+    }
+
+    fn known(&self) -> Known {
+        known::NYM_UNDO_BY_COMMAND
+    }
+
+    fn begins_as(&self) -> Option<&'static dyn Story> {
+        Some(&UndoOf3)
+    }
+
+    fn begin_in(&self, sandbox: Sandbox) -> Box<dyn Scene> {
+        let behaviour = Behaviour { exit_after_ms: Some(10), exit_code: 1, migrates: true, ..Behaviour::new("3.0.0") };
+        let mut nym = Nym::announced(sandbox, &behaviour, "20s", OLD);
+        nym.take_by_command();
+        Box::new(nym)
+    }
+}
+
 struct Nym {
     world: World,
     window: &'static str,
@@ -65,6 +90,8 @@ struct Nym {
     last: &'static str,
     /// How often the node has signed.
     signed: Cell<u32>,
+    /// Where a command puts its snapshots, if one takes them.
+    taken: Option<PathBuf>,
 }
 
 impl Nym {
@@ -74,13 +101,30 @@ impl Nym {
         let world = World::within(sandbox, Behaviour::new(OLD), options);
         let data = world.sandbox.daemon_home().join("data");
         std::fs::create_dir_all(&data).unwrap();
-        let mut nym = Self { world, window, announced: Value::Null, last, signed: Cell::default() };
+        let mut nym = Self { world, window, announced: Value::Null, last, signed: Cell::default(), taken: None };
         nym.sign();
         let mut supervised = nym.world.run();
         supervised.signal(15);
         supervised.wait(SOON);
         nym.announced = nym.world.publish(RELEASE, behaviour);
         nym
+    }
+
+    fn take_by_command(&mut self) {
+        let folder = self.world.sandbox.path().join("taken");
+        std::fs::create_dir(&folder).unwrap();
+        let command = commands::install(&self.world.sandbox.path().join("command"));
+        let text = commands::settings(&command, &folder, "");
+        std::fs::write(self.world.installation.config().with_file_name("omnivisor.toml"), text).unwrap();
+        self.taken = Some(folder);
+    }
+
+    /// What a command has taken, and no backup leads to.
+    fn taken_for_nothing(&self) -> Vec<PathBuf> {
+        let there = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path());
+        let backups = there(self.world.installation.backups().to_owned()).flat_map(there);
+        let kept: Vec<PathBuf> = backups.filter_map(|it| std::fs::read_link(it).ok()).collect();
+        self.taken.iter().cloned().flat_map(there).filter(|taken| !kept.contains(taken)).collect()
     }
 
     fn key(&self) -> PathBuf {
@@ -172,6 +216,9 @@ impl Scene for Nym {
         assert_eq!(self.world.installation.assert_nymvisor_would_start(), self.last, "{when}");
         assert_eq!(std::fs::read_to_string(self.key()).unwrap(), self.signed.get().to_string(), "{when}: the key");
         assert_eq!(self.performed(), usize::from(self.last != OLD), "{when}");
+        let what =
+            || format!("{when}: nothing is left of what was taken for nothing, but {:?}", self.taken_for_nothing());
+        wait_until(&what(), SOON, || self.taken_for_nothing().is_empty().then_some(()));
     }
 
     fn folders(&self) -> Vec<PathBuf> {
