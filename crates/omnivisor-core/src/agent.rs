@@ -258,6 +258,10 @@ impl Agent {
             return;
         }
         let step = match (self.journal.phase(), &action) {
+            // To stay down for want of a copy is worse than to go on without: its network goes on without it.
+            (Phase::Switching { plan, .. }, Action::Snapshot(_)) if plan.to.trigger.height().is_some() => {
+                return self.write(records, Record::Started(Step::Activate));
+            }
             (Phase::Preparing { .. }, Action::Fetch(_)) => Step::Fetch,
             (Phase::Preparing { .. }, Action::Preflight(_)) => Step::Preflight,
             (Phase::Staged { .. }, Action::Arm(..)) => Step::Arm,

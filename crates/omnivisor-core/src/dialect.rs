@@ -175,14 +175,23 @@ pub struct Paths {
     pub queue: PathBuf,
     /// What is locked while a file that instances share is changed.
     pub shared_lock: PathBuf,
-    /// The node's home: what a snapshot holds.
+    /// The node's home, or its supervisor's where the node has several.
     pub home: PathBuf,
     /// A folder on the home's file system that is the supervisor's, and no part of a snapshot.
     pub beside: PathBuf,
     /// Where snapshots go.
     pub backups: PathBuf,
-    /// What below the home is no part of a snapshot, and stays where it is in a restore.
+    /// What is no part of a snapshot, and stays where it is in a restore.
     pub apart: Vec<PathBuf>,
+}
+
+/// One of the folders that hold a node's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// What it is called in a snapshot; empty where it is the only one.
+    pub name: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 /// What mirror files say.
@@ -233,12 +242,12 @@ pub trait Layout {
     fn fills_folders(&self) -> bool;
     /// The folders that two nodes must never use at a time; a lock is kept in each that is there.
     fn homes(&self, read: Read<'_>) -> Vec<PathBuf>;
-    /// Whether a file of the home, by its path below the home, must never go back to an earlier state.
-    fn is_monotonic(&self, path: &Path) -> bool;
-    /// Whether its home is all that a backup of the node's data needs to hold.
-    fn has_backups(&self) -> bool {
-        true
+    /// The folders that a snapshot of the node's data holds; or why it is not known where all of it is. Its home, unless it has several.
+    fn roots(&self, _read: Read<'_>) -> Result<Vec<Root>, DialectError> {
+        Ok(vec![Root { name: "", path: self.paths().home.clone() }])
     }
+    /// Whether a file, by its path in a snapshot, must never go back to an earlier state.
+    fn is_monotonic(&self, path: &Path) -> bool;
     /// What belongs to the node and is in no snapshot of its homes, so that it does not go back with them; one phrase each.
     fn beyond_snapshots(&self, _read: Read<'_>) -> Vec<String> {
         Vec::new()

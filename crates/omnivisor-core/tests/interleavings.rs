@@ -37,7 +37,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 fault,
                 undo_fault,
                 health,
-                no_snapshot: no_snapshot || consensus,
+                no_snapshot,
                 probe_command,
                 node_dies_with_us,
                 no_restarts,

@@ -52,6 +52,8 @@ transcripts! {
         Scenario { health: Health::Dies, undo_fault: Some((Undo::Restore, 9)), ..Scenario::default() }, [];
     an_upgrade_that_a_network_has_agreed_on:
         Scenario { consensus: true, no_snapshot: true, ..Scenario::default() }, [];
+    a_snapshot_that_fails_at_the_height_of_a_network:
+        Scenario { consensus: true, fault: fault(Step::Snapshot), ..Scenario::default() }, [];
     a_release_that_a_network_has_agreed_on_and_that_dies:
         Scenario { consensus: true, no_snapshot: true, health: Health::Dies, ..Scenario::default() }, [];
     stopped_by_an_operator_in_the_outage:

@@ -6,6 +6,7 @@ pub mod asset;
 pub mod backup;
 pub mod cgroup;
 pub mod children;
+pub mod data;
 pub mod digest;
 pub mod fetch;
 pub mod github;

@@ -19,15 +19,19 @@ use std::time::Duration;
 use self::config::Config;
 use self::node_config::{CoreConfig, DataNodeConfig};
 use self::run_config::RunConfig;
-use super::{Contents, Dialect, DialectError, Found, Layout, Link, MirrorFile, Mirrored, Ours, Paths, Read};
+use super::{Contents, Dialect, DialectError, Found, Layout, Link, MirrorFile, Mirrored, Ours, Paths, Read, Root};
 use crate::health::HealthProbe;
 use crate::release::{Installed, Release, ReleaseName};
 
 /// The folder of our own state in Vega Visor's home.
 pub const STATE_FOLDER: &str = ".omnivisor";
 
-/// Files that say what a key has signed. A node that goes back in them signs twice.
-const MONOTONIC: [&str; 2] = ["priv_validator_state.json", "wallets.encrypted"];
+/// Files that say what a key has signed, and the keys: a node that goes back in the first signs twice, and one that goes back to a
+/// key that was replaced signs with what its network does not know any more.
+const MONOTONIC: [&str; 3] = ["priv_validator_state.json", "priv_validator_key.json", "wallets.encrypted"];
+
+/// A folder of keys.
+const WALLETS: &str = "wallets";
 
 /// How much of a text from outside is said to people.
 const LONGEST_SHOWN: usize = 200;
@@ -288,13 +292,30 @@ impl Layout for Vega {
         homes
     }
 
-    fn is_monotonic(&self, path: &Path) -> bool {
-        path.file_name().is_some_and(|name| MONOTONIC.iter().any(|it| name == *it))
+    /// Core's, the consensus engine's, and the data node's, where their arguments say all of them: what is not said, or by a variable,
+    /// depends on who runs it. A data node's PostgreSQL is [beyond](Layout::beyond_snapshots) them.
+    fn roots(&self, read: Read<'_>) -> Result<Vec<Root>, DialectError> {
+        let unknown = |reason: String| DialectError { what: "where the node's data is".to_owned(), reason };
+        let run = self.current_run_config(read).ok_or_else(|| unknown("no release says how it is run".to_owned()))?;
+        let data_node = run.data_node.iter().map(|it| ("data-node", &it.args, arguments::HOME));
+        let said =
+            [("core", &run.vega.args, arguments::HOME), ("consensus", &run.vega.args, arguments::TENDERMINT_HOME)];
+        said.into_iter()
+            .chain(data_node)
+            .map(|(name, args, flag)| {
+                let path = arguments::value_of(args, flag).map(PathBuf::from);
+                let is_whole = |path: &PathBuf| path.is_absolute() && !path.to_string_lossy().contains('$');
+                match path.filter(is_whole) {
+                    Some(path) => Ok(Root { name, path }),
+                    None => Err(unknown(format!("the home of {name} is not given by a whole path, with {flag}"))),
+                }
+            })
+            .collect()
     }
 
-    /// The data are in homes of core, consensus engine and data node, and in a PostgreSQL.
-    fn has_backups(&self) -> bool {
-        false
+    fn is_monotonic(&self, path: &Path) -> bool {
+        path.file_name().is_some_and(|name| MONOTONIC.iter().any(|it| name == *it))
+            || path.iter().any(|name| name == WALLETS)
     }
 
     fn beyond_snapshots(&self, read: Read<'_>) -> Vec<String> {

@@ -48,6 +48,7 @@ impl World {
         };
         if let Action::Activate(plan, _) = action
             && plan.snapshot
+            && plan.to.trigger.height().is_none()
             && !self.snapshots.contains_key(&plan.number)
         {
             return Ok(Event::Failed(Failure::transient("the snapshot is gone")));

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use omnivisor::effects::data::Data;
 use omnivisor::effects::snapshot::{Snapshot, pace};
 
 use crate::homes::{MIB, Shape, flush};
@@ -71,11 +72,12 @@ fn pair(home: &Path, folder: &Path, is_paced: bool, written: &AtomicU64, shape: 
     };
     let (alone, _) = rate(&mut || std::thread::sleep(ALONE));
     let to = folder.join("copy");
-    let snapshot = Snapshot { home, to: &to, apart: &[] };
+    let data = Data::in_one(home, &[]);
+    let snapshot = Snapshot { data: &data, to: &to };
     let never = AtomicBool::new(false);
     let (beside, took) = rate(&mut || {
         if is_paced {
-            pace::gently(home, &never, |pace| snapshot.prepare(&never, pace)).unwrap();
+            pace::gently(&data, &never, |pace| snapshot.prepare(&never, pace)).unwrap();
         } else {
             snapshot.prepare(&never, &mut |_| Ok(())).unwrap();
         }

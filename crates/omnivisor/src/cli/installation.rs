@@ -68,6 +68,8 @@ pub(super) struct Installation {
     pub(super) keep: Keep,
     /// The command that runs it.
     pub(super) run: &'static str,
+    /// Why no snapshots are taken of it, where the reason is not what somebody has configured.
+    pub(super) without: Option<String>,
     /// What is odd about it, one sentence each.
     pub(super) notes: Vec<String>,
 }
@@ -108,6 +110,7 @@ impl Installation {
             allow_network_file_system: settings.allow_network_file_system,
             keep: settings.keep,
             run: "nymvisor run …",
+            without: None,
             config: loaded.file,
             notes,
             dialect: Arc::new(dialect),
@@ -134,6 +137,7 @@ impl Installation {
             allow_network_file_system: loaded.settings.allow_network_file_system,
             keep: loaded.settings.keep,
             run: "vegavisor run --home …",
+            without: loaded.without_snapshots(&dialect),
             config: vega::Loaded::config_file(&home),
             notes,
             dialect: Arc::new(dialect),

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use omnivisor_core::agent::Rollback;
 use serde_json::{Value, json};
 
 use super::installation::{Installation, Which};
 use super::own::{self, Missing};
 use super::{Outcome, env_file, output};
 use crate::control::{self, Command};
+use crate::effects::data::Data;
 use crate::effects::snapshot::{Cost, Left};
 use crate::effects::space;
 use crate::exit::Exit;
@@ -53,6 +55,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
     let value = json!({
         "instance": installation.dialect.instance(),
         "snapshot": snapshot(&installation)?,
+        "withoutSnapshot": installation.without,
         "announced": announced,
     });
     output::result(&if plan.json { value.to_string() } else { describe(&value) });
@@ -65,11 +68,12 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
         return Ok(Value::Null);
     }
     let (paths, limits) = (installation.dialect.paths(), installation.limits);
+    let data = Data::of(&*installation.dialect)?;
     let cost = match &installation.method.takes {
-        Some(command) => Cost::by_command(paths, command),
-        None => Cost::of(&paths.home, &paths.apart, &paths.backups, Path::new("")),
+        Some(command) => Cost::by_command(&data, command),
+        None => Cost::of(&data, &paths.backups, Path::new("")),
     };
-    let cost = cost.with_context(|| format!("cannot look at {}", paths.home.display()))?;
+    let cost = cost.with_context(|| format!("cannot look at {}", data.described()))?;
     let place = cost.place(paths);
     let (room, reserve) = (space::room(place), cost.reserve(place, limits));
     let fits = room.is_none_or(|room| room.free >= cost.bytes.saturating_add(reserve));
@@ -82,6 +86,7 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
             (None, false) => "copy",
         },
         "home": paths.home,
+        "roots": data.roots.iter().map(|root| &root.path).collect::<Vec<_>>(),
         "backups": paths.backups,
         "entries": cost.entries,
         "bytes": cost.data,
@@ -89,6 +94,7 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
         "reserve": reserve,
         "free": room.map(|room| room.free),
         "fits": fits,
+        "required": installation.policy.rollback == Rollback::Auto,
         "ahead": cost.ahead,
         "leadSeconds": installation.policy.lead.as_secs(),
         "outageMillis": millis(least),
@@ -103,10 +109,10 @@ fn describe(plan: &Value) -> String {
     let snapshot = &plan["snapshot"];
     let mut lines = vec![format!("instance    {}", plan["instance"].as_str().unwrap_or_default())];
     if snapshot.is_null() {
-        lines.push(
-            "snapshot    none is taken: an upgrade that is taken back leaves the data as the new release has left it"
-                .to_owned(),
-        );
+        let why = plan["withoutSnapshot"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
+        lines.push(format!(
+            "snapshot    none is taken{why}: an upgrade that is taken back leaves the data as the new release has left it"
+        ));
         lines.push("outage      the node's own stop and start, and about 10ms between them".to_owned());
     } else {
         lines.extend(described(snapshot));
@@ -123,6 +129,8 @@ fn described(snapshot: &Value) -> Vec<String> {
     let size = |value: &Value| value.as_u64().map_or_else(|| "?".to_owned(), output::size);
     let time =
         |key: &str| humantime::format_duration(Duration::from_millis(snapshot[key].as_u64().unwrap_or_default()));
+    let roots = snapshot["roots"].as_array().into_iter().flatten();
+    let roots: Vec<&str> = roots.filter_map(Value::as_str).collect();
     let is_command = snapshot["method"] == "command";
     let method = match snapshot["method"].as_str() {
         Some("command") => "a command takes it",
@@ -132,7 +140,7 @@ fn described(snapshot: &Value) -> Vec<String> {
     let mut lines = vec![
         format!(
             "snapshot    {} ({} files and folders, {}): {method}",
-            text("home"),
+            roots.join(", "),
             snapshot["entries"],
             size(&snapshot["bytes"])
         ),
@@ -144,6 +152,9 @@ fn described(snapshot: &Value) -> Vec<String> {
             format!("room        {free} free; an undo copies {needs} beside the data, and {reserve} have to stay free")
         }
         true => format!("room        {free} free; {needs} are needed, and {reserve} have to stay free"),
+        false if snapshot["required"] == false => format!(
+            "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: an upgrade is done without one"
+        ),
         false => format!(
             "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: no upgrade is begun until there \
              is; `snapshot.reserve` in omnivisor.toml says how much stays"
@@ -171,7 +182,7 @@ fn described(snapshot: &Value) -> Vec<String> {
             time("outageMillis")
         ),
     });
-    if let Some(limit) = snapshot["outageLimitMillis"].as_u64() {
+    if let Some(limit) = snapshot["outageLimitMillis"].as_u64().filter(|_| snapshot["required"] == true) {
         let expected = snapshot["outageMillis"].as_u64().unwrap_or_default();
         let verdict = if expected > limit { "MORE THAN" } else { "within" };
         let limit = humantime::format_duration(Duration::from_millis(limit));

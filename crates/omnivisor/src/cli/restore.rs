@@ -17,7 +17,7 @@ pub(super) struct Restore {
     /// Which: an id that `omnivisor backup list` shows, or its beginning
     #[arg(id = "backup", value_name = "BACKUP")]
     id: String,
-    /// Only this path below the node's home; may be said several times
+    /// Only this path below the node's home (of several homes: with the name of one, as in core/state); may be said several times
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Believe a folder that has no manifest

@@ -15,6 +15,7 @@ use omnivisor_core::health::HealthProbe;
 use omnivisor_core::supervisor::RestartPolicy;
 
 use super::{Outcome, Trouble, build_info, output, vega_init, vega_run};
+use crate::effects::data::Data;
 use crate::effects::github::Token;
 use crate::exit::Exit;
 use crate::settings::Settings;
@@ -168,13 +169,28 @@ impl Loaded {
             probe: dialect.probe().clone(),
             rollback: Rollback::Hold,
             stop_delay: self.config.stop_delay,
-            snapshot: false,
+            snapshot: self.settings.snapshots.wanted && self.without_snapshots(dialect).is_none(),
             lead: self.settings.snapshots.lead,
             end_after_switch: false,
             retry: self.settings.retry,
             retry_most: self.settings.retry_most,
             recheck: self.settings.retry,
             rechecks: u32::MAX,
+        }
+    }
+
+    /// Why no snapshots are taken, where not all of the node's data can be copied aside in a moment: Vega Visor copies nothing, and an
+    /// upgrade that a network has agreed on must not wait for it.
+    pub(super) fn without_snapshots(&self, dialect: &impl Dialect) -> Option<String> {
+        let snapshots = &self.settings.snapshots;
+        match Data::of(dialect) {
+            _ if !snapshots.wanted => Some("snapshot.method is \"none\"".to_owned()),
+            _ if snapshots.method.takes.is_some() => {
+                Some("a snapshot.command takes one home, and there are several".to_owned())
+            }
+            Ok(data) if data.can_be_cloned(&dialect.paths().backups) => None,
+            Ok(data) => Some(format!("{} cannot be copied by reference on this file system", data.described())),
+            Err(error) => Some(error.to_string()),
         }
     }
 

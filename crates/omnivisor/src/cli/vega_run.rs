@@ -26,6 +26,9 @@ pub(super) fn start(home: &Path, loaded: Loaded) -> Result<(Start, Vec<String>),
     if let Some((path, why)) = loaded.dialect().unfilled(&|path| small::read(path).ok()) {
         return Err(Trouble::from(anyhow!("nothing can be run yet: {}: {why}", path.display())));
     }
+    if let Some(why) = loaded.without_snapshots(&loaded.dialect()) {
+        tracing::info!(why, "no snapshots are taken");
+    }
     let reloaded = loaded.reloaded();
     let again = home.to_owned();
     let start = Start {

@@ -10,6 +10,7 @@ use omnivisor_core::dialect::Dialect;
 use omnivisor_core::plan::{Failure, UpgradePlan};
 use omnivisor_core::release::{Identity, Installed, Version};
 
+use super::data::Data;
 use super::run_command::{self, CommandError};
 use super::snapshot::{Limits, Method};
 use super::{activate, digest, fetch, snapshot, space};
@@ -147,18 +148,41 @@ async fn can_switch(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits, m
         let link = paths.link.display();
         return Err(Failure::transient(format!("{link} is no link, so it cannot be switched: move it away")));
     }
-    if !plan.snapshot {
+    // A node that stands at its height does not wait for such a look.
+    if !plan.snapshot || plan.to.trigger.is_ready() {
         return Ok(());
     }
-    let backups = paths.backups.join(plan.to.release.name.as_str());
+    unless_agreed(plan, can_snapshot(dialect, plan, limits, method, writable).await)
+}
+
+/// What is only wanted of an upgrade that its network has agreed on does not stop it: to stay down is worse.
+fn unless_agreed(plan: &UpgradePlan, looked: Result<(), Failure>) -> Result<(), Failure> {
+    match looked {
+        Err(failure) if plan.to.trigger.height().is_some() => {
+            tracing::error!(why = failure.reason, "the upgrade may have to be done without a snapshot of the data");
+            Ok(())
+        }
+        looked => looked,
+    }
+}
+
+async fn can_snapshot(
+    dialect: &dyn Dialect,
+    plan: &UpgradePlan,
+    limits: Limits,
+    method: &Method,
+    writable: impl Fn(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let backups = dialect.paths().backups.join(plan.to.release.name.as_str());
     snapshot::prepare(&backups)
         .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", backups.display())))?;
     writable(&backups)?;
-    writable(&paths.home)?;
+    let data = Data::of(dialect).map_err(|error| Failure::transient(error.to_string()))?;
+    data.roots.iter().try_for_each(|root| writable(&root.path))?;
     has_room(dialect, plan, limits, method)?;
     match &method.takes {
         Some(command) => command
-            .check(&paths.home, &paths.apart, &plan.id())
+            .check(&data, &plan.id())
             .await
             .map_err(|error| Failure::transient(format!("no snapshot could be taken: {error}"))),
         None => Ok(()),

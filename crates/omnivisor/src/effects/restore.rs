@@ -5,6 +5,9 @@
 //! must never go back (monotonic files) and what stands apart is not moved at all. Taken again after a crash, each part goes on
 //! where it was.
 
+mod scope;
+mod several;
+
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,6 +15,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use self::scope::{Moved, Scope};
+use super::data::{self, Data};
 use super::snapshot::{self, Each, PRIVATE};
 use crate::checkpoint;
 use crate::store::{atomic, disk};
@@ -19,12 +24,10 @@ use crate::store::{atomic, disk};
 /// What a restore works on.
 pub struct Restore<'a> {
     /// Where it goes.
-    pub home: &'a Path,
-    /// A folder on the home's file system for what is made ready and what is replaced.
+    pub data: &'a Data,
+    /// A folder on the data's file system for what is made ready and what is replaced.
     pub work: &'a Path,
-    /// What is no part of snapshots.
-    pub apart: &'a [PathBuf],
-    /// Whether a path below the home must never go back.
+    /// Whether a path in a snapshot must never go back.
     pub is_monotonic: &'a (dyn Fn(&Path) -> bool + Sync),
 }
 
@@ -44,6 +47,8 @@ const COPY: &str = "copy";
 const HALF: &str = "copy.partial";
 /// What was replaced.
 const REPLACED: &str = "replaced";
+/// There is no such folder.
+const NOWHERE: &str = "nowhere";
 /// Stands where the copy is whole, and lists the paths that are put back, each with a zero at its end; none is all of it.
 const COMPLETE: &str = "complete";
 /// Stands where all that is replaced is aside.
@@ -73,6 +78,7 @@ impl Restore<'_> {
                 return Err(io::Error::other(format!("the snapshot {} is not there", snapshot.display())));
             }
             Source::GivenUp(snapshot) => {
+                self.holds_each(snapshot)?;
                 disk::remove(&copy)?;
                 match disk::rename(snapshot, &copy) {
                     Err(error) if error.kind() == ErrorKind::CrossesDevices => {
@@ -87,6 +93,8 @@ impl Restore<'_> {
             Source::Kept(snapshot) => self.make(&copy, &mut |to| snapshot::copy_tree(snapshot, to, &[], each))?,
             Source::Made(make) => self.make(&copy, &mut |to| make(to, each))?,
         }
+        self.holds_each(&copy)?;
+        self.note_folders()?;
         // Its name, too, before that of the file that says so.
         disk::flush_folder(self.work)?;
         let mut list = Vec::new();
@@ -123,11 +131,10 @@ impl Restore<'_> {
 
     /// Whether something was moved, and something that is ready is not in place.
     pub fn is_half_done(&self) -> io::Result<bool> {
-        let is_begun = [COMPLETE, REPLACED, COPY].iter().all(|name| self.work.join(name).exists());
-        if is_begun { self.is_left(Path::new(""), &self.found()?.0) } else { Ok(false) }
+        if is_begun(self.work) { self.is_left(Path::new(""), &self.found()?.0) } else { Ok(false) }
     }
 
-    fn is_left(&self, below: &Path, scope: &Scope) -> io::Result<bool> {
+    fn is_left(&self, below: &Path, scope: &Scope<'_>) -> io::Result<bool> {
         let copy = self.work.join(COPY).join(below);
         for name in names_if_there(&copy)? {
             let path = below.join(&name);
@@ -144,7 +151,7 @@ impl Restore<'_> {
     }
 
     /// What is moved. An error where a monotonic file is missing in the home.
-    fn scope(&self) -> io::Result<Scope> {
+    fn scope(&self) -> io::Result<Scope<'_>> {
         let (scope, missing) = self.found()?;
         match missing {
             None => Ok(scope),
@@ -156,16 +163,19 @@ impl Restore<'_> {
     }
 
     /// What is moved, and a monotonic file that is missing in the home.
-    fn found(&self) -> io::Result<(Scope, Option<PathBuf>)> {
+    fn found(&self) -> io::Result<(Scope<'_>, Option<PathBuf>)> {
+        self.is_for_these()?;
         let list = fs::read(self.work.join(COMPLETE))?;
         let only = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
         let only = only.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
-        let kept = self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok()).map(Path::to_owned).collect();
-        let (mut scope, mut missing) = (Scope { kept, only }, None);
-        for root in [self.home.to_owned(), self.work.join(COPY)] {
-            let mut folders = vec![PathBuf::new()];
+        let mut scope = Scope { data: self.data, kept: self.data.apart_below().collect(), only };
+        let mut missing = None;
+        let roots = self.data.roots.iter().map(|root| (PathBuf::from(root.name), true));
+        for (root, is_live) in roots.chain([(PathBuf::new(), false)]) {
+            let mut folders = vec![root];
             while let Some(folder) = folders.pop() {
-                for entry in fs::read_dir(root.join(&folder))? {
+                let there = if is_live { self.live(&folder) } else { data::at(&self.work.join(COPY), &folder) };
+                for entry in fs::read_dir(there)? {
                     let entry = entry?;
                     let path = folder.join(entry.file_name());
                     if scope.kept.contains(&path) {
@@ -174,9 +184,9 @@ impl Restore<'_> {
                     if entry.file_type()?.is_dir() {
                         folders.push(path);
                     } else if (self.is_monotonic)(&path) {
-                        let there = fs::symlink_metadata(self.home.join(&path)).is_ok();
+                        let there = fs::symlink_metadata(self.live(&path)).is_ok();
                         if !there && !is_side_file(&path) && scope.has(&path) {
-                            missing = missing.or_else(|| Some(self.home.join(&path)));
+                            missing = missing.or_else(|| Some(self.live(&path)));
                         }
                         scope.kept.insert(path);
                     }
@@ -187,12 +197,12 @@ impl Restore<'_> {
     }
 
     /// Moves away what is replaced; durable before anything takes its place, so that it is never the one thing that is lost.
-    fn set_aside(&self, below: &Path, scope: &Scope) -> io::Result<()> {
+    fn set_aside(&self, below: &Path, scope: &Scope<'_>) -> io::Result<()> {
         // Before anything is in them, or it could go with them.
         disk::make_folders_durably(&self.aside(below), PRIVATE)?;
-        for name in names(&self.home.join(below))? {
+        for name in self.names(below)? {
             let path = below.join(&name);
-            match scope.of(&path, &self.home.join(&path)) {
+            match scope.of(&path, &self.live(&path)) {
                 Moved::Nothing => {}
                 Moved::Parts => self.set_aside(&path, scope)?,
                 Moved::All => self.set_one_aside(&path)?,
@@ -200,7 +210,20 @@ impl Restore<'_> {
         }
         disk::flush_folder(&self.aside(below))?;
         // That it is gone here, too: what is said to be cleared must not be there again after a power cut.
-        disk::flush_folder(&self.home.join(below))
+        self.data.live(below).map_or(Ok(()), |folder| disk::flush_folder(&folder))
+    }
+
+    /// What is in a folder of the data; above several, their names.
+    fn names(&self, below: &Path) -> io::Result<BTreeSet<OsString>> {
+        match self.data.live(below) {
+            Some(folder) => names(&folder),
+            None => Ok(self.data.roots.iter().map(|root| root.name.into()).collect()),
+        }
+    }
+
+    /// Where something of a snapshot goes. Where nothing goes that is of none of the data's folders: a name in the work folder.
+    fn live(&self, below: &Path) -> PathBuf {
+        self.data.live(below).unwrap_or_else(|| self.work.join(NOWHERE).join(below))
     }
 
     fn set_one_aside(&self, path: &Path) -> io::Result<()> {
@@ -212,34 +235,38 @@ impl Restore<'_> {
             }
             rest = self.aside(Path::new(&format!("{}.{attempt}", path.display())));
         }
-        disk::rename(&self.home.join(path), &rest)
+        disk::rename(&self.live(path), &rest)
     }
 
     /// Moves what is ready to where nothing is now.
-    fn put_back(&self, below: &Path, scope: &Scope) -> io::Result<()> {
-        let (copy, live) = (self.work.join(COPY).join(below), self.home.join(below));
+    fn put_back(&self, below: &Path, scope: &Scope<'_>) -> io::Result<()> {
+        let copy = self.work.join(COPY).join(below);
         for name in names_if_there(&copy)? {
             let path = below.join(&name);
+            let live = self.live(&path);
             match scope.of(&path, &copy.join(&name)) {
                 Moved::Nothing => {}
-                Moved::Parts if live.join(&name).is_dir() => self.put_back(&path, scope)?,
+                Moved::Parts if live.is_dir() => self.put_back(&path, scope)?,
+                _ if self.data.is_root(&path) => {
+                    return Err(io::Error::other(format!("{} is no folder", live.display())));
+                }
                 // Its folder is gone in the home: then it is as it was.
                 Moved::Parts | Moved::All => {
-                    if scope.kept.iter().any(|kept| kept.starts_with(&path)) && live.join(&name).is_dir() {
+                    if scope.kept.iter().any(|kept| kept.starts_with(&path)) && live.is_dir() {
                         return Err(io::Error::other(format!(
                             "{} holds what must never go back, and was no folder then: a person has to decide",
-                            live.join(&name).display()
+                            live.display()
                         )));
                     }
-                    if fs::symlink_metadata(live.join(&name)).is_ok() {
+                    if fs::symlink_metadata(&live).is_ok() {
                         self.set_one_aside(&path)?;
                         disk::flush_folder(&self.aside(below))?;
                     }
-                    disk::rename(&copy.join(&name), &live.join(&name))?;
+                    disk::rename(&copy.join(&name), &live)?;
                 }
             }
         }
-        disk::flush_folder(&live)
+        self.data.live(below).map_or(Ok(()), |folder| disk::flush_folder(&folder))
     }
 
     fn aside(&self, path: &Path) -> PathBuf {
@@ -247,40 +274,9 @@ impl Restore<'_> {
     }
 }
 
-/// What is moved, and what is not.
-struct Scope {
-    /// These are not, wherever they are: what stands apart, and every monotonic file, live or in the snapshot.
-    kept: BTreeSet<PathBuf>,
-    /// Only these are, if there are any.
-    only: Vec<PathBuf>,
-}
-
-/// What of an entry is moved.
-enum Moved {
-    Nothing,
-    /// Something of what is in it.
-    Parts,
-    All,
-}
-
-impl Scope {
-    fn has(&self, path: &Path) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| path.starts_with(only))
-    }
-
-    fn of(&self, path: &Path, there: &Path) -> Moved {
-        let is_folder = fs::symlink_metadata(there).is_ok_and(|it| it.is_dir());
-        if self.kept.contains(path) {
-            Moved::Nothing
-        } else if self.has(path) {
-            let holds_kept = is_folder && self.kept.iter().any(|kept| kept.starts_with(path));
-            if holds_kept { Moved::Parts } else { Moved::All }
-        } else if is_folder && self.only.iter().any(|only| only.starts_with(path)) {
-            Moved::Parts
-        } else {
-            Moved::Nothing
-        }
-    }
+/// Whether something was moved in this work folder, or may have been.
+pub fn is_begun(work: &Path) -> bool {
+    [COMPLETE, REPLACED, COPY].iter().all(|name| work.join(name).exists())
 }
 
 /// Whether a file belongs to a database and comes and goes with its connections: it is as it is, there or not.
@@ -322,9 +318,9 @@ mod tests {
         write(home.join("data/keys/id.pem"), "key 1");
         write(home.join("data/keys/tickets.pem-wal"), "comes and goes");
         write(home.join("nymvisor/backups/x"), "apart");
-        let apart = [home.join("nymvisor")];
+        let data = Data::in_one(&home, &[home.join("nymvisor")]);
         let copy = root.join("snapshot");
-        snapshot::Snapshot { home: &home, to: &copy, apart: &apart }.take(&AtomicBool::new(false)).unwrap();
+        snapshot::Snapshot { data: &data, to: &copy }.take(&AtomicBool::new(false)).unwrap();
         assert!(!copy.join("nymvisor").exists());
 
         write(home.join("data/db"), "migrated");
@@ -335,7 +331,7 @@ mod tests {
         let work = home.join("nymvisor/restore");
         fs::remove_file(home.join("data/keys/tickets.pem-wal")).unwrap();
         let monotonic = |path: &Path| path.to_string_lossy().contains(".pem");
-        let restore = Restore { home: &home, work: &work, apart: &apart, is_monotonic: &monotonic };
+        let restore = Restore { data: &data, work: &work, is_monotonic: &monotonic };
         assert!(!restore.is_ready());
         for _ in 0..2 {
             restore.prepare(&Source::GivenUp(&copy), &[], &mut |_| Ok(())).unwrap();
@@ -366,14 +362,15 @@ mod tests {
         for path in ["config/config.toml", "data/db/1", "data/db/2", "data/other", "data/id.pem"] {
             write(home.join(path), "old");
         }
-        snapshot::Snapshot { home: &home, to: &copy, apart: &[] }.take(&AtomicBool::new(false)).unwrap();
+        let data = Data::in_one(&home, &[]);
+        snapshot::Snapshot { data: &data, to: &copy }.take(&AtomicBool::new(false)).unwrap();
         for path in ["config/config.toml", "data/db/2", "data/db/3", "data/other", "data/id.pem"] {
             write(home.join(path), "new");
         }
         fs::remove_file(home.join("data/db/1")).unwrap();
         let work = folder.path().join("work");
         let monotonic = |path: &Path| path.to_string_lossy().contains(".pem");
-        let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &monotonic };
+        let restore = Restore { data: &data, work: &work, is_monotonic: &monotonic };
         let only = ["data/db".into(), "data/id.pem".into()];
         restore.prepare(&Source::Kept(&copy), &only, &mut |_| Ok(())).unwrap();
         restore.put_in_place().unwrap();
@@ -392,9 +389,10 @@ mod tests {
         let (home, copy, work) =
             (folder.path().join("home"), folder.path().join("snapshot"), folder.path().join("work"));
         write(home.join("data/db"), "old");
-        snapshot::Snapshot { home: &home, to: &copy, apart: &[] }.take(&AtomicBool::new(false)).unwrap();
+        let data = Data::in_one(&home, &[]);
+        snapshot::Snapshot { data: &data, to: &copy }.take(&AtomicBool::new(false)).unwrap();
         write(home.join("data/db"), "new");
-        let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &|_| false };
+        let restore = Restore { data: &data, work: &work, is_monotonic: &|_| false };
         let make = |to: &Path, each: Each<'_>| snapshot::copy_tree(&copy, to, &[], each);
         restore.prepare(&Source::Made(&make), &[], &mut |_| Ok(())).unwrap();
         restore.set_aside(Path::new(""), &restore.scope().unwrap()).unwrap();
@@ -407,6 +405,50 @@ mod tests {
         assert_eq!(fs::read_to_string(work.join("replaced/data/db")).unwrap(), "new");
         assert_eq!(fs::read_to_string(work.join("replaced/data.1")).unwrap(), "a person's");
     }
+
+    /// A folder that is a mount point, as each may be, is never moved itself.
+    #[test]
+    fn of_several_folders_each_is_put_back_where_it_is() {
+        use omnivisor_core::dialect::Root;
+        use std::os::unix::fs::MetadataExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        write(at("vega/state/db"), "old");
+        write(at("tm/data/blocks"), "old");
+        write(at("tm/data/signed"), "1");
+        let root = |name, path: &str| Root { name, path: at(path) };
+        let roots = vec![root("core", "vega"), root("consensus", "tm")];
+        let data = Data { home: at("visor"), roots, apart: vec![at("visor"), at("vega/lock")] };
+        let copy = at("copy");
+        write(at("vega/lock"), "");
+        snapshot::Snapshot { data: &data, to: &copy }.take(&AtomicBool::new(false)).unwrap();
+        assert!(copy.join("consensus/data/blocks").is_file() && !copy.join("core/lock").exists());
+        for (path, text) in
+            [("vega/state/db", "new"), ("vega/more", "new"), ("tm/data/blocks", "new"), ("tm/data/signed", "2")]
+        {
+            write(at(path), text);
+        }
+        let inode = |path: &str| fs::metadata(at(path)).unwrap().ino();
+        let before = (inode("vega"), inode("tm"), inode("vega/lock"));
+        let work = at("visor/work");
+        let monotonic = |path: &Path| path == Path::new("consensus/data/signed");
+        let restore = Restore { data: &data, work: &work, is_monotonic: &monotonic };
+        restore.prepare(&Source::Kept(&copy), &[], &mut |_| Ok(())).unwrap();
+        for _ in 0..2 {
+            restore.put_in_place().unwrap();
+            assert!(!restore.is_half_done().unwrap());
+            let read = |path: &str| fs::read_to_string(at(path)).unwrap();
+            assert_eq!(
+                (read("vega/state/db"), read("tm/data/blocks"), read("tm/data/signed")),
+                ("old".into(), "old".into(), "2".into())
+            );
+            assert!(!at("vega/more").exists());
+            assert_eq!(fs::read_to_string(work.join("replaced/core/more")).unwrap(), "new");
+            assert_eq!(before, (inode("vega"), inode("tm"), inode("vega/lock")));
+        }
+    }
+
     #[test]
     fn a_snapshot_on_another_file_system_is_copied_and_stays() {
         use std::os::unix::fs::MetadataExt;
@@ -420,10 +462,11 @@ mod tests {
         let elsewhere = tempfile::tempdir_in(memory).unwrap();
         let (home, copy) = (folder.path().join("home"), elsewhere.path().join("snapshot"));
         write(home.join("data/db"), "old");
-        snapshot::Snapshot { home: &home, to: &copy, apart: &[] }.take(&AtomicBool::new(false)).unwrap();
+        let data = Data::in_one(&home, &[]);
+        snapshot::Snapshot { data: &data, to: &copy }.take(&AtomicBool::new(false)).unwrap();
         write(home.join("data/db"), "new");
         let work = folder.path().join("work");
-        let restore = Restore { home: &home, work: &work, apart: &[], is_monotonic: &|_| false };
+        let restore = Restore { data: &data, work: &work, is_monotonic: &|_| false };
         restore.prepare(&Source::GivenUp(&copy), &[], &mut |_| Ok(())).unwrap();
         restore.put_in_place().unwrap();
         assert_eq!(fs::read_to_string(home.join("data/db")).unwrap(), "old");

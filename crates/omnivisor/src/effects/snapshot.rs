@@ -22,12 +22,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use omnivisor_core::dialect::Root;
+
 pub use self::command::{Method, SnapshotCommand};
 pub use self::cost::{Cost, Left, Limits, cost, folder};
 use self::pass::{Copied, FEW, Pass, Passed, Rules};
 use self::seen::Seen;
 use super::backup::archive::REMOVED;
 use super::backup::manifest::{self, Head};
+use super::data::{self, Data};
 use crate::clock;
 use crate::store::disk::Written;
 use crate::store::{atomic, disk};
@@ -62,15 +65,13 @@ const BTRFS: i64 = 0x9123_683e;
 /// Is told of every so many bytes that are copied or read; may take its time, and end all of it with an error.
 pub type Each<'a> = &'a mut dyn FnMut(u64) -> io::Result<()>;
 
-/// A snapshot of `home` to be taken at `to`, without what is `apart`.
+/// A snapshot to be taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a> {
     /// What is copied.
-    pub home: &'a Path,
+    pub data: &'a Data,
     /// What it is called when it is whole.
     pub to: &'a Path,
-    /// What is left out.
-    pub apart: &'a [PathBuf],
 }
 
 impl Snapshot<'_> {
@@ -78,7 +79,7 @@ impl Snapshot<'_> {
     /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error, or when `cancelled`,
     /// nothing is left.
     pub fn prepare(&self, cancelled: &AtomicBool, pace: Each<'_>) -> io::Result<Option<Left>> {
-        if self.to.exists() || !has_honest_times(self.home) {
+        if self.to.exists() || !has_honest_times(self.data) {
             return Ok(None);
         }
         let mut left = None;
@@ -99,6 +100,12 @@ impl Snapshot<'_> {
         Ok(left)
     }
 
+    /// Whether passes were taken, so that only what has changed since is left to copy; or all of it is there.
+    pub fn is_prepared(&self) -> bool {
+        let is_seen = || beside(self.to, PARTIAL).is_dir() && Seen::read(&beside(self.to, SEEN)).is_some();
+        self.to.exists() || is_seen()
+    }
+
     /// Copies what has changed since, when nobody writes any more. Durable and complete when it returns; if `to` is there
     /// already, it is complete, and that is all.
     ///
@@ -111,7 +118,7 @@ impl Snapshot<'_> {
     pub fn take_as(&self, head: &Head, cancelled: &AtomicBool) -> io::Result<()> {
         let (listed, manifest) = (beside(self.to, LISTED), manifest::beside(self.to));
         if self.to.is_symlink() && !command::is_whole(self.to) {
-            void(self.to, self.home)?; // by a command that was set before, and not there any more
+            void(self.to, &self.data.home)?; // by a command that was set before, and not there any more
         }
         if self.to.exists() {
             return self.complete(head);
@@ -137,8 +144,8 @@ impl Snapshot<'_> {
     /// Others may share the folder, and call theirs so.
     fn is_ours(&self) -> io::Result<()> {
         match manifest::head(&manifest::beside(self.to)) {
-            Ok(head) if !head.is_of(self.home) => {
-                Err(io::Error::other(format!("{} is one of {}", self.to.display(), head.home)))
+            Ok(head) if !head.is_of(self.data) => {
+                Err(io::Error::other(format!("{} is one of {}", self.to.display(), head.described())))
             }
             _ => Ok(()),
         }
@@ -161,8 +168,7 @@ impl Snapshot<'_> {
 
     /// What is in it, and what is not.
     fn told(&self, head: &Head, passed: &Passed) -> Head {
-        let apart = self.apart.iter().filter_map(|path| path.strip_prefix(self.home).ok());
-        let apart = apart.map(|path| format!("{}: it stands apart", path.display()));
+        let apart = self.data.apart_below().map(|path| format!("{}: it stands apart", path.display()));
         let left_out = passed.left_out.iter().map(|path| format!("{}: a socket or a device", path.display()));
         Head { not_included: head.not_included.iter().cloned().chain(apart).chain(left_out).collect(), ..head.clone() }
     }
@@ -186,9 +192,33 @@ impl Snapshot<'_> {
             // moved away and is moved back would be believed to be in the copy. In the last pass nobody moves anything.
             disk::remove(&beside(self.to, SEEN))?;
         }
-        let begun = clock::now().wall;
-        let (home, apart) = (self.home, self.apart);
-        Pass { home, to: &partial, apart, seen: &seen, begun, is_last, rules: Rules::default(), cancelled, pace }.take()
+        let mut all = Passed::default();
+        self.make_for_several(&partial, &mut all)?;
+        let (begun, rules, apart) = (clock::now().wall, Rules::default(), &self.data.apart);
+        for Root { name, path: home } in &self.data.roots {
+            let (to, seen) = (&data::at(&partial, name), &seen);
+            all.and(Pass { home, name, to, apart, seen, begun, is_last, rules, cancelled, pace }.take()?);
+        }
+        Ok(all)
+    }
+
+    /// What holds the copies of several folders, and nothing else.
+    fn make_for_several(&self, partial: &Path, passed: &mut Passed) -> io::Result<()> {
+        if self.data.one().is_some() {
+            return Ok(());
+        }
+        if !partial.is_dir() {
+            disk::make_folder(partial, PRIVATE)?;
+            passed.copied.touch(partial.to_owned());
+        }
+        for entry in fs::read_dir(partial)? {
+            let name = entry?.file_name();
+            if !self.data.roots.iter().any(|root| name == root.name) {
+                disk::remove(&partial.join(name))?; // it was one of them before
+                passed.copied.touch(partial.to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// Leaves nothing behind a failure.
@@ -206,8 +236,8 @@ pub fn is_btrfs(path: &Path) -> bool {
 }
 
 /// Whether a change of a file can be seen without reading it.
-pub(super) fn has_honest_times(home: &Path) -> bool {
-    rustix::fs::statfs(home).is_ok_and(|it| TRUSTED.contains(&it.f_type))
+pub(super) fn has_honest_times(data: &Data) -> bool {
+    data.roots.iter().all(|root| rustix::fs::statfs(&root.path).is_ok_and(|it| TRUSTED.contains(&it.f_type)))
 }
 
 /// What is at `to` is no snapshot any more, if it was one: the node has gone on since. Done in a moment; not durable, as what
@@ -306,7 +336,7 @@ pub fn flush_tree(root: &Path) -> io::Result<()> {
 pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], each: Each<'_>) -> io::Result<()> {
     let (seen, begun, rules) = (Seen::default(), clock::now().wall, Rules::default());
     let never = AtomicBool::new(false);
-    Pass { home: from, to, apart, seen: &seen, begun, is_last: true, rules, cancelled: &never, pace: each }
+    Pass { home: from, name: "", to, apart, seen: &seen, begun, is_last: true, rules, cancelled: &never, pace: each }
         .take()
         .map(|_| ())
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use std::time::Duration;
 
+use super::data::Data;
 use super::group::Group;
 use super::process::{ProcessId, all_pids};
 
@@ -40,13 +41,17 @@ impl fmt::Display for Writer {
     }
 }
 
-/// Other processes than the node's and this one that may write to what is in `home`, without what is `apart`.
-pub fn of(home: &Path, apart: &[PathBuf], node: Option<&Group>) -> Vec<Writer> {
+/// Other processes than the node's and this one that may write to the node's data.
+pub fn of(data: &Data, node: Option<&Group>) -> Vec<Writer> {
     let own = std::process::id().cast_signed();
     // The kernel says where a file is, whatever link led there.
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let (home, apart): (_, Vec<_>) = (real(home), apart.iter().map(|path| real(path)).collect());
-    let is_data = |file: &Path| file.starts_with(&home) && !apart.iter().any(|path| file.starts_with(path));
+    let roots: Vec<_> = data.roots.iter().map(|root| real(&root.path)).collect();
+    let apart = data.apart.iter().map(|path| real(path));
+    let apart: Vec<_> = apart.filter(|path| roots.iter().any(|root| path.starts_with(root))).collect();
+    let is_data = |file: &Path| {
+        roots.iter().any(|root| file.starts_with(root)) && !apart.iter().any(|path| file.starts_with(path))
+    };
     let mut found: Vec<Writer> = all_pids().filter(|pid| *pid != own).filter_map(|pid| writer(pid, &is_data)).collect();
     if let (Some(node), false) = (node, found.is_empty()) {
         // Asked last: what the node has started meanwhile is its own.
@@ -58,14 +63,14 @@ pub fn of(home: &Path, apart: &[PathBuf], node: Option<&Group>) -> Vec<Writer> {
 }
 
 /// Those who stay: none as soon as one look finds nobody. Blocks for some seconds otherwise.
-pub fn who_stay(home: &Path, apart: &[PathBuf], node: Option<&Group>) -> Vec<Writer> {
-    let mut found = of(home, apart, node);
+pub fn who_stay(data: &Data, node: Option<&Group>) -> Vec<Writer> {
+    let mut found = of(data, node);
     for _ in 1..LOOKS {
         if found.is_empty() {
             break;
         }
         std::thread::sleep(PAUSE);
-        found = of(home, apart, node);
+        found = of(data, node);
     }
     found
 }
@@ -157,11 +162,11 @@ mod tests {
         fs::write(&file, vec![0; 4096]).unwrap();
         let mut command = Command::new("python3");
         let Some(child) = spawned(command.args(["-c", MAPPING]).arg(&file)) else { return }; // there is no python3
-        let found = of(folder.path(), &[], None);
+        let found = of(&Data::in_one(folder.path(), &[]), None);
         assert_eq!(found.iter().map(|it| it.process.pid.cast_unsigned()).collect::<Vec<_>>(), [child.id()]);
         assert_eq!(found[0].file, fs::canonicalize(&file).unwrap());
         end(child);
-        assert_eq!(of(folder.path(), &[], None), []);
+        assert_eq!(of(&Data::in_one(folder.path(), &[]), None), []);
     }
 
     #[test]
@@ -175,7 +180,7 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&home, &link).unwrap();
         let files = || {
-            let found = of(&link, &[link.join("apart")], None);
+            let found = of(&Data::in_one(&link, &[link.join("apart")]), None);
             found.into_iter().map(|it| it.file).collect::<Vec<_>>()
         };
         let harmless = [("3<", "data"), ("3>>", "apart/log"), ("3>>", "../other")]
@@ -183,7 +188,7 @@ mod tests {
         assert_eq!(files(), Vec::<PathBuf>::new());
         let writing = holding("3>>", &home.join("data"));
         assert_eq!(files(), [fs::canonicalize(&home).unwrap().join("data")]);
-        let told = told(&of(&home, &[], None)).unwrap();
+        let told = told(&of(&Data::in_one(&home, &[]), None)).unwrap();
         assert!(told.contains(&format!("process {} (sh) has ", writing.id())), "{told}");
         end(writing);
         assert_eq!(files(), Vec::<PathBuf>::new());

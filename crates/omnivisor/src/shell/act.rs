@@ -13,6 +13,7 @@ use crate::checkpoint;
 use crate::clock;
 use crate::effects::backup::manifest::{self, Head};
 use crate::effects::backup::{self, Kind};
+use crate::effects::data::Data;
 use crate::effects::github::GitHub;
 use crate::effects::group::Group;
 use crate::effects::restore::{Restore, Source};
@@ -148,7 +149,15 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
             .await
             .and_then(|()| last_copy_ahead(dialect, plan, with, cancel))
             .map(|()| Outcome::Nothing),
-        Action::Snapshot(plan) => take_snapshot(dialect, plan, with, cancel).await.map(|()| Outcome::Nothing),
+        Action::Snapshot(plan) => {
+            let taken = take_snapshot(dialect, plan, with, cancel).await;
+            if let Err(failure) = &taken
+                && cancel.wanted().is_ok()
+            {
+                go_without(dialect, plan, failure);
+            }
+            taken.map(|()| Outcome::Nothing)
+        }
         Action::Activate(plan, staged) => {
             has_way_back(dialect, plan).and_then(|()| point_link(dialect, &staged.folder))
         }
@@ -167,7 +176,8 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
 fn has_way_back(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> {
     let snapshot = snapshot::folder(dialect, plan);
     let is_there = if snapshot.is_symlink() { command::is_whole(&snapshot) } else { snapshot.is_dir() };
-    if !plan.snapshot || is_there {
+    // What its network has agreed on is done without one, too.
+    if !plan.snapshot || is_there || plan.to.trigger.height().is_some() {
         return Ok(());
     }
     if let Err(error) = snapshot::void(&snapshot, &dialect.paths().home) {
@@ -175,6 +185,19 @@ fn has_way_back(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure
     }
     snapshot::discard(&snapshot);
     Err(Failure::transient(format!("the snapshot {} is gone, without which there is no way back", snapshot.display())))
+}
+
+/// What a network has agreed on is done without a snapshot, if none can be taken: says so, and leaves nothing of one.
+fn go_without(dialect: &dyn Dialect, plan: &UpgradePlan, failure: &Failure) {
+    let Some(height) = plan.to.trigger.height() else { return };
+    tracing::error!(
+        why = failure.reason,
+        height,
+        "no snapshot of the data is taken; the network has agreed on the upgrade, which goes on"
+    );
+    if let Err(error) = void_snapshot(dialect, plan) {
+        tracing::warn!(%error, "what there is of a snapshot cannot be made void");
+    }
 }
 
 /// Makes what was copied of this upgrade no snapshot any more, in a moment; its removal goes on behind.
@@ -214,8 +237,7 @@ fn last_copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cance
 
 /// Whether nobody but the node writes to its data.
 fn is_alone(dialect: &dyn Dialect, with: &With) -> Result<(), Failure> {
-    let paths = dialect.paths();
-    match writers::told(&writers::who_stay(&paths.home, &paths.apart, with.node.as_ref())) {
+    match writers::told(&writers::who_stay(&data(dialect)?, with.node.as_ref())) {
         None => Ok(()),
         Some(others) if with.limits.may_be_written => {
             tracing::warn!("{others}; snapshot.other-writers allows it");
@@ -249,7 +271,7 @@ fn pass_ahead(
         return Ok(None); // there is nothing to be copied
     }
     copy(dialect, plan, |snapshot| {
-        pace::gently(snapshot.home, &cancel.flag, |pace| snapshot.prepare(&cancel.flag, pace))
+        pace::gently(snapshot.data, &cancel.flag, |pace| snapshot.prepare(&cancel.flag, pace))
     })
 }
 
@@ -257,14 +279,18 @@ async fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, c
     if !plan.snapshot {
         return Ok(());
     }
-    let paths = dialect.paths();
-    let head = Head { killed: with.was_killed, ..Head::of(plan, &paths.home, clock::now().wall) };
+    let data = data(dialect)?;
+    let head = Head { killed: with.was_killed, ..Head::of(plan, &data, clock::now().wall) };
     if let Some(command) = &with.method.takes {
         let to = snapshot::folder(dialect, plan);
-        let taken = command.take(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }, &head).await;
+        let taken = command.take(Snapshot { data: &data, to: &to }, &head).await;
         return taken.map_err(|error| Failure::transient(format!("no snapshot could be taken: {error}")));
     }
-    copy(dialect, plan, |snapshot| snapshot.take_as(&head, &cancel.flag))
+    copy(dialect, plan, |snapshot| match plan.to.trigger.height() {
+        // All that takes time is done before: the network does not wait.
+        Some(_) if !snapshot.is_prepared() => Err(std::io::Error::other("nothing was copied ahead")),
+        _ => snapshot.take_as(&head, &cancel.flag),
+    })
 }
 
 fn copy<T>(
@@ -272,10 +298,14 @@ fn copy<T>(
     plan: &UpgradePlan,
     how: impl FnOnce(Snapshot<'_>) -> std::io::Result<T>,
 ) -> Result<T, Failure> {
-    let (paths, to) = (dialect.paths(), snapshot::folder(dialect, plan));
-    how(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }).map_err(|error| {
-        Failure::transient(format!("{} cannot be copied to {}: {error}", paths.home.display(), to.display()))
+    let (data, to) = (data(dialect)?, snapshot::folder(dialect, plan));
+    how(Snapshot { data: &data, to: &to }).map_err(|error| {
+        Failure::transient(format!("{} cannot be copied to {}: {error}", data.described(), to.display()))
     })
+}
+
+fn data(dialect: &dyn Dialect) -> Result<Data, Failure> {
+    Data::of(dialect).map_err(|error| Failure::transient(error.to_string()))
 }
 
 fn point_link(dialect: &dyn Dialect, folder: &std::path::Path) -> Result<Outcome, Failure> {
@@ -285,22 +315,17 @@ fn point_link(dialect: &dyn Dialect, folder: &std::path::Path) -> Result<Outcome
 }
 
 fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
-    let (paths, work) = (dialect.paths(), restore_folder(dialect, &plan.id()));
-    let restore = Restore {
-        home: &paths.home,
-        work: &work,
-        apart: &paths.apart,
-        is_monotonic: &|path| dialect.is_monotonic(path),
-    };
+    let (data, work) = (data(dialect)?, restore_folder(dialect, &plan.id()));
+    let restore = Restore { data: &data, work: &work, is_monotonic: &|path| dialect.is_monotonic(path) };
     let snapshot = snapshot::folder(dialect, plan);
-    let is_others = |head: &Head| !head.is_of(&paths.home);
+    let is_others = |head: &Head| !head.is_of(&data);
     if let Ok(other) = manifest::head(&manifest::beside(&snapshot))
         && is_others(&other)
         && !restore.is_ready()
     {
-        return Err(Failure::transient(format!("the snapshot {} is one of {}", snapshot.display(), other.home)));
+        return Err(Failure::transient(format!("the snapshot {} is one of {}", snapshot.display(), other.described())));
     }
-    let found = backup::find(&paths.backups, &plan.id()).ok();
+    let found = backup::find(&dialect.paths().backups, &plan.id()).ok();
     let found = found.filter(|it| it.kind != Kind::Folder && !it.head.as_ref().is_some_and(is_others));
     let is_folder = snapshot.is_dir() && !snapshot.is_symlink();
     let each = &mut |_| cancel.wanted();
@@ -311,9 +336,9 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
         // What it holds is about to be the node's own data; what it is replaced by is kept.
         _ => restore.prepare(&Source::GivenUp(&snapshot), &[], each),
     };
-    prepared.and_then(|()| restore.put_in_place()).map_err(|error| {
-        Failure::transient(format!("the data in {} cannot be put back: {error}", paths.home.display()))
-    })
+    prepared
+        .and_then(|()| restore.put_in_place())
+        .map_err(|error| Failure::transient(format!("the data in {} cannot be put back: {error}", data.described())))
 }
 
 /// Where a restore works: beside the data, and apart from it. Only there is a rename enough.

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::control;
 use crate::effects::backup::manifest::Head;
 use crate::effects::backup::seal::seal;
+use crate::effects::data::Data;
 use crate::effects::snapshot::{self, Cost, Limits, Method, Snapshot, pace};
 use crate::effects::{space, writers};
 use crate::store::disk;
@@ -46,22 +47,27 @@ struct Wanted<'a> {
     dialect: &'a dyn Dialect,
     at: Timestamp,
     of: &'a Installed,
+    data: Data,
 }
 
-impl Wanted<'_> {
+impl<'a> Wanted<'a> {
+    fn new(dialect: &'a dyn Dialect, at: Timestamp, of: &'a Installed) -> Result<Self, Failure> {
+        let data = Data::of(dialect).map_err(|error| Failure::transient(error.to_string()))?;
+        Ok(Self { dialect, at, of, data })
+    }
+
     fn folder(&self) -> PathBuf {
         folder(self.dialect, self.at)
     }
 
     fn head(&self, killed: bool) -> Head {
-        Head { killed, ..Head::by_hand(&id(self.at), self.of, &self.dialect.paths().home, self.at) }
+        Head { killed, ..Head::by_hand(&id(self.at), self.of, &self.data, self.at) }
     }
 
     fn cost(&self, method: &Method) -> Result<Cost, Failure> {
-        let (paths, to) = (self.dialect.paths(), folder_of_all(self.dialect));
         let cost = match &method.takes {
-            Some(command) => Cost::by_command(paths, command),
-            None => Cost::of(&paths.home, &paths.apart, &to, Path::new("")),
+            Some(command) => Cost::by_command(&self.data, command),
+            None => Cost::of(&self.data, &folder_of_all(self.dialect), Path::new("")),
         };
         cost.map_err(|error| Failure::transient(error.to_string()))
     }
@@ -81,17 +87,17 @@ impl Wanted<'_> {
 
     /// Whether a command that takes it could do so.
     async fn check(&self, how: &How<'_>) -> Result<(), Failure> {
-        let (paths, Some(command)) = (self.dialect.paths(), &how.method.takes) else { return Ok(()) };
-        let checked = command.check(&paths.home, &paths.apart, &id(self.at)).await;
+        let Some(command) = &how.method.takes else { return Ok(()) };
+        let checked = command.check(&self.data, &id(self.at)).await;
         checked.map_err(|error| Failure::transient(error.to_string()))
     }
 
     /// Takes it, while no node runs.
     async fn end(&self, how: &How<'_>, cancelled: &AtomicBool) -> Result<(), Failure> {
-        let (paths, to, head) = (self.dialect.paths(), self.folder(), self.head(how.killed));
+        let (to, head) = (self.folder(), self.head(how.killed));
         match &how.method.takes {
             Some(command) => {
-                let taken = command.take(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }, &head).await;
+                let taken = command.take(Snapshot { data: &self.data, to: &to }, &head).await;
                 taken.map_err(|error| Failure::transient(error.to_string()))
             }
             None => self.copy(|snapshot| snapshot.take_as(&head, cancelled)),
@@ -99,9 +105,9 @@ impl Wanted<'_> {
     }
 
     fn copy<T>(&self, how: impl FnOnce(Snapshot<'_>) -> std::io::Result<T>) -> Result<T, Failure> {
-        let (paths, to) = (self.dialect.paths(), self.folder());
-        how(Snapshot { home: &paths.home, to: &to, apart: &paths.apart }).map_err(|error| {
-            Failure::transient(format!("{} cannot be copied to {}: {error}", paths.home.display(), to.display()))
+        let to = self.folder();
+        how(Snapshot { data: &self.data, to: &to }).map_err(|error| {
+            Failure::transient(format!("{} cannot be copied to {}: {error}", self.data.described(), to.display()))
         })
     }
 }
@@ -121,7 +127,7 @@ pub(super) async fn take(
     how: How<'_>,
     cancelled: &AtomicBool,
 ) -> Result<(), Failure> {
-    let wanted = Wanted { dialect, at, of };
+    let wanted = Wanted::new(dialect, at, of)?;
     if last {
         return wanted.end(&how, cancelled).await;
     }
@@ -129,7 +135,7 @@ pub(super) async fn take(
     let done = match &how.method.takes {
         Some(_) => wanted.check(&how).await.map(|()| None),
         None => {
-            wanted.copy(|snapshot| pace::gently(snapshot.home, cancelled, |pace| snapshot.prepare(cancelled, pace)))
+            wanted.copy(|snapshot| pace::gently(snapshot.data, cancelled, |pace| snapshot.prepare(cancelled, pace)))
         }
     };
     // For no longer than for an upgrade.
@@ -155,11 +161,7 @@ pub(super) fn sweep(dialect: &dyn Dialect) {
 impl Shell {
     /// Begins one, and says which.
     pub(super) fn back_up(&mut self) -> control::Answer {
-        if !self.dialect.has_backups() {
-            return Err(
-                "what belongs to such a node is in several places, and no backup is taken of it here".to_owned()
-            );
-        }
+        Data::of(&*self.dialect).map_err(|error| format!("no backup is taken now: {error}"))?;
         if let Some(why) = self.agent.cannot_back_up() {
             return Err(format!("no backup is taken now: {why}"));
         }
@@ -216,9 +218,7 @@ pub async fn back_up_now(
         )));
     }
     sweep(dialect);
-    if !dialect.has_backups() {
-        return Err(StartError::Refused("what belongs to such a node is in several places".to_owned()));
-    }
+    let data = Data::of(dialect).map_err(|error| StartError::Refused(error.to_string()))?;
     let records = match known(&dialect.paths().state) {
         Known::Believed(records) => records,
         Known::Nothing => return Err(StartError::NothingToRun("this instance was never run here".to_owned())),
@@ -228,13 +228,12 @@ pub async fn back_up_now(
     let Some(of) = journal.runs() else {
         return Err(StartError::Refused("an upgrade is under way: start, and wait until it is over".to_owned()));
     };
-    let paths = dialect.paths();
-    match writers::told(&writers::who_stay(&paths.home, &paths.apart, None)) {
+    match writers::told(&writers::who_stay(&data, None)) {
         Some(others) if !limits.may_be_written => return Err(StartError::Refused(others)),
         Some(others) => tracing::warn!("{others}"),
         None => {}
     }
-    let wanted = Wanted { dialect, at: clock::now().wall, of };
+    let wanted = Wanted { dialect, at: clock::now().wall, of, data };
     let how = How { limits, method, killed: false };
     let taken = async {
         wanted.require_room(&how)?;

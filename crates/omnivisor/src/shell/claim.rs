@@ -9,6 +9,7 @@ use omnivisor_core::dialect::Dialect;
 
 use super::present;
 use crate::clock;
+use crate::effects::data::{HOME_LOCK, HOME_NODE_LOCK};
 use crate::effects::process::ProcessId;
 use crate::effects::roll_call;
 use crate::store::lock::{self, Inherited, Lock, LockError};
@@ -16,10 +17,6 @@ use crate::store::{disk, small};
 
 /// Held by the supervisor.
 pub(super) const SUPERVISOR_LOCK: &str = "supervisor.lock";
-/// Held by the supervisor, too, in the node's home: instances may share a home by mistake.
-const HOME_LOCK: &str = "omnivisor.lock";
-/// Held by the node, beside that: a node outlives its supervisor, and another instance must not run one beside it.
-const HOME_NODE_LOCK: &str = "omnivisor-node.lock";
 
 /// How long a lock whose holder is dead may still be held.
 const ORPHANED_LOCK: Duration = Duration::from_secs(5);

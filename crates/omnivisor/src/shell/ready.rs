@@ -23,6 +23,7 @@ use super::{Channel, Shell};
 use crate::checkpoint;
 use crate::clock;
 use crate::effects::backup::{self, Backup};
+use crate::effects::data::Data;
 use crate::effects::restore::{Restore, Source};
 use crate::effects::snapshot::pace;
 use crate::store::disk;
@@ -158,12 +159,12 @@ fn is_counted(from: &Backup) -> bool {
 
 /// Copies it at a pace that leaves the node its disk. Durable when it returns; on an error nothing is left.
 fn make(dialect: &dyn Dialect, id: &str, from: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
-    let (paths, making) = (dialect.paths(), making(dialect, id));
+    let (data, making) = (Data::of(dialect)?, making(dialect, id));
     disk::remove(&making)?;
     let keeps = |path: &Path| dialect.is_monotonic(path);
-    let restore = Restore { home: &paths.home, work: &making, apart: &paths.apart, is_monotonic: &keeps };
+    let restore = Restore { data: &data, work: &making, is_monotonic: &keeps };
     // Compared with its list, whatever it is.
-    let made = pace::gently(&paths.home, cancelled, |pace| {
+    let made = pace::gently(&data, cancelled, |pace| {
         let mut each = |bytes| if cancelled.load(Ordering::Relaxed) { Err(Interrupted.into()) } else { pace(bytes) };
         restore.prepare(&Source::Made(&|to, each| backup::unpack(from, to, each)), &[], &mut each)
     });

@@ -18,7 +18,8 @@ use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
 use crate::effects::backup::{self, Backup, Kind};
-use crate::effects::restore::{Restore, Source};
+use crate::effects::data::Data;
+use crate::effects::restore::{self, Restore, Source};
 use crate::effects::space;
 use crate::store::disk;
 use crate::store::journal_file::JournalFile;
@@ -75,7 +76,8 @@ pub async fn put_back(
             "an upgrade is under way, and what it owes comes first: start, and wait until it is over".to_owned(),
         ));
     };
-    check(dialect, ordered.only)?;
+    let data = data(dialect)?;
+    check(dialect, &data, ordered.only)?;
     let backup = chosen(dialect, ordered)?;
     let (mut journal, _) = JournalFile::open(&folder.join(JOURNAL)).map_err(|error| StartError::State {
         what: "the journal cannot be opened".to_owned(),
@@ -89,7 +91,7 @@ pub async fn put_back(
     sweep(dialect);
     let work = dialect.paths().beside.join(format!("{WORK}{}", at.unix_nanos() / 1_000_000));
     let keeps = |path: &Path| dialect.is_monotonic(path);
-    let restore = restore(dialect, &work, &keeps);
+    let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
     if let Err(error) = make_ready(&restore, &backup, ordered.only) {
         let _ = disk::remove(&work);
         let what = format!("{} cannot be made ready, and nothing was changed", backup.path.display());
@@ -130,13 +132,18 @@ pub(super) fn go_on(
 
 /// Where the journal is not believed, the folders have to tell whether a restore was interrupted.
 fn refuse_half(dialect: &dyn Dialect) -> Result<(), StartError> {
+    let data = Data::of(dialect);
     let folders = fs::read_dir(&dialect.paths().beside).into_iter().flatten().flatten().map(|it| it.path());
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let half = folders.into_iter().find(|folder| {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let is_work = [WORK, UNDO].iter().any(|begin| name.starts_with(begin));
         // Where it cannot be told, a person has to.
-        is_work && restore(dialect, folder, &keeps).is_half_done().unwrap_or(true)
+        is_work
+            && match &data {
+                Ok(data) => Restore { data, work: folder, is_monotonic: &keeps }.is_half_done().unwrap_or(true),
+                Err(_) => restore::is_begun(folder),
+            }
     });
     half.map_or(Ok(()), |work| {
         Err(StartError::Refused(format!(
@@ -148,8 +155,8 @@ fn refuse_half(dialect: &dyn Dialect) -> Result<(), StartError> {
 }
 
 fn finish(dialect: &dyn Dialect, journal: &mut JournalFile, backup: &str, work: &Path) -> Result<Record, StartError> {
-    let keeps = |path: &Path| dialect.is_monotonic(path);
-    restore(dialect, work, &keeps).put_in_place().map_err(|source| StartError::State {
+    let (data, keeps) = (data(dialect)?, |path: &Path| dialect.is_monotonic(path));
+    Restore { data: &data, work, is_monotonic: &keeps }.put_in_place().map_err(|source| StartError::State {
         what: format!(
             "the data is put back from {backup} in part, and no node is started on that. Nothing is lost: what is missing is in \
              {work}/copy, what was there in {work}/replaced. Mend the cause, and start again",
@@ -166,16 +173,23 @@ fn finish(dialect: &dyn Dialect, journal: &mut JournalFile, backup: &str, work: 
     Ok(done)
 }
 
-fn restore<'a>(dialect: &'a dyn Dialect, work: &'a Path, keeps: &'a (dyn Fn(&Path) -> bool + Sync)) -> Restore<'a> {
-    let paths = dialect.paths();
-    Restore { home: &paths.home, work, apart: &paths.apart, is_monotonic: keeps }
+fn data(dialect: &dyn Dialect) -> Result<Data, StartError> {
+    Data::of(dialect).map_err(|error| StartError::Refused(error.to_string()))
 }
 
-fn check(dialect: &dyn Dialect, only: &[PathBuf]) -> Result<(), StartError> {
+fn check(dialect: &dyn Dialect, data: &Data, only: &[PathBuf]) -> Result<(), StartError> {
     for path in only {
         let is_below = path.components().all(|it| matches!(it, std::path::Component::Normal(_)));
         if !is_below || path.as_os_str().is_empty() {
             return Err(StartError::Refused(format!("{} is no path below the node's home", path.display())));
+        }
+        if data.live(path).is_none() {
+            let names: Vec<_> = data.roots.iter().map(|root| root.name).collect();
+            let names = names.join(", ");
+            return Err(StartError::Refused(format!(
+                "{} does not begin with the name of a home: {names}",
+                path.display()
+            )));
         }
         if dialect.is_monotonic(path) {
             return Err(StartError::Refused(format!("{} must never go back to an earlier state", path.display())));
@@ -194,15 +208,15 @@ fn chosen(dialect: &dyn Dialect, ordered: &Ordered<'_>) -> Result<Backup, StartE
         return Err(StartError::Refused(format!("{} cannot be believed: {why}", found.path.display())));
     }
     if let Some(head) = &found.head
-        && Path::new(&head.home) != paths.home
+        && (Path::new(&head.home) != paths.home || !head.is_of(&data(dialect)?))
     {
-        return Err(StartError::Refused(format!("{} is one of {}", found.path.display(), head.home)));
+        return Err(StartError::Refused(format!("{} is one of {}", found.path.display(), head.described())));
     }
     Ok(found)
 }
 
 fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::Result<()> {
-    let by_reference = backup.is_copied_by_reference(restore.home);
+    let by_reference = backup.is_copied_by_reference(restore.work.parent().unwrap_or(restore.work));
     if let Some(bytes) = backup.bytes.filter(|_| !by_reference) {
         space::require(restore.work, bytes, "what is put back").map_err(io::Error::other)?;
     }

@@ -10,6 +10,7 @@ use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
 use crate::effects::backup::{self, Backup, Kind};
+use crate::effects::data::Data;
 use crate::effects::snapshot::{self, Limits};
 use crate::effects::space;
 use crate::store::disk;
@@ -52,10 +53,11 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
         return Ok(plan.clone()); // it was begun before
     }
     let Ok(found) = backup::find(&dialect.paths().backups, &plan.id()) else {
-        return Err(format!("the snapshot {} is gone; {hint}", folder.display()));
+        return Err(format!("there is no snapshot {}; {hint}", folder.display()));
     };
-    if let Some(other) = found.head.as_ref().filter(|head| !head.is_of(&dialect.paths().home)) {
-        return Err(format!("the snapshot {} is one of {}; {hint}", found.path.display(), other.home));
+    let data = Data::of(dialect).map_err(|error| format!("{error}; {hint}"))?;
+    if let Some(other) = found.head.as_ref().filter(|head| !head.is_of(&data)) {
+        return Err(format!("the snapshot {} is one of {}; {hint}", found.path.display(), other.described()));
     }
     if let Some(why) = &found.damaged {
         return Err(format!("the snapshot {} cannot be believed: {why}; {hint}", found.path.display()));

@@ -16,6 +16,7 @@ use omnivisor::effects::backup::manifest::{Head, OfRelease};
 use omnivisor::effects::backup::seal::seal;
 use omnivisor::effects::backup::verify::{Verified, verify};
 use omnivisor::effects::backup::{Backup, Kind, find, list, manifest, unpack};
+use omnivisor::effects::data::Data;
 use omnivisor::effects::snapshot::Snapshot;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 
@@ -65,7 +66,7 @@ impl Place {
             method: "copy".to_owned(),
             ..Head::default()
         };
-        Snapshot { home: &home, to: &to, apart: &[] }.take_as(&head, &NEVER).unwrap();
+        Snapshot { data: &Data::in_one(&home, &[]), to: &to }.take_as(&head, &NEVER).unwrap();
         self.found()
     }
 

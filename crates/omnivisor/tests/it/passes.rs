@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+use omnivisor::effects::data::Data;
 use omnivisor::effects::snapshot::Snapshot;
 use omnivisor::effects::snapshot::pass::{Pass, Passed, Rules};
 use omnivisor::effects::snapshot::seen::Seen;
@@ -193,9 +194,20 @@ fn let_the_clock_tick(beside: &Path) {
 }
 
 fn pass(home: &Path, to: &Path, seen: &Seen, rules: Rules, is_last: bool) -> Passed {
-    Pass { home, to, apart: &[], seen, begun: now(), is_last, rules, cancelled: &NEVER, pace: &mut |_| Ok(()) }
-        .take()
-        .unwrap()
+    Pass {
+        home,
+        name: "",
+        to,
+        apart: &[],
+        seen,
+        begun: now(),
+        is_last,
+        rules,
+        cancelled: &NEVER,
+        pace: &mut |_| Ok(()),
+    }
+    .take()
+    .unwrap()
 }
 
 /// What a pass has seen, as the next one reads it.
@@ -226,7 +238,8 @@ fn whatever_changes_during_the_passes_the_copy_is_what_is_there_at_the_end() {
         fs::write(apart[0].join("x"), "x").unwrap();
         let home = std::cell::RefCell::new(Home { root: &root, random: Random(seed), made: 0 });
         (0..30).for_each(|_| home.borrow_mut().change());
-        let snapshot = Snapshot { home: &root, to: &to, apart: &apart };
+        let data = Data::in_one(&root, &apart);
+        let snapshot = Snapshot { data: &data, to: &to };
         for _ in 0..3 {
             // A node that works while it is copied.
             snapshot

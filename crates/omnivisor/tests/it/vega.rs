@@ -21,6 +21,7 @@ mod placed;
 mod postgres;
 mod reload;
 mod silence;
+mod snapshots;
 mod supervision;
 mod told;
 mod upgrade;

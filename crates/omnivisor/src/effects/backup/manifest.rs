@@ -5,6 +5,7 @@
 //! and its last line is a digest of all before it. What mtree has no words for stands in comments: [`HEAD`], [`SAME`], [`XATTR`]
 //! and [`END`].
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -13,12 +14,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use omnivisor_core::dialect::Root;
 use omnivisor_core::plan::UpgradePlan;
 use omnivisor_core::release::{Algorithm, Installed, Release};
 use omnivisor_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, What};
+use crate::effects::data::Data;
 use crate::effects::digest::Hasher;
 
 /// The first line.
@@ -55,6 +58,9 @@ pub struct Head {
     pub taken: String,
     /// The home that it was taken of.
     pub home: String,
+    /// The folders that it holds, by their names in it, where the data is in several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub roots: BTreeMap<String, String>,
     /// What ran until then.
     pub from: OfRelease,
     /// What was to run then.
@@ -89,13 +95,14 @@ impl From<&Release> for OfRelease {
 }
 
 impl Head {
-    /// Of a backup that is taken by hand of this home, while this is what runs.
-    pub fn by_hand(id: &str, of: &Installed, home: &Path, taken: Timestamp) -> Self {
+    /// Of a backup that is taken by hand of this data, while this is what runs.
+    pub fn by_hand(id: &str, of: &Installed, data: &Data, taken: Timestamp) -> Self {
         let of = OfRelease { digest: Some(of.digest.to_string()), ..(&of.release).into() };
         Self {
             id: id.to_owned(),
             taken: taken.to_string(),
-            home: home.display().to_string(),
+            home: data.home.display().to_string(),
+            roots: data.named(),
             from: of.clone(),
             to: of,
             method: "copy".to_owned(),
@@ -103,12 +110,13 @@ impl Head {
         }
     }
 
-    /// Of the snapshot that an upgrade takes of this home.
-    pub fn of(plan: &UpgradePlan, home: &Path, taken: Timestamp) -> Self {
+    /// Of the snapshot that an upgrade takes of this data.
+    pub fn of(plan: &UpgradePlan, data: &Data, taken: Timestamp) -> Self {
         Self {
             id: plan.id(),
             taken: taken.to_string(),
-            home: home.display().to_string(),
+            home: data.home.display().to_string(),
+            roots: data.named(),
             from: OfRelease { digest: Some(plan.from.digest.to_string()), ..(&plan.from.release).into() },
             to: (&plan.to.release).into(),
             method: "copy".to_owned(),
@@ -116,11 +124,27 @@ impl Head {
         }
     }
 
-    /// Whether it is one of this home: however that was written then, and also where nothing is any more that was called so.
-    pub fn is_of(&self, home: &Path) -> bool {
+    /// Whether it is one of this data: however that was written then, and also where nothing is any more that was called so.
+    pub fn is_of(&self, data: &Data) -> bool {
         let id = |path: &Path| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
-        let of = Path::new(&self.home);
-        of == home || of.as_os_str().is_empty() || id(of).is_none_or(|then| id(home) == Some(then))
+        let is_same = |then: &str, now: &Path| {
+            let then = Path::new(then);
+            then == now || then.as_os_str().is_empty() || id(then).is_none_or(|then| id(now) == Some(then))
+        };
+        let is_there = |root: &Root| self.roots.get(root.name).is_some_and(|then| is_same(then, &root.path));
+        is_same(&self.home, &data.home)
+            && match data.one() {
+                Some(_) => self.roots.is_empty(),
+                None => self.roots.len() == data.roots.len() && data.roots.iter().all(is_there),
+            }
+    }
+
+    /// What it was taken of, for people.
+    pub fn described(&self) -> String {
+        match self.roots.is_empty() {
+            true => self.home.clone(),
+            false => self.roots.values().cloned().collect::<Vec<_>>().join(", "),
+        }
     }
 
     /// When it was taken.

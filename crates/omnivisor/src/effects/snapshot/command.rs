@@ -24,6 +24,7 @@ use super::{LISTED, MODE, PARTIAL, PRIVATE, SEEN, Snapshot, beside, discard, voi
 use crate::checkpoint;
 use crate::effects::backup::archive::REMOVED;
 use crate::effects::backup::manifest::{self, Head};
+use crate::effects::data::Data;
 use crate::effects::{mounts, process, run_command};
 use crate::store::atomic;
 use crate::store::disk::{self, Written};
@@ -74,7 +75,8 @@ pub struct SnapshotCommand {
 
 impl SnapshotCommand {
     /// Whether it could take one, as far as it can be known while the node runs.
-    pub async fn check(&self, home: &Path, apart: &[PathBuf], id: &str) -> io::Result<()> {
+    pub async fn check(&self, data: &Data, id: &str) -> io::Result<()> {
+        let (home, apart) = (in_one(data)?, data.apart.as_slice());
         if let Some(other) = another_file_system(home, apart)? {
             return Err(io::Error::other(format!(
                 "{} is a file system or a subvolume of its own, and would be empty in a snapshot of {}",
@@ -88,7 +90,8 @@ impl SnapshotCommand {
     /// Takes it, while no node runs. Durable when it returns, as far as the command's own work is; if it is there already, that is all. On an
     /// error nothing is believed of what was taken, and it is removed later.
     pub async fn take(&self, snapshot: Snapshot<'_>, head: &Head) -> io::Result<()> {
-        let Snapshot { home, to, apart } = snapshot;
+        let Snapshot { data, to } = snapshot;
+        let (home, apart) = (in_one(data)?, data.apart.as_slice());
         snapshot.is_ours()?;
         if to.is_symlink() && !is_whole(to) {
             void(to, home)?;
@@ -204,6 +207,17 @@ impl SnapshotCommand {
         let words = self.arguments.iter().map(String::as_str);
         [self.program.to_string_lossy().as_ref()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// A command is asked for one folder.
+fn in_one(data: &Data) -> io::Result<&Path> {
+    let several = || {
+        io::Error::other(format!(
+            "the node's data is in several folders ({}), and a snapshot.command takes one of one",
+            data.described()
+        ))
+    };
+    data.one().ok_or_else(several)
 }
 
 /// What removes, by their ids, the snapshots of a home that a command has taken; an error of kind `Interrupted` says that it is to be done

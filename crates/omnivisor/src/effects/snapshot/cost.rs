@@ -8,8 +8,8 @@ use omnivisor_core::dialect::{Dialect, Paths};
 use omnivisor_core::plan::UpgradePlan;
 
 use super::{LITTLE, Method, PARTIAL, SnapshotCommand, beside};
+use crate::effects::data::Data;
 use crate::effects::space;
-use crate::store::disk;
 
 /// What a copy by reference needs beside its names: nothing that grows with the data.
 const BY_REFERENCE: u64 = 64 << 20;
@@ -61,32 +61,30 @@ pub struct Cost {
     pub command: Option<Duration>,
 }
 
-/// What the snapshot of an upgrade still needs. Walks the home, and sees that all of it can be read.
+/// What the snapshot of an upgrade still needs. Walks the data, and sees that all of it can be read.
 pub fn cost(dialect: &dyn Dialect, plan: &UpgradePlan, method: &Method) -> io::Result<Cost> {
-    let paths = dialect.paths();
-    if let Some(command) = &method.takes {
-        return Cost::by_command(paths, command);
+    let data = Data::of(dialect)?;
+    match &method.takes {
+        Some(command) => Cost::by_command(&data, command),
+        None => Cost::of(&data, &dialect.paths().backups, &beside(&folder(dialect, plan), PARTIAL)),
     }
-    let partial = beside(&folder(dialect, plan), PARTIAL);
-    Cost::of(&paths.home, &paths.apart, &paths.backups, &partial)
 }
 
 impl Cost {
-    /// That of a copy of `home` without what is `apart`, to `partial`, which may hold some of it already, in the folder `backups`.
-    pub fn of(home: &Path, apart: &[PathBuf], backups: &Path, partial: &Path) -> io::Result<Self> {
-        let there = space::survey(home, apart)?;
-        let to = backups.ancestors().find(|folder| folder.is_dir()).unwrap_or(backups);
-        let by_reference = disk::can_clone(home, to);
+    /// That of a copy to `partial`, which may hold some of it already, in the folder `backups`.
+    pub fn of(data: &Data, backups: &Path, partial: &Path) -> io::Result<Self> {
+        let there = data.survey()?;
+        let by_reference = data.can_be_cloned(backups);
         let copied = if partial.is_dir() { space::survey(partial, &[]).map_or(0, |it| it.bytes) } else { 0 };
         let bytes = if by_reference { BY_REFERENCE } else { there.bytes.saturating_sub(copied) };
-        let ahead = super::has_honest_times(home);
+        let ahead = super::has_honest_times(data);
         Ok(Self { by_reference, bytes, data: there.bytes, entries: there.entries, ahead, command: None })
     }
 
     /// That of one which a command takes: nothing, until it is put back, which is a copy.
-    pub fn by_command(paths: &Paths, command: &SnapshotCommand) -> io::Result<Self> {
-        let there = space::survey(&paths.home, &paths.apart)?;
-        let by_reference = super::is_btrfs(&paths.home);
+    pub fn by_command(data: &Data, command: &SnapshotCommand) -> io::Result<Self> {
+        let there = data.survey()?;
+        let by_reference = data.roots.iter().all(|root| super::is_btrfs(&root.path));
         let bytes = if by_reference { BY_REFERENCE } else { there.bytes };
         let (data, entries) = (there.bytes, there.entries);
         Ok(Self { by_reference, bytes, data, entries, ahead: true, command: Some(command.patience) })

@@ -65,9 +65,9 @@ pub(super) struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Looks at everything in the home, which is opened as `root`, with so many threads. None where that helps nothing: they
+    /// Looks at everything in the home, which is opened as `root`, and is this place, with so many threads. None where that helps nothing: they
     /// cannot be had, or very much has changed.
-    pub(super) fn over(self, root: OwnedFd, threads: usize) -> io::Result<Option<Found>> {
+    pub(super) fn over(self, root: OwnedFd, place: Place, threads: usize) -> io::Result<Option<Found>> {
         if threads < 2 || self.seen.is_empty() {
             return Ok(None);
         }
@@ -85,7 +85,7 @@ impl Look<'_> {
             waiting: AtomicUsize::new(0),
             end: OnceLock::new(),
         };
-        let root = Folder { opened: root, below: PathBuf::new(), place: Place::default(), is_same: false };
+        let root = Folder { opened: root, below: PathBuf::new(), place, is_same: false };
         pool.scope(|scope| lookers.folder(scope, root));
         match lookers.end.into_inner() {
             None => Ok(Some(lookers.found.into_inner().unwrap_or_else(PoisonError::into_inner))),

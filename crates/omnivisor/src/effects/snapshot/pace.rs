@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::effects::data::Data;
 use crate::sys;
 
 /// Between two rests so much is copied, and written to the disk at once. In pieces of a quarter of a megabyte a node that flushes
@@ -61,16 +62,17 @@ const NAP: Duration = Duration::from_millis(50);
 /// file system's journal, for which the node then waits, too.
 const NICE: i32 = 10;
 
-/// Does `work`, which copies what is in `home`, on a thread of its own, of low priority, and gives it a pace to be told of every so
+/// Does `work`, which copies a node's data, on a thread of its own, of low priority, and gives it a pace to be told of every so
 /// many bytes. The priority ends with the thread: without a privilege nobody can take it back.
 pub fn gently<T: Send>(
-    home: &Path,
+    data: &Data,
     cancelled: &AtomicBool,
     work: impl FnOnce(&mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<T> + Send,
 ) -> io::Result<T> {
     let begin = || {
         give_way();
-        let mut pace = Pace::new(Machine { begun: Instant::now(), disk: stat_of_disk(home), cancelled });
+        let disk = data.roots.first().and_then(|root| stat_of_disk(&root.path));
+        let mut pace = Pace::new(Machine { begun: Instant::now(), disk, cancelled });
         work(&mut |bytes| pace.copied(bytes))
     };
     std::thread::scope(|scope| {
@@ -423,7 +425,9 @@ mod tests {
     fn the_priority_ends_with_the_thread() {
         let own = || rustix::process::getpriority_process(None).unwrap();
         let before = own();
-        let within = gently(Path::new("/"), &AtomicBool::new(false), |pace| pace(1).map(|()| own())).unwrap();
+        let within =
+            gently(&Data::in_one(Path::new("/"), &[]), &AtomicBool::new(false), |pace| pace(1).map(|()| own()));
+        let within = within.unwrap();
         assert_eq!((within, own()), (NICE.max(before), before));
     }
 

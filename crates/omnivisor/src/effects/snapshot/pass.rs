@@ -52,6 +52,8 @@ impl Default for Rules {
 pub struct Pass<'a> {
     /// What is copied.
     pub home: &'a Path,
+    /// What it is called where several are copied; else empty.
+    pub name: &'a str,
     /// Where to; what is there already was made by the pass before.
     pub to: &'a Path,
     /// What is left out.
@@ -81,6 +83,16 @@ pub struct Passed {
     pub copied: Copied,
     /// Sockets and devices, which are not copied: the first few.
     pub left_out: Vec<PathBuf>,
+}
+
+impl Passed {
+    /// Together with what another pass did.
+    pub(super) fn and(&mut self, mut other: Self) {
+        self.notes.and(&mut other.notes);
+        self.files += other.files;
+        self.copied.and(other.copied);
+        self.left_out.append(&mut other.left_out);
+    }
 }
 
 /// What was copied.
@@ -121,9 +133,11 @@ impl Pass<'_> {
         let root = openat(CWD, self.home, flags, Mode::empty()).map_err(|error| named(self.home, error.into()))?;
         let stat = fstat(&root)?;
         let apart = Apart::of(self.apart, self.home);
+        let place = if self.name.is_empty() { Place::default() } else { Place::default().join(self.name.as_bytes()) };
         let found = if self.is_last {
             let (home, seen, rules, cancelled) = (self.home, self.seen, self.rules, self.cancelled);
-            Look { home, to: self.to, apart: &apart, seen, rules, cancelled }.over(root.try_clone()?, processors())?
+            let look = Look { home, to: self.to, apart: &apart, seen, rules, cancelled };
+            look.over(root.try_clone()?, place.clone(), processors())?
         } else {
             None
         };
@@ -139,7 +153,7 @@ impl Pass<'_> {
             trail: Trail::default(),
             passed: Passed { copied, ..Passed::default() },
         };
-        walk.folder(&root, &Place::default(), &stat, changed.as_ref())?;
+        walk.folder(&root, &place, &stat, changed.as_ref())?;
         walk.trail.write()?;
         walk.passed.files = files.unwrap_or(walk.passed.files);
         Ok(walk.passed)
@@ -267,7 +281,7 @@ impl Walk<'_> {
             _ => {
                 tracing::debug!(path = %self.below.display(), "a socket or a device is no part of a snapshot");
                 if self.passed.left_out.len() < LEFT_OUT {
-                    self.passed.left_out.push(self.below.clone());
+                    self.passed.left_out.push(Path::new(self.pass.name).join(&self.below));
                 }
                 disk::remove(&to).map(|()| None)
             }

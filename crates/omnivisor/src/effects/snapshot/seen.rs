@@ -88,6 +88,11 @@ impl Notes {
         self.0.extend(stamp.0.map(|stamp| (place.number(), stamp)));
     }
 
+    /// Together with those of another pass.
+    pub fn and(&mut self, other: &mut Self) {
+        self.0.append(&mut other.0);
+    }
+
     /// Writes it, durably: after what was copied, or it would promise too much.
     pub fn write(&mut self, path: &Path) -> io::Result<()> {
         self.0.sort_unstable();

@@ -11,6 +11,7 @@ use omnivisor::effects::backup::keep::{Keep, Spared};
 use omnivisor::effects::backup::manifest::Head;
 use omnivisor::effects::backup::seal::seal;
 use omnivisor::effects::backup::{Kind, list};
+use omnivisor::effects::data::Data;
 use omnivisor::effects::snapshot::Snapshot;
 use omnivisor_core::retention::Retention;
 use omnivisor_core::time::Timestamp;
@@ -188,7 +189,7 @@ fn snapshot_of(place: &Place, home: &Path, number: u32) -> PathBuf {
     let id = format!("{number}-{number:06}");
     let to = place.backups().join(format!("2024.9/snapshot-{id}-preupgrade"));
     let head = Head { id, taken: day(number).to_string(), home: home.display().to_string(), ..Head::default() };
-    Snapshot { home, to: &to, apart: &[] }.take_as(&head, &NEVER).unwrap();
+    Snapshot { data: &Data::in_one(home, &[]), to: &to }.take_as(&head, &NEVER).unwrap();
     to
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use omnivisor::effects::data::Data;
 use omnivisor::effects::restore::{Restore, Source};
 use omnivisor::effects::{activate, snapshot};
 use omnivisor::store::atomic;
@@ -205,7 +206,7 @@ fn fill(home: &Path, files: usize) {
 
 /// A snapshot without what is ours.
 fn taken(home: &Path, to: &Path) -> io::Result<()> {
-    snapshot::Snapshot { home, to, apart: &[home.join("nymvisor")] }.take(&AtomicBool::new(false))
+    snapshot::Snapshot { data: &Data::in_one(home, &[home.join("nymvisor")]), to }.take(&AtomicBool::new(false))
 }
 
 fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
@@ -255,9 +256,8 @@ fn data_put_back_from(is_given_up: bool, each: &dyn Fn(&Case<'_>)) {
     let restore = move |root: &Path| {
         let (home, snapshot) = (root.join("home"), root.join("snapshot"));
         let restore = Restore {
-            home: &home,
+            data: &Data::in_one(&home, &[home.join("nymvisor")]),
             work: &home.join("nymvisor/restore"),
-            apart: &[home.join("nymvisor")],
             is_monotonic: &|path| path.extension().is_some_and(|it| it == "pem"),
         };
         let source = if is_given_up { Source::GivenUp(&snapshot) } else { Source::Kept(&snapshot) };

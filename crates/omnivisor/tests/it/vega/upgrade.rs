@@ -79,6 +79,8 @@ fn a_release_that_is_placed_by_hand_is_checked_and_switched_to() {
 #[test]
 fn a_release_of_a_network_goes_back_only_where_a_person_says_that_its_data_may_stay() {
     let world = World::with(options().with_data_node());
+    // Wherever the tests run, its file system may be one that clones.
+    std::fs::write(world.installation.home().join("omnivisor.toml"), "[snapshot]\nmethod = 'none'\n").unwrap();
     let _supervised = world.run();
     world.wait_for(OLD);
     world.installation.place_release(NEW, &VegaBehaviour::new(NEW));

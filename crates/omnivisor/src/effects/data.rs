@@ -1,0 +1,184 @@
+//! The node's data: what a snapshot holds, and a restore puts back. One folder, or several that belong together.
+//!
+//! Of several each has a name, under which it stands in a snapshot: `core/config/node.toml` there is `config/node.toml` in core's home.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use omnivisor_core::dialect::{Dialect, Root};
+
+use super::mounts;
+use super::space::{self, Survey};
+use crate::store::{disk, small};
+
+/// The lock that whoever supervises a node keeps in each of its homes.
+pub const HOME_LOCK: &str = "omnivisor.lock";
+
+/// And the one that the node inherits.
+pub const HOME_NODE_LOCK: &str = "omnivisor-node.lock";
+
+/// Where a node's data is.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// Whose it is: the node's home, or that of its supervisor.
+    pub home: PathBuf,
+    /// The folders.
+    pub roots: Vec<Root>,
+    /// What of it is no part of a snapshot, and stays where it is in a restore.
+    pub apart: Vec<PathBuf>,
+}
+
+impl Data {
+    /// As the installation is now. An error says why it is not known where all of it is, or why it could not be put back: of several
+    /// folders none may be in another one, or have to do with the supervisor's own, and all have to be on one file system, with nothing else
+    /// mounted in them.
+    pub fn of(dialect: &dyn Dialect) -> io::Result<Self> {
+        let paths = dialect.paths();
+        let roots = dialect.roots(&|path| small::read(path).ok()).map_err(io::Error::other)?;
+        let (home, mut apart) = (paths.home.clone(), paths.apart.clone());
+        if let [Root { name: "", .. }] = roots.as_slice() {
+            return Ok(Self { home, roots, apart });
+        }
+        let roots = roots.into_iter().map(|root| Ok(Root { path: real(&root.path)?, ..root }));
+        let roots = one_each(roots.collect::<io::Result<_>>()?);
+        let own = real(&home)?;
+        let beside = paths.beside.ancestors().find(|folder| folder.is_dir()).unwrap_or(&own);
+        for Root { path, .. } in &roots {
+            apart.extend([HOME_LOCK, HOME_NODE_LOCK].map(|lock| path.join(lock)));
+            if path.starts_with(&own) || own.starts_with(path) {
+                return Err(not_so(path, &format!("and {} are in one another", own.display())));
+            }
+            if let Some(other) = roots.iter().find(|other| other.path != *path && other.path.starts_with(path)) {
+                return Err(not_so(path, &format!("holds another home, {}", other.path.display())));
+            }
+            if !disk::is_same(path, beside) {
+                return Err(not_so(path, &format!("is on another file system than {}", beside.display())));
+            }
+            if let Some(mounted) = mounts::all()?.iter().find(|it| *it != path && it.starts_with(path)) {
+                return Err(not_so(mounted, "is mounted in a home, and a restore could not move it"));
+            }
+        }
+        Ok(Self { home, roots, apart })
+    }
+
+    /// All that is in one folder, without what is `apart`.
+    pub fn in_one(home: &Path, apart: &[PathBuf]) -> Self {
+        let roots = vec![Root { name: "", path: home.to_owned() }];
+        Self { home: home.to_owned(), roots, apart: apart.to_vec() }
+    }
+
+    /// The folder, if it is one.
+    pub fn one(&self) -> Option<&Path> {
+        self.roots.iter().find(|root| root.name.is_empty()).map(|root| root.path.as_path())
+    }
+
+    /// Where this is, that stands so in a snapshot; none of what is above the folders.
+    pub fn live(&self, below: &Path) -> Option<PathBuf> {
+        if let Some(home) = self.one() {
+            return Some(home.join(below));
+        }
+        let root = self.roots.iter().find(|root| below.starts_with(root.name))?;
+        below.strip_prefix(root.name).ok().map(|below| at(&root.path, below))
+    }
+
+    /// Where what is there stands in a snapshot; none of what is no part of the data.
+    pub fn below(&self, path: &Path) -> Option<PathBuf> {
+        self.roots
+            .iter()
+            .find_map(|root| path.strip_prefix(&root.path).ok().map(|below| Path::new(root.name).join(below)))
+    }
+
+    /// What stands apart, as it would stand in a snapshot.
+    pub fn apart_below(&self) -> impl Iterator<Item = PathBuf> {
+        self.apart.iter().filter_map(|path| self.below(path))
+    }
+
+    /// Whether this is one of the folders, as it stands in a snapshot, or above them: it is never moved itself.
+    pub fn is_root(&self, below: &Path) -> bool {
+        below.as_os_str().is_empty() || self.roots.iter().any(|root| below == Path::new(root.name))
+    }
+
+    /// All of it, seen to be readable.
+    pub fn survey(&self) -> io::Result<Survey> {
+        let mut all = Survey::default();
+        for root in &self.roots {
+            let found = space::survey(&root.path, &self.apart)?;
+            all.bytes += found.bytes;
+            all.entries += found.entries;
+        }
+        Ok(all)
+    }
+
+    /// Whether all of it can be copied by reference to this folder, which may not be there yet.
+    pub fn can_be_cloned(&self, to: &Path) -> bool {
+        let to = to.ancestors().find(|folder| folder.is_dir()).unwrap_or(to);
+        self.roots.iter().all(|root| disk::can_clone(&root.path, to))
+    }
+
+    /// Where those are that have a name, by that.
+    pub fn named(&self) -> BTreeMap<String, String> {
+        let several = self.roots.iter().filter(|root| !root.name.is_empty());
+        several.map(|root| (root.name.to_owned(), root.path.display().to_string())).collect()
+    }
+
+    /// For people.
+    pub fn described(&self) -> String {
+        self.roots.iter().map(|root| root.path.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let unseen =
+        |error: io::Error| io::Error::new(error.kind(), format!("{} cannot be found: {error}", path.display()));
+    path.canonicalize().map_err(unseen)
+}
+
+/// What is one folder has one name, the first.
+fn one_each(roots: Vec<Root>) -> Vec<Root> {
+    let mut each: Vec<Root> = Vec::new();
+    for root in roots {
+        if !each.iter().any(|other| other.path == root.path) {
+            each.push(root);
+        }
+    }
+    each
+}
+
+fn not_so(path: &Path, why: &str) -> io::Error {
+    io::Error::other(format!("the node's data is in several folders, and {} {why}", path.display()))
+}
+
+/// Where a folder of this name is, in what holds a copy of all of them.
+pub fn at(copy: &Path, name: impl AsRef<Path>) -> PathBuf {
+    // With nothing joined to it a path would end in a slash.
+    if name.as_ref().as_os_str().is_empty() { copy.to_owned() } else { copy.join(name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_a_snapshot_is_somewhere_and_back() {
+        let one = Data::in_one(Path::new("/home"), &["/home/apart".into(), "/other".into()]);
+        assert_eq!(one.live(Path::new("a/b")), Some("/home/a/b".into()));
+        assert_eq!(one.live(Path::new("")).as_deref(), Some(Path::new("/home")));
+        assert_eq!(one.below(Path::new("/home/a")), Some("a".into()));
+        assert_eq!(one.apart_below().collect::<Vec<_>>(), [Path::new("apart")]);
+        assert!(one.is_root(Path::new("")) && !one.is_root(Path::new("a")));
+
+        let root = |name, path: &str| Root { name, path: path.into() };
+        let roots = vec![root("core", "/srv/vega"), root("consensus", "/var/tm")];
+        let several = Data { home: "/visor".into(), roots, apart: vec!["/visor".into(), "/srv/vega/visor".into()] };
+        assert_eq!(several.one(), None);
+        assert_eq!(several.live(Path::new("")), None);
+        assert_eq!(several.live(Path::new("core")), Some("/srv/vega".into()));
+        assert_eq!(several.live(Path::new("consensus/data/db")), Some("/var/tm/data/db".into()));
+        assert_eq!(several.live(Path::new("corette")), None);
+        assert_eq!(several.below(Path::new("/var/tm/data")), Some("consensus/data".into()));
+        assert_eq!(several.below(Path::new("/visor/x")), None);
+        assert_eq!(several.apart_below().collect::<Vec<_>>(), [Path::new("core/visor")]);
+        assert!(several.is_root(Path::new("core")) && !several.is_root(Path::new("core/a")));
+    }
+}

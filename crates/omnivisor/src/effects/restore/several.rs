@@ -1,0 +1,59 @@
+//! A restore of data that is in several folders: only where they are still those that it was begun for, and all of them are there.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::Restore;
+use crate::store::atomic;
+
+/// Lists the folders that are put back, where they are several: the name and the path of each, with zeros behind them.
+const ROOTS: &str = "roots";
+
+impl Restore<'_> {
+    /// What stands in the work folder of where it goes; nothing of one folder, which is always the same one.
+    fn roots(&self) -> Vec<u8> {
+        let several = self.data.roots.iter().filter(|root| !root.name.is_empty());
+        several
+            .flat_map(|root| [root.name.as_bytes(), b"\0", root.path.as_os_str().as_bytes(), b"\0"].concat())
+            .collect()
+    }
+
+    /// Says so there, durably.
+    pub(super) fn note_folders(&self) -> io::Result<()> {
+        match self.data.one() {
+            Some(_) => Ok(()),
+            None => atomic::replace(&self.work.join(ROOTS), &self.roots(), 0o600),
+        }
+    }
+
+    /// It may have been begun for other folders than the installation has by now.
+    pub(super) fn is_for_these(&self) -> io::Result<()> {
+        let then = match fs::read(self.work.join(ROOTS)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        if then == self.roots() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} was made for other folders ({}) than the data is in now ({}): a person has to decide",
+            self.work.display(),
+            String::from_utf8_lossy(&then).replace('\0', " ").trim(),
+            self.data.described()
+        )))
+    }
+
+    /// Of several folders it has to be about these, and no others: what is not there would be taken away.
+    pub(super) fn holds_each(&self, copy: &Path) -> io::Result<()> {
+        if self.data.one().is_some() {
+            return Ok(());
+        }
+        let (there, wanted) = (super::names(copy)?, self.names(Path::new(""))?);
+        match there == wanted {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("it holds {there:?}, and the data is in {wanted:?}"))),
+        }
+    }
+}
