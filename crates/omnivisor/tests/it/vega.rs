@@ -21,7 +21,7 @@ mod placed;
 mod postgres;
 mod reload;
 mod silence;
-mod snapshots;
+pub mod snapshots;
 mod supervision;
 mod told;
 mod upgrade;

@@ -13,6 +13,7 @@ mod vega;
 
 use harness::enumerate;
 pub use harness::leftovers;
+use omnivisor_testkit::mounts::Ground;
 
 #[test]
 fn nym_at_every_point_of_an_upgrade_with_every_fault_the_new_node_runs_once() {
@@ -33,4 +34,12 @@ fn nym_at_every_point_of_an_undo_from_what_a_command_has_taken_the_old_node_runs
 #[test]
 fn vega_at_every_point_of_an_upgrade_with_every_fault_the_new_pair_runs_once() {
     enumerate(&vega::Upgrade);
+}
+
+#[test]
+fn vega_at_every_point_of_an_upgrade_with_a_snapshot_the_new_node_runs_once() {
+    match Ground::new() {
+        Ok(ground) => enumerate(&vega::UpgradeWithSnapshot { ground }),
+        Err(why) => println!("skipped: {why}"),
+    }
 }

@@ -81,7 +81,7 @@ fn names(world: &World) -> Vec<String> {
 }
 
 /// Whether the data was copied ahead.
-fn is_copied_ahead(world: &World) -> bool {
+pub fn is_copied_ahead(world: &World) -> bool {
     names(world).iter().any(|name| name.ends_with(".partial-seen"))
 }
 
@@ -105,7 +105,7 @@ fn is_back(world: &World) {
     assert_eq!(read(consensus.join(SIGNED)), "2", "what was signed stays signed");
 }
 
-fn backups(world: &World) -> Vec<Value> {
+pub fn backups(world: &World) -> Vec<Value> {
     let output = world.omnivisor(&["backup", "list", "--json", "--home", &home(world)]);
     assert!(output.status.success(), "{}", said(&output));
     serde_json::from_slice(&output.stdout).unwrap()
