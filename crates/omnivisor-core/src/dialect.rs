@@ -242,8 +242,9 @@ pub trait Layout {
     fn fills_folders(&self) -> bool;
     /// The folders that two nodes must never use at a time; a lock is kept in each that is there.
     fn homes(&self, read: Read<'_>) -> Vec<PathBuf>;
-    /// The folders that a snapshot of the node's data holds; or why it is not known where all of it is. Its home, unless it has several.
-    fn roots(&self, _read: Read<'_>) -> Result<Vec<Root>, DialectError> {
+    /// The folders that a snapshot of the data holds of a node whose release is in this folder; or why it is not known where all of it is.
+    /// Its home, unless it has several.
+    fn roots(&self, _release: &Path, _read: Read<'_>) -> Result<Vec<Root>, DialectError> {
         Ok(vec![Root { name: "", path: self.paths().home.clone() }])
     }
     /// Whether a file, by its path in a snapshot, must never go back to an earlier state.

@@ -102,7 +102,7 @@ fn roots(core: &str, data_node: Option<&str>) -> Result<Vec<String>, String> {
     }
     let read =
         |path: &Path| (path == Path::new("/srv/visor/current/run-config.toml")).then(|| text.clone().into_bytes());
-    let roots = vega().roots(&read).map_err(|error| error.to_string())?;
+    let roots = vega().roots(Path::new("/srv/visor/current"), &read).map_err(|error| error.to_string())?;
     Ok(roots.iter().map(|root| format!("{} {}", root.name, root.path.display())).collect())
 }
 

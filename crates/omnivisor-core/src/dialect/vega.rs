@@ -26,9 +26,12 @@ use crate::release::{Installed, Release, ReleaseName};
 /// The folder of our own state in Vega Visor's home.
 pub const STATE_FOLDER: &str = ".omnivisor";
 
-/// Files that say what a key has signed, and the keys: a node that goes back in the first signs twice, and one that goes back to a
-/// key that was replaced signs with what its network does not know any more.
-const MONOTONIC: [&str; 3] = ["priv_validator_state.json", "priv_validator_key.json", "wallets.encrypted"];
+/// Keys: a node that goes back to one that was replaced signs with what its network does not know any more. And what says what they have
+/// signed: a node that goes back in that signs twice.
+const MONOTONIC: &str = "wallets.encrypted";
+
+/// And what such files of the consensus engine begin with.
+const SIGNER: &str = "priv_validator";
 
 /// A folder of keys.
 const WALLETS: &str = "wallets";
@@ -294,9 +297,9 @@ impl Layout for Vega {
 
     /// Core's, the consensus engine's, and the data node's, where their arguments say all of them: what is not said, or by a variable,
     /// depends on who runs it. A data node's PostgreSQL is [beyond](Layout::beyond_snapshots) them.
-    fn roots(&self, read: Read<'_>) -> Result<Vec<Root>, DialectError> {
+    fn roots(&self, release: &Path, read: Read<'_>) -> Result<Vec<Root>, DialectError> {
         let unknown = |reason: String| DialectError { what: "where the node's data is".to_owned(), reason };
-        let run = self.current_run_config(read).ok_or_else(|| unknown("no release says how it is run".to_owned()))?;
+        let run = self.run_config(release, read)?;
         let data_node = run.data_node.iter().map(|it| ("data-node", &it.args, arguments::HOME));
         let said =
             [("core", &run.vega.args, arguments::HOME), ("consensus", &run.vega.args, arguments::TENDERMINT_HOME)];
@@ -314,8 +317,8 @@ impl Layout for Vega {
     }
 
     fn is_monotonic(&self, path: &Path) -> bool {
-        path.file_name().is_some_and(|name| MONOTONIC.iter().any(|it| name == *it))
-            || path.iter().any(|name| name == WALLETS)
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name == MONOTONIC || name.starts_with(SIGNER) || path.iter().any(|name| name == WALLETS)
     }
 
     fn beyond_snapshots(&self, read: Read<'_>) -> Vec<String> {

@@ -68,7 +68,7 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
         return Ok(Value::Null);
     }
     let (paths, limits) = (installation.dialect.paths(), installation.limits);
-    let data = Data::of(&*installation.dialect)?;
+    let data = Data::now(&*installation.dialect)?;
     let cost = match &installation.method.takes {
         Some(command) => Cost::by_command(&data, command),
         None => Cost::of(&data, &paths.backups, Path::new("")),

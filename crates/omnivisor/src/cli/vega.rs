@@ -17,6 +17,7 @@ use omnivisor_core::supervisor::RestartPolicy;
 use super::{Outcome, Trouble, build_info, output, vega_init, vega_run};
 use crate::effects::data::Data;
 use crate::effects::github::Token;
+use crate::effects::snapshot::has_honest_times;
 use crate::exit::Exit;
 use crate::settings::Settings;
 use crate::shell::{Reloaded, Start};
@@ -183,10 +184,14 @@ impl Loaded {
     /// upgrade that a network has agreed on must not wait for it.
     pub(super) fn without_snapshots(&self, dialect: &impl Dialect) -> Option<String> {
         let snapshots = &self.settings.snapshots;
-        match Data::of(dialect) {
+        match Data::now(dialect) {
             _ if !snapshots.wanted => Some("snapshot.method is \"none\"".to_owned()),
             _ if snapshots.method.takes.is_some() => {
                 Some("a snapshot.command takes one home, and there are several".to_owned())
+            }
+            _ if snapshots.lead.is_zero() => Some("snapshot.lead is 0".to_owned()),
+            Ok(data) if !has_honest_times(&data) => {
+                Some(format!("the file system of {} does not tell what has changed", data.described()))
             }
             Ok(data) if data.can_be_cloned(&dialect.paths().backups) => None,
             Ok(data) => Some(format!("{} cannot be copied by reference on this file system", data.described())),

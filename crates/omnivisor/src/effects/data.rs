@@ -3,6 +3,7 @@
 //! Of several each has a name, under which it stands in a snapshot: `core/config/node.toml` there is `config/node.toml` in core's home.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,9 @@ pub const HOME_LOCK: &str = "omnivisor.lock";
 /// And the one that the node inherits.
 pub const HOME_NODE_LOCK: &str = "omnivisor-node.lock";
 
+/// So deep links are looked for.
+const LINKS: usize = 1;
+
 /// Where a node's data is.
 #[derive(Clone, Debug)]
 pub struct Data {
@@ -30,36 +34,50 @@ pub struct Data {
 }
 
 impl Data {
-    /// As the installation is now. An error says why it is not known where all of it is, or why it could not be put back: of several
-    /// folders none may be in another one, or have to do with the supervisor's own, and all have to be on one file system, with nothing else
-    /// mounted in them.
-    pub fn of(dialect: &dyn Dialect) -> io::Result<Self> {
+    /// Of a node whose release is in this folder. An error says why it is not known where all of it is, or why it could not be put back: of
+    /// several folders none may be in another one, or have to do with the supervisor's own, and all have to be in one mount of one file
+    /// system, with nothing else mounted in them, and no link out of them where what they hold begins.
+    pub fn of(dialect: &dyn Dialect, release: &Path) -> io::Result<Self> {
         let paths = dialect.paths();
-        let roots = dialect.roots(&|path| small::read(path).ok()).map_err(io::Error::other)?;
+        let roots = dialect.roots(release, &|path| small::read(path).ok()).map_err(io::Error::other)?;
         let (home, mut apart) = (paths.home.clone(), paths.apart.clone());
         if let [Root { name: "", .. }] = roots.as_slice() {
             return Ok(Self { home, roots, apart });
         }
         let roots = roots.into_iter().map(|root| Ok(Root { path: real(&root.path)?, ..root }));
         let roots = one_each(roots.collect::<io::Result<_>>()?);
-        let own = real(&home)?;
-        let beside = paths.beside.ancestors().find(|folder| folder.is_dir()).unwrap_or(&own);
+        let own = [&home, &paths.state, &paths.beside, &paths.backups].map(|path| real(there(path)));
+        let mounted = mounts::all()?;
         for Root { path, .. } in &roots {
             apart.extend([HOME_LOCK, HOME_NODE_LOCK].map(|lock| path.join(lock)));
-            if path.starts_with(&own) || own.starts_with(path) {
-                return Err(not_so(path, &format!("and {} are in one another", own.display())));
+            for own in &own {
+                let own = own.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+                if path.starts_with(own) || own.starts_with(path) {
+                    return Err(not_so(path, &format!("and {} are in one another", own.display())));
+                }
             }
             if let Some(other) = roots.iter().find(|other| other.path != *path && other.path.starts_with(path)) {
                 return Err(not_so(path, &format!("holds another home, {}", other.path.display())));
             }
-            if !disk::is_same(path, beside) {
-                return Err(not_so(path, &format!("is on another file system than {}", beside.display())));
+            if !disk::is_same(path, there(&paths.beside)) {
+                let place = there(&paths.beside).display();
+                return Err(not_so(path, &format!("is on another file system, or in another mount, than {place}")));
             }
-            if let Some(mounted) = mounts::all()?.iter().find(|it| *it != path && it.starts_with(path)) {
+            if let Some(mounted) = mounted.iter().find(|it| *it != path && it.starts_with(path)) {
                 return Err(not_so(mounted, "is mounted in a home, and a restore could not move it"));
+            }
+            if let Some(link) = link_out(path, &roots)? {
+                return Err(not_so(&link, "leads out of its home, and what is there would stay when that goes back"));
             }
         }
         Ok(Self { home, roots, apart })
+    }
+
+    /// As the installation is now.
+    pub fn now(dialect: &dyn Dialect) -> io::Result<Self> {
+        let link = &dialect.paths().link;
+        let release = if link.exists() { link.clone() } else { dialect.genesis_folder() };
+        Self::of(dialect, &release)
     }
 
     /// All that is in one folder, without what is `apart`.
@@ -112,8 +130,7 @@ impl Data {
 
     /// Whether all of it can be copied by reference to this folder, which may not be there yet.
     pub fn can_be_cloned(&self, to: &Path) -> bool {
-        let to = to.ancestors().find(|folder| folder.is_dir()).unwrap_or(to);
-        self.roots.iter().all(|root| disk::can_clone(&root.path, to))
+        self.roots.iter().all(|root| disk::can_clone(&root.path, there(to)))
     }
 
     /// Where those are that have a name, by that.
@@ -132,6 +149,32 @@ fn real(path: &Path) -> io::Result<PathBuf> {
     let unseen =
         |error: io::Error| io::Error::new(error.kind(), format!("{} cannot be found: {error}", path.display()));
     path.canonicalize().map_err(unseen)
+}
+
+/// The nearest folder above that is there.
+fn there(path: &Path) -> &Path {
+    path.ancestors().find(|folder| folder.is_dir()).unwrap_or(path)
+}
+
+/// A link to a folder that is in none of these, among what is in a home or in a folder there: so do operators move a database to another
+/// disk.
+fn link_out(home: &Path, roots: &[Root]) -> io::Result<Option<PathBuf>> {
+    let mut folders = vec![(home.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            if kind.is_dir() && depth < LINKS {
+                folders.push((path, depth + 1));
+            } else if kind.is_symlink()
+                && path.is_dir()
+                && real(&path).is_ok_and(|target| !roots.iter().any(|root| target.starts_with(&root.path)))
+            {
+                return Ok(Some(path));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// What is one folder has one name, the first.

@@ -177,7 +177,7 @@ async fn can_snapshot(
     snapshot::prepare(&backups)
         .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", backups.display())))?;
     writable(&backups)?;
-    let data = Data::of(dialect).map_err(|error| Failure::transient(error.to_string()))?;
+    let data = Data::of(dialect, &plan.from.folder).map_err(|error| Failure::transient(error.to_string()))?;
     data.roots.iter().try_for_each(|root| writable(&root.path))?;
     has_room(dialect, plan, limits, method)?;
     match &method.takes {

@@ -21,6 +21,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use omnivisor_core::dialect::Root;
 
@@ -76,8 +77,8 @@ pub struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// Takes passes while the node runs, until little is left for the last one; what that will be about, if it can be known. `pace`
-    /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error, or when `cancelled`,
-    /// nothing is left.
+    /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error nothing is left. When
+    /// it is `cancelled`, something else cannot wait: whoever does that [discards](discard) it, beside that.
     pub fn prepare(&self, cancelled: &AtomicBool, pace: Each<'_>) -> io::Result<Option<Left>> {
         if self.to.exists() || !has_honest_times(self.data) {
             return Ok(None);
@@ -100,10 +101,12 @@ impl Snapshot<'_> {
         Ok(left)
     }
 
-    /// Whether passes were taken, so that only what has changed since is left to copy; or all of it is there.
-    pub fn is_prepared(&self) -> bool {
-        let is_seen = || beside(self.to, PARTIAL).is_dir() && Seen::read(&beside(self.to, SEEN)).is_some();
-        self.to.exists() || is_seen()
+    /// Whether passes were taken no longer ago, so that only what has changed since is left to copy; or all of it is there.
+    pub fn is_prepared(&self, within: Duration) -> bool {
+        let seen = beside(self.to, SEEN);
+        let age = fs::metadata(&seen).and_then(|it| it.modified()).map(|at| at.elapsed().unwrap_or_default());
+        let is_seen = || age.is_ok_and(|age| age < within) && beside(self.to, PARTIAL).is_dir();
+        self.to.exists() || is_seen() && Seen::read(&seen).is_some()
     }
 
     /// Copies what has changed since, when nobody writes any more. Durable and complete when it returns; if `to` is there
@@ -116,6 +119,12 @@ impl Snapshot<'_> {
 
     /// The same, with a manifest that says which snapshot this is.
     pub fn take_as(&self, head: &Head, cancelled: &AtomicBool) -> io::Result<()> {
+        self.clean(self.end_as(head, cancelled))
+    }
+
+    /// The same for whoever cannot wait until what there is of it is removed: on an error it is still to be [made void](void), and
+    /// [discarded](discard).
+    pub fn end_as(&self, head: &Head, cancelled: &AtomicBool) -> io::Result<()> {
         let (listed, manifest) = (beside(self.to, LISTED), manifest::beside(self.to));
         if self.to.is_symlink() && !command::is_whole(self.to) {
             void(self.to, &self.data.home)?; // by a command that was set before, and not there any more
@@ -127,7 +136,7 @@ impl Snapshot<'_> {
             disk::make_folders(parent, PRIVATE)?;
         }
         let partial = beside(self.to, PARTIAL);
-        self.clean(self.pass(true, cancelled, &mut |_| Ok(())).and_then(|mut passed| {
+        self.pass(true, cancelled, &mut |_| Ok(())).and_then(|mut passed| {
             // Whatever the home's own mode is, and whoever made the folders above.
             disk::set_mode(&partial, PRIVATE)?;
             // Flushed with the rest: a manifest costs the outage nothing that takes time.
@@ -138,7 +147,7 @@ impl Snapshot<'_> {
             disk::rename(&listed, &manifest)?;
             atomic::flush_folder_of(self.to)?;
             disk::remove(&beside(self.to, SEEN))
-        }))
+        })
     }
 
     /// Others may share the folder, and call theirs so.
@@ -223,7 +232,7 @@ impl Snapshot<'_> {
 
     /// Leaves nothing behind a failure.
     fn clean<T>(&self, done: io::Result<T>) -> io::Result<T> {
-        if done.is_err() {
+        if done.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
             discard(self.to);
         }
         done
@@ -236,7 +245,7 @@ pub fn is_btrfs(path: &Path) -> bool {
 }
 
 /// Whether a change of a file can be seen without reading it.
-pub(super) fn has_honest_times(data: &Data) -> bool {
+pub fn has_honest_times(data: &Data) -> bool {
     data.roots.iter().all(|root| rustix::fs::statfs(&root.path).is_ok_and(|it| TRUSTED.contains(&it.f_type)))
 }
 

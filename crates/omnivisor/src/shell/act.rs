@@ -1,7 +1,9 @@
 //! Carry out one action of the agent, beside the loop, and report how it ended.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use omnivisor_core::agent::{Action, Event, Outcome};
 use omnivisor_core::dialect::Dialect;
@@ -19,9 +21,19 @@ use crate::effects::group::Group;
 use crate::effects::restore::{Restore, Source};
 use crate::effects::snapshot::{Limits, Method, Snapshot, command, pace};
 use crate::effects::{activate, fetch, preflight, probe, snapshot, writers};
+use crate::store::small;
 
 /// What the name of a folder begins with in which an undo puts data back.
 pub(super) const UNDO: &str = "restore-";
+
+/// What was copied ahead of a height is ended there if that was not longer ago: twice as long as between two passes.
+const RECENT: Duration = Duration::from_secs(3600);
+
+/// And if that takes no longer: the network does not wait.
+const AT_HEIGHT: Duration = Duration::from_secs(10);
+
+/// Between two looks whether it does.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How an action is asked to end early.
 #[derive(Default)]
@@ -136,7 +148,7 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
         }
         Action::Backup { at, of, last } => {
             let how = back_up::How { limits: with.limits, method: &with.method, killed: with.was_killed };
-            match if *last { Ok(()) } else { is_alone(dialect, with) } {
+            match if *last { Ok(()) } else { is_alone(dialect, &of.folder, with) } {
                 Ok(()) => back_up::take(dialect, (*at, of, *last), how, &cancel.flag).await.map(|()| Outcome::Nothing),
                 Err(failure) => Err(failure),
             }
@@ -210,13 +222,22 @@ pub(super) fn void_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> std::i
 
 /// Copies most of it while the node runs, if there is room, and if it is not in vain.
 fn copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cancel: &Cancel) -> Result<(), Failure> {
-    let copied = preflight::has_room(dialect, plan, with.limits, &with.method)
-        .and_then(|()| within_limit(dialect, plan, with, None))
-        .and_then(|()| pass_ahead(dialect, plan, with, cancel));
+    let is_at_height = plan.to.trigger.height().is_some();
+    // Before the switch of others that is looked at once more.
+    let looked = if is_at_height { is_alone(dialect, &plan.from.folder, with) } else { Ok(()) };
+    let looked = looked
+        .and_then(|()| preflight::has_room(dialect, plan, with.limits, &with.method))
+        .and_then(|()| within_limit(dialect, plan, with, None));
+    if looked.is_err() && is_at_height {
+        // It would hold what the node writes over, on a disk that has no room for it.
+        snapshot::discard(&snapshot::folder(dialect, plan));
+    }
+    let copied = looked.and_then(|()| pass_ahead(dialect, plan, with, cancel));
     if let Err(failure) = &copied
         && !cancel.flag.load(Ordering::Relaxed)
     {
-        tracing::warn!(why = failure.reason, "the data cannot be copied ahead; it is tried again before the switch");
+        let then = if is_at_height { "in half an hour, if that is before the height" } else { "before the switch" };
+        tracing::warn!(why = failure.reason, "the data cannot be copied ahead; it is tried again {then}");
     }
     copied.map(|_| ())
 }
@@ -227,17 +248,17 @@ fn last_copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cance
     if !plan.snapshot || with.is_down || plan.to.trigger.is_ready() {
         return Ok(());
     }
-    is_alone(dialect, with)?;
+    is_alone(dialect, &plan.from.folder, with)?;
     within_limit(dialect, plan, with, None)?;
     let left = pass_ahead(dialect, plan, with, cancel)?;
     // That may have taken hours, where nothing was copied before.
-    is_alone(dialect, with)?;
+    is_alone(dialect, &plan.from.folder, with)?;
     within_limit(dialect, plan, with, left)
 }
 
 /// Whether nobody but the node writes to its data.
-fn is_alone(dialect: &dyn Dialect, with: &With) -> Result<(), Failure> {
-    match writers::told(&writers::who_stay(&data(dialect)?, with.node.as_ref())) {
+fn is_alone(dialect: &dyn Dialect, release: &Path, with: &With) -> Result<(), Failure> {
+    match writers::told(&writers::who_stay(&data(dialect, release)?, with.node.as_ref())) {
         None => Ok(()),
         Some(others) if with.limits.may_be_written => {
             tracing::warn!("{others}; snapshot.other-writers allows it");
@@ -270,8 +291,34 @@ fn pass_ahead(
     if with.method.takes.is_some() {
         return Ok(None); // there is nothing to be copied
     }
+    let by_reference = plan.to.trigger.height().is_some();
     copy(dialect, plan, |snapshot| {
-        pace::gently(snapshot.data, &cancel.flag, |pace| snapshot.prepare(&cancel.flag, pace))
+        pace::gently(snapshot.data, &cancel.flag, |pace| {
+            snapshot.prepare(&cancel.flag, &mut |bytes| match bytes {
+                1.. if by_reference => Err(std::io::Error::other("a file of it cannot be copied by reference")),
+                bytes => pace(bytes),
+            })
+        })
+    })
+}
+
+/// Does it, and says that it is cancelled as soon as somebody does so, or it takes longer than an upgrade at a height may wait for.
+fn in_time(cancel: &Cancel, work: impl FnOnce(&AtomicBool) -> std::io::Result<()>) -> std::io::Result<()> {
+    let (late, begun) = (AtomicBool::new(false), Instant::now());
+    std::thread::scope(|scope| {
+        let (done, ends) = mpsc::channel::<()>();
+        let late = &late;
+        scope.spawn(move || {
+            while ends.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if cancel.wanted().is_err() || begun.elapsed() > AT_HEIGHT {
+                    late.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        let worked = work(late);
+        drop(done);
+        let too_long = || std::io::Error::other(format!("it takes longer than {} s", AT_HEIGHT.as_secs()));
+        worked.map_err(|error| if begun.elapsed() > AT_HEIGHT { too_long() } else { error })
     })
 }
 
@@ -279,8 +326,9 @@ async fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, c
     if !plan.snapshot {
         return Ok(());
     }
-    let data = data(dialect)?;
-    let head = Head { killed: with.was_killed, ..Head::of(plan, &data, clock::now().wall) };
+    let data = data(dialect, &plan.from.folder)?;
+    let not_included = dialect.beyond_snapshots(&|path| small::read(path).ok());
+    let head = Head { killed: with.was_killed, not_included, ..Head::of(plan, &data, clock::now().wall) };
     if let Some(command) = &with.method.takes {
         let to = snapshot::folder(dialect, plan);
         let taken = command.take(Snapshot { data: &data, to: &to }, &head).await;
@@ -288,8 +336,10 @@ async fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, c
     }
     copy(dialect, plan, |snapshot| match plan.to.trigger.height() {
         // All that takes time is done before: the network does not wait.
-        Some(_) if !snapshot.is_prepared() => Err(std::io::Error::other("nothing was copied ahead")),
-        _ => snapshot.take_as(&head, &cancel.flag),
+        Some(_) if !snapshot.is_prepared(RECENT) => Err(std::io::Error::other("nothing was copied ahead")),
+        // What is left of it is removed beside the new node.
+        Some(_) => in_time(cancel, |cancelled| snapshot.end_as(&head, cancelled)),
+        None => snapshot.take_as(&head, &cancel.flag),
     })
 }
 
@@ -298,24 +348,24 @@ fn copy<T>(
     plan: &UpgradePlan,
     how: impl FnOnce(Snapshot<'_>) -> std::io::Result<T>,
 ) -> Result<T, Failure> {
-    let (data, to) = (data(dialect)?, snapshot::folder(dialect, plan));
+    let (data, to) = (data(dialect, &plan.from.folder)?, snapshot::folder(dialect, plan));
     how(Snapshot { data: &data, to: &to }).map_err(|error| {
         Failure::transient(format!("{} cannot be copied to {}: {error}", data.described(), to.display()))
     })
 }
 
-fn data(dialect: &dyn Dialect) -> Result<Data, Failure> {
-    Data::of(dialect).map_err(|error| Failure::transient(error.to_string()))
+fn data(dialect: &dyn Dialect, release: &Path) -> Result<Data, Failure> {
+    Data::of(dialect, release).map_err(|error| Failure::transient(error.to_string()))
 }
 
-fn point_link(dialect: &dyn Dialect, folder: &std::path::Path) -> Result<Outcome, Failure> {
+fn point_link(dialect: &dyn Dialect, folder: &Path) -> Result<Outcome, Failure> {
     activate::link(&dialect.paths().link, folder)
         .map(|()| Outcome::Nothing)
         .map_err(|error| Failure::transient(error.to_string()))
 }
 
 fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
-    let (data, work) = (data(dialect)?, restore_folder(dialect, &plan.id()));
+    let (data, work) = (data(dialect, &plan.from.folder)?, restore_folder(dialect, &plan.id()));
     let restore = Restore { data: &data, work: &work, is_monotonic: &|path| dialect.is_monotonic(path) };
     let snapshot = snapshot::folder(dialect, plan);
     let is_others = |head: &Head| !head.is_of(&data);

@@ -22,8 +22,8 @@ use crate::effects::backup::seal::seal;
 use crate::effects::data::Data;
 use crate::effects::snapshot::{self, Cost, Limits, Method, Snapshot, pace};
 use crate::effects::{space, writers};
-use crate::store::disk;
 use crate::store::lock::Inherited;
+use crate::store::{disk, small};
 
 /// What the name of the folder below the backups begins with, where those of an upgrade are in one that is called as the release. It
 /// is this instance's alone.
@@ -52,7 +52,7 @@ struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     fn new(dialect: &'a dyn Dialect, at: Timestamp, of: &'a Installed) -> Result<Self, Failure> {
-        let data = Data::of(dialect).map_err(|error| Failure::transient(error.to_string()))?;
+        let data = Data::of(dialect, &of.folder).map_err(|error| Failure::transient(error.to_string()))?;
         Ok(Self { dialect, at, of, data })
     }
 
@@ -61,7 +61,8 @@ impl<'a> Wanted<'a> {
     }
 
     fn head(&self, killed: bool) -> Head {
-        Head { killed, ..Head::by_hand(&id(self.at), self.of, &self.data, self.at) }
+        let not_included = self.dialect.beyond_snapshots(&|path| small::read(path).ok());
+        Head { killed, not_included, ..Head::by_hand(&id(self.at), self.of, &self.data, self.at) }
     }
 
     fn cost(&self, method: &Method) -> Result<Cost, Failure> {
@@ -161,7 +162,7 @@ pub(super) fn sweep(dialect: &dyn Dialect) {
 impl Shell {
     /// Begins one, and says which.
     pub(super) fn back_up(&mut self) -> control::Answer {
-        Data::of(&*self.dialect).map_err(|error| format!("no backup is taken now: {error}"))?;
+        Data::now(&*self.dialect).map_err(|error| format!("no backup is taken now: {error}"))?;
         if let Some(why) = self.agent.cannot_back_up() {
             return Err(format!("no backup is taken now: {why}"));
         }
@@ -218,7 +219,6 @@ pub async fn back_up_now(
         )));
     }
     sweep(dialect);
-    let data = Data::of(dialect).map_err(|error| StartError::Refused(error.to_string()))?;
     let records = match known(&dialect.paths().state) {
         Known::Believed(records) => records,
         Known::Nothing => return Err(StartError::NothingToRun("this instance was never run here".to_owned())),
@@ -228,6 +228,7 @@ pub async fn back_up_now(
     let Some(of) = journal.runs() else {
         return Err(StartError::Refused("an upgrade is under way: start, and wait until it is over".to_owned()));
     };
+    let data = Data::of(dialect, &of.folder).map_err(|error| StartError::Refused(error.to_string()))?;
     match writers::told(&writers::who_stay(&data, None)) {
         Some(others) if !limits.may_be_written => return Err(StartError::Refused(others)),
         Some(others) => tracing::warn!("{others}"),

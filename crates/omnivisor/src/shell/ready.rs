@@ -100,10 +100,12 @@ impl Shell {
         self.making_ready.cancelled = Some(cancelled.clone());
         self.making_ready.said = json!({ "state": "making ready", "from": from.path });
         let (dialect, made, id) = (self.dialect.clone(), self.making_ready.made.0.clone(), plan.id());
+        let release = plan.from.folder.clone();
         tokio::task::spawn_blocking(move || {
             // To count it may take a while.
             let room = if is_counted(&from) { Ok(()) } else { has_room(&*dialect, &from, Some(limits)) };
-            let done = room.map_err(io::Error::other).and_then(|()| make(&*dialect, &id, &from, &cancelled));
+            let done =
+                room.map_err(io::Error::other).and_then(|()| make(&*dialect, (&release, &id), &from, &cancelled));
             checkpoint::reach("rollback-copied");
             let _ = made.send((id, done));
         });
@@ -158,8 +160,8 @@ fn is_counted(from: &Backup) -> bool {
 }
 
 /// Copies it at a pace that leaves the node its disk. Durable when it returns; on an error nothing is left.
-fn make(dialect: &dyn Dialect, id: &str, from: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
-    let (data, making) = (Data::of(dialect)?, making(dialect, id));
+fn make(dialect: &dyn Dialect, (release, id): (&Path, &str), from: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
+    let (data, making) = (Data::of(dialect, release)?, making(dialect, id));
     disk::remove(&making)?;
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = Restore { data: &data, work: &making, is_monotonic: &keeps };

@@ -76,16 +76,16 @@ pub async fn put_back(
             "an upgrade is under way, and what it owes comes first: start, and wait until it is over".to_owned(),
         ));
     };
-    let data = data(dialect)?;
+    let data = Data::of(dialect, &active.folder).map_err(|error| StartError::Refused(error.to_string()))?;
     check(dialect, &data, ordered.only)?;
-    let backup = chosen(dialect, ordered)?;
+    let backup = chosen(dialect, &data, ordered)?;
     let (mut journal, _) = JournalFile::open(&folder.join(JOURNAL)).map_err(|error| StartError::State {
         what: "the journal cannot be opened".to_owned(),
         source: io::Error::other(error),
     })?;
     // What was begun is in place first: this one may be about less of the home.
     if let Phase::Restoring { backup, work } = replayed.phase() {
-        finish(dialect, &mut journal, backup, work)?;
+        finish(dialect, &active, &mut journal, backup, work)?;
     }
     let at = clock::now().wall;
     sweep(dialect);
@@ -99,7 +99,7 @@ pub async fn put_back(
     }
     let order = Record::RestoreOrdered { backup: backup.id.clone(), work: work.clone(), at };
     journal.append(&[order]).map_err(state("the journal cannot be written, and nothing was changed".to_owned()))?;
-    finish(dialect, &mut journal, &backup.id, &work)?;
+    finish(dialect, &active, &mut journal, &backup.id, &work)?;
     Ok(PutBack { backup, replaced: work.join("replaced"), active })
 }
 
@@ -126,13 +126,14 @@ pub(super) fn go_on(
         )));
     }
     tracing::warn!(backup, "data was being put back from a backup, and that was interrupted: it is gone on with");
-    records.push(finish(dialect, journal, backup, work)?);
+    let active = replayed.active().ok_or_else(|| StartError::Refused("it is not known what ran here".to_owned()))?;
+    records.push(finish(dialect, active, journal, backup, work)?);
     Ok(())
 }
 
 /// Where the journal is not believed, the folders have to tell whether a restore was interrupted.
 fn refuse_half(dialect: &dyn Dialect) -> Result<(), StartError> {
-    let data = Data::of(dialect);
+    let data = Data::now(dialect);
     let folders = fs::read_dir(&dialect.paths().beside).into_iter().flatten().flatten().map(|it| it.path());
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let half = folders.into_iter().find(|folder| {
@@ -154,9 +155,16 @@ fn refuse_half(dialect: &dyn Dialect) -> Result<(), StartError> {
     })
 }
 
-fn finish(dialect: &dyn Dialect, journal: &mut JournalFile, backup: &str, work: &Path) -> Result<Record, StartError> {
-    let (data, keeps) = (data(dialect)?, |path: &Path| dialect.is_monotonic(path));
-    Restore { data: &data, work, is_monotonic: &keeps }.put_in_place().map_err(|source| StartError::State {
+fn finish(
+    dialect: &dyn Dialect,
+    active: &Installed,
+    journal: &mut JournalFile,
+    backup: &str,
+    work: &Path,
+) -> Result<Record, StartError> {
+    let keeps = |path: &Path| dialect.is_monotonic(path);
+    let put = |data: &Data| Restore { data, work, is_monotonic: &keeps }.put_in_place();
+    Data::of(dialect, &active.folder).and_then(|data| put(&data)).map_err(|source| StartError::State {
         what: format!(
             "the data is put back from {backup} in part, and no node is started on that. Nothing is lost: what is missing is in \
              {work}/copy, what was there in {work}/replaced. Mend the cause, and start again",
@@ -171,10 +179,6 @@ fn finish(dialect: &dyn Dialect, journal: &mut JournalFile, backup: &str, work: 
         tracing::warn!(%error, "what is left of what was put back cannot be removed");
     }
     Ok(done)
-}
-
-fn data(dialect: &dyn Dialect) -> Result<Data, StartError> {
-    Data::of(dialect).map_err(|error| StartError::Refused(error.to_string()))
 }
 
 fn check(dialect: &dyn Dialect, data: &Data, only: &[PathBuf]) -> Result<(), StartError> {
@@ -199,7 +203,7 @@ fn check(dialect: &dyn Dialect, data: &Data, only: &[PathBuf]) -> Result<(), Sta
 }
 
 /// The backup that is meant, if it is one that can be believed.
-fn chosen(dialect: &dyn Dialect, ordered: &Ordered<'_>) -> Result<Backup, StartError> {
+fn chosen(dialect: &dyn Dialect, data: &Data, ordered: &Ordered<'_>) -> Result<Backup, StartError> {
     let paths = dialect.paths();
     let found = backup::find(&paths.backups, ordered.id).map_err(|error| StartError::Refused(error.to_string()))?;
     if let Some(why) = &found.damaged
@@ -208,7 +212,7 @@ fn chosen(dialect: &dyn Dialect, ordered: &Ordered<'_>) -> Result<Backup, StartE
         return Err(StartError::Refused(format!("{} cannot be believed: {why}", found.path.display())));
     }
     if let Some(head) = &found.head
-        && (Path::new(&head.home) != paths.home || !head.is_of(&data(dialect)?))
+        && (Path::new(&head.home) != paths.home || !head.is_of(data))
     {
         return Err(StartError::Refused(format!("{} is one of {}", found.path.display(), head.described())));
     }

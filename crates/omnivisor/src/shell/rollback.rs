@@ -55,7 +55,7 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
     let Ok(found) = backup::find(&dialect.paths().backups, &plan.id()) else {
         return Err(format!("there is no snapshot {}; {hint}", folder.display()));
     };
-    let data = Data::of(dialect).map_err(|error| format!("{error}; {hint}"))?;
+    let data = Data::of(dialect, &plan.from.folder).map_err(|error| format!("{error}; {hint}"))?;
     if let Some(other) = found.head.as_ref().filter(|head| !head.is_of(&data)) {
         return Err(format!("the snapshot {} is one of {}; {hint}", found.path.display(), other.described()));
     }

@@ -57,13 +57,15 @@ pub struct Cost {
     pub entries: u64,
     /// Whether most of it is copied while the node runs.
     pub ahead: bool,
+    /// Whether it stays a folder.
+    pub is_kept: bool,
     /// How long an operator's command may take, where that takes the snapshot; then `bytes` are what an undo would have to copy.
     pub command: Option<Duration>,
 }
 
 /// What the snapshot of an upgrade still needs. Walks the data, and sees that all of it can be read.
 pub fn cost(dialect: &dyn Dialect, plan: &UpgradePlan, method: &Method) -> io::Result<Cost> {
-    let data = Data::of(dialect)?;
+    let data = Data::of(dialect, &plan.from.folder)?;
     match &method.takes {
         Some(command) => Cost::by_command(&data, command),
         None => Cost::of(&data, &dialect.paths().backups, &beside(&folder(dialect, plan), PARTIAL)),
@@ -78,7 +80,8 @@ impl Cost {
         let copied = if partial.is_dir() { space::survey(partial, &[]).map_or(0, |it| it.bytes) } else { 0 };
         let bytes = if by_reference { BY_REFERENCE } else { there.bytes.saturating_sub(copied) };
         let ahead = super::has_honest_times(data);
-        Ok(Self { by_reference, bytes, data: there.bytes, entries: there.entries, ahead, command: None })
+        let is_kept = data.one().is_none();
+        Ok(Self { by_reference, bytes, data: there.bytes, entries: there.entries, ahead, is_kept, command: None })
     }
 
     /// That of one which a command takes: nothing, until it is put back, which is a copy.
@@ -87,7 +90,8 @@ impl Cost {
         let by_reference = data.roots.iter().all(|root| super::is_btrfs(&root.path));
         let bytes = if by_reference { BY_REFERENCE } else { there.bytes };
         let (data, entries) = (there.bytes, there.entries);
-        Ok(Self { by_reference, bytes, data, entries, ahead: true, command: Some(command.patience) })
+        let command = Some(command.patience);
+        Ok(Self { by_reference, bytes, data, entries, ahead: true, is_kept: false, command })
     }
 
     /// Which folder's disk the bytes are needed on.
@@ -100,10 +104,11 @@ impl Cost {
         self.command.map_or_else(|| left.outage(self.by_reference), |patience| SWITCH + patience)
     }
 
-    /// What has to stay free beside it.
+    /// What has to stay free beside it. A copy by reference takes none at first; that of several homes is kept as it is, and holds whatever is
+    /// written over later.
     pub fn reserve(&self, folder: &Path, limits: Limits) -> u64 {
         match space::room(folder) {
-            Some(room) if !self.by_reference => space::reserve_of_a_copy(room, limits.reserve),
+            Some(room) if !self.by_reference || self.is_kept => space::reserve_of_a_copy(room, limits.reserve),
             _ => 0,
         }
     }

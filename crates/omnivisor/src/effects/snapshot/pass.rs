@@ -150,6 +150,7 @@ impl Pass<'_> {
             apart,
             links: links.into_iter().map(|(inode, path)| (inode, (path, false))).collect(),
             below: PathBuf::new(),
+            device: None,
             trail: Trail::default(),
             passed: Passed { copied, ..Passed::default() },
         };
@@ -190,6 +191,8 @@ struct Walk<'a> {
     links: HashMap<(u64, u64), (PathBuf, bool)>,
     /// Where it is.
     below: PathBuf,
+    /// What the first folder is on.
+    device: Option<u64>,
     /// What is not on the disk yet, while a node runs.
     trail: Trail,
     passed: Passed,
@@ -198,6 +201,11 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Copies what is in a folder, and the folder; of what is in it, only what has changed, where that is known.
     fn folder(&mut self, from: &OwnedFd, place: &Place, stat: &Stat, changed: Option<&Changed>) -> io::Result<()> {
+        if !self.pass.name.is_empty() && *self.device.get_or_insert(stat.st_dev) != stat.st_dev {
+            let error =
+                io::Error::other("it is a file system or a subvolume of its own, and a restore could not move it");
+            return Err(named(&self.pass.home.join(&self.below), error));
+        }
         let is_same = self.pass.seen.is_same(place, stat, self.pass.rules);
         let to = self.pass.to.join(&self.below);
         // What its owner may not write to is written to all the same.

@@ -81,6 +81,7 @@ impl World {
         let mut command = self.sandbox.omnivisor(program, argv0);
         command.env("OMNIVISOR_GITHUB_API", self.github.api_url()).env("OMNIVISOR_GITHUB_WEB", self.github.web_url());
         command.env("OMNIVISOR_RETRY_DELAY", "200ms").env("OMNIVISOR_RETRY_MOST", "1s");
+        command.env("OMNIVISOR_SNAPSHOT_RESERVE", "16MiB");
         command.env("OMNIVISOR_PROBE_WINDOW", "1s").env("OMNIVISOR_VEGA_POSTGRES_PATIENCE", "0s");
         command
     }
