@@ -163,6 +163,10 @@ impl Snapshot<'_> {
     /// It has its name. Whoever gave it that may have been killed before its manifest had one, or either was durable.
     fn complete(&self, head: &Head) -> io::Result<()> {
         self.is_ours()?;
+        // Whoever made this good before may have been killed in it.
+        let name = self.to.file_name().unwrap_or_default().to_string_lossy();
+        let folder = self.to.parent().unwrap_or(self.to);
+        atomic::sweep_of(folder, |unfinished| unfinished.trim_start_matches('.').starts_with(&*name));
         let manifest = manifest::beside(self.to);
         match manifest.exists() {
             true => atomic::flush_folder_of(self.to)?,

@@ -11,6 +11,7 @@ use omnivisor::effects::restore::{Restore, Source};
 use omnivisor::effects::{activate, snapshot};
 use omnivisor::store::atomic;
 use omnivisor::store::journal_file::JournalFile;
+use omnivisor_core::dialect::Root;
 use omnivisor_core::journal::Record;
 
 use super::{Case, read};
@@ -23,6 +24,7 @@ pub(super) fn all(each: &dyn Fn(&Case<'_>)) {
     link_replaced(each);
     snapshot_taken(each);
     data_put_back(each);
+    data_of_two_homes_put_back(each);
 }
 
 fn is(found: bool, what: impl FnOnce() -> String) -> Result<(), String> {
@@ -237,8 +239,9 @@ fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
                 is(manifest.starts_with("#mtree\n# omnivisor-snapshot/1 {") && manifest.ends_with("}\n"), || {
                     format!("its manifest is {manifest:?}")
                 })?;
-                let left = fs::read_dir(root.join("backups/2.0")).into_iter().flatten().count();
-                is(left == 2, || "something is left beside the snapshot".to_owned())
+                let entries = fs::read_dir(root.join("backups/2.0")).into_iter().flatten().flatten();
+                let names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+                is(names.len() == 2, || format!("something is left beside the snapshot: {names:?}"))
             }),
             again: true,
             strict: false,
@@ -299,6 +302,62 @@ fn data_put_back_from(is_given_up: bool, each: &dyn Fn(&Case<'_>)) {
         steps: vec![Box::new(move |root| restore(root).unwrap())],
         check: Box::new(move |root, steps| {
             one_of(&root.join("home/data/id.pem"), &["key 2"], true)?;
+            if steps == 1 {
+                is_back(root)?;
+            }
+            restore(root).map_err(|error| format!("it cannot be done again: {error}"))?;
+            is_back(root)
+        }),
+        again: true,
+        strict: false,
+    });
+}
+
+/// Of two homes, each with something that never goes back.
+fn data_of_two_homes_put_back(each: &dyn Fn(&Case<'_>)) {
+    let data = |root: &Path| {
+        let roots = [("core", "core"), ("consensus", "tm")].map(|(name, path)| Root { name, path: root.join(path) });
+        Data { home: root.join("visor"), roots: roots.into(), apart: vec![root.join("core/lock")] }
+    };
+    let restore = move |root: &Path| {
+        let (data, work) = (data(root), root.join("visor/restore"));
+        let restore = Restore { data: &data, work: &work, is_monotonic: &|path| path.ends_with("data/signed") };
+        let source = Source::GivenUp(&root.join("snapshot"));
+        restore.prepare(&source, &[], &mut |_| Ok(())).and_then(|()| restore.put_in_place())
+    };
+    let stays = |root: &Path| {
+        one_of(&root.join("tm/data/signed"), &["2"], true)?;
+        one_of(&root.join("core/lock"), &["held"], true)
+    };
+    let is_back = move |root: &Path| {
+        stays(root)?;
+        one_of(&root.join("core/db"), &["old"], true)?;
+        one_of(&root.join("tm/data/blocks"), &["old"], true)?;
+        is(!root.join("core/more").exists(), || "something new is there".to_owned())?;
+        one_of(&root.join("visor/restore/replaced/core/more"), &["new"], true)?;
+        one_of(&root.join("visor/restore/replaced/consensus/data/blocks"), &["new"], true)
+    };
+    each(&Case {
+        name: "the data of two homes is put back",
+        prepare: Box::new(move |root| {
+            for (path, text) in
+                [("core/db", "old"), ("core/lock", "held"), ("tm/data/blocks", "old"), ("tm/data/signed", "1")]
+            {
+                fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+                fs::write(root.join(path), text).unwrap();
+            }
+            fs::create_dir(root.join("visor")).unwrap();
+            let to = root.join("snapshot");
+            snapshot::Snapshot { data: &data(root), to: &to }.take(&AtomicBool::new(false)).unwrap();
+            for (path, text) in
+                [("core/db", "new"), ("core/more", "new"), ("tm/data/blocks", "new"), ("tm/data/signed", "2")]
+            {
+                fs::write(root.join(path), text).unwrap();
+            }
+        }),
+        steps: vec![Box::new(move |root| restore(root).unwrap())],
+        check: Box::new(move |root, steps| {
+            stays(root)?;
             if steps == 1 {
                 is_back(root)?;
             }
