@@ -174,6 +174,9 @@ async fn can_snapshot(
     writable: impl Fn(&Path) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let backups = dialect.paths().backups.join(plan.to.release.name.as_str());
+    space::keep_room(&dialect.paths().beside).map_err(|error| {
+        Failure::transient(format!("no room can be kept in {}: {error}", dialect.paths().beside.display()))
+    })?;
     snapshot::prepare(&backups)
         .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", backups.display())))?;
     writable(&backups)?;
@@ -195,7 +198,7 @@ pub fn has_room(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits, metho
     let place = cost.place(dialect.paths());
     let what = if cost.command.is_some() { "an undo, which copies what a command has taken" } else { "a snapshot" };
     space::require_beside(place, cost.bytes, cost.reserve(place, limits), what)
-        .map_err(|error| Failure::transient(error.to_string()))
+        .map_err(|error| Failure::transient(format!("{error}; snapshot.reserve says how much stays")))
 }
 
 /// Refuses an executable for another machine before it is executed, and says so.

@@ -5,6 +5,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::store::disk::{self, Written};
+
 /// Left free on every disk that is written to, for everybody else: small enough for a small VPS.
 const RESERVE: u64 = 16 * 1024 * 1024;
 
@@ -63,6 +68,29 @@ pub fn require_beside(path: &Path, bytes: u64, reserve: u64, what: &str) -> Resu
     }
     let reserve = format!("{} MiB", reserve >> 20);
     Err(NoSpace { path: existing(path).to_owned(), what: what.to_owned(), needed, free, reserve })
+}
+
+/// What an undo needs of a disk that a bad release has filled: names, folders, and marks.
+const FOR_AN_UNDO: u64 = 1 << 20;
+
+/// The file that keeps it.
+const KEPT: &str = "room-for-an-undo";
+
+/// Keeps room in this folder, until it is [given](give_room).
+pub fn keep_room(folder: &Path) -> io::Result<()> {
+    let path = folder.join(KEPT);
+    if fs::metadata(&path).is_ok_and(|it| it.len() >= FOR_AN_UNDO) {
+        return Ok(());
+    }
+    let kept = Written::create(&path, 0o600)?;
+    let reserved = rustix::fs::fallocate(kept.as_file(), FallocateFlags::empty(), 0, FOR_AN_UNDO);
+    // Where a file system can promise nothing, there is nothing to keep.
+    reserved.or_else(|error| if error == Errno::OPNOTSUPP { Ok(()) } else { Err(error.into()) })
+}
+
+/// Gives the room that was kept.
+pub fn give_room(folder: &Path) -> io::Result<()> {
+    disk::remove(&folder.join(KEPT))
 }
 
 /// What is in a tree.

@@ -20,7 +20,7 @@ use crate::effects::github::GitHub;
 use crate::effects::group::Group;
 use crate::effects::restore::{Restore, Source};
 use crate::effects::snapshot::{Limits, Method, Snapshot, command, pace};
-use crate::effects::{activate, fetch, preflight, probe, snapshot, writers};
+use crate::effects::{activate, fetch, preflight, probe, snapshot, space, writers};
 use crate::store::small;
 
 /// What the name of a folder begins with in which an undo puts data back.
@@ -367,6 +367,10 @@ fn point_link(dialect: &dyn Dialect, folder: &Path) -> Result<Outcome, Failure> 
 fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result<(), Failure> {
     let (data, work) = (data(dialect, &plan.from.folder)?, restore_folder(dialect, &plan.id()));
     let restore = Restore { data: &data, work: &work, is_monotonic: &|path| dialect.is_monotonic(path) };
+    // What was kept for this: a bad release may have filled the disk.
+    if let Err(error) = space::give_room(&dialect.paths().beside) {
+        tracing::warn!(%error, "the room that was kept for an undo cannot be given");
+    }
     let snapshot = snapshot::folder(dialect, plan);
     let is_others = |head: &Head| !head.is_of(&data);
     if let Ok(other) = manifest::head(&manifest::beside(&snapshot))

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use omnivisor_testkit::mounts::{Ground, Mounted};
 use omnivisor_testkit::{Answer, Behaviour, Options, wait_until};
 
 use super::{Calm, NEVER, announced, impatient};
@@ -119,6 +120,38 @@ fn a_backup_disk_that_is_full_or_read_only_is_known_before_the_stop() {
     calm.world.wait_for("2.0.0");
     assert!(backups.join("2024.2").is_dir());
     drop((calm, disk));
+}
+
+/// To the last block, by a release that then dies: what its undo needs was kept.
+#[test]
+fn a_release_that_fills_the_disk_is_taken_back_with_its_data() {
+    let ground = match Ground::new() {
+        Ok(ground) => ground,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let image = ground.make_ext4("small").unwrap();
+    let disk = Mounted::new(&image, &ground.disk()).unwrap();
+    let home = disk.path().join("daemon");
+    let world = world(Options { daemon_home: Some(home.clone()), ..impatient() });
+    fs::create_dir_all(home.join("data/db")).unwrap();
+    fs::write(home.join("data/db/1"), "old").unwrap();
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_SNAPSHOT_RESERVE", "1MiB").env("OMNIVISOR_PROBE_WINDOW", "20s");
+    let _supervised = world.sandbox.spawn(command);
+    world.wait_for("1.0.0");
+    let dies = Behaviour { exit_after_ms: Some(1500), exit_code: 1, migrates: true, ..Behaviour::new("2.0.0") };
+    world.publish("2024.2", &dies);
+    world.wait_for("2.0.0");
+    fs::write(home.join("data/db/1"), "new").unwrap();
+    for chunk in [1 << 20, 4096, 1] {
+        let mut file = fs::File::create(home.join(format!("filled-{chunk}"))).unwrap();
+        while std::io::Write::write_all(&mut file, &vec![b'x'; chunk]).and_then(|()| file.sync_data()).is_ok() {}
+    }
+    assert!(fs::create_dir(home.join("no-room")).is_err(), "it is full");
+    world.wait_for_status("it is over", |status| status["failed"][0]["version"] == "2.0.0");
+    world.wait_for("1.0.0");
+    assert_eq!(fs::read_to_string(home.join("data/db/1")).unwrap(), "old");
+    assert!(!home.join("filled-4096").exists());
 }
 
 #[test]
