@@ -2,6 +2,8 @@
 
 mod now;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use omnivisor_core::journal::Journal;
@@ -29,16 +31,32 @@ pub(super) enum Backup {
     Prune(Prune),
 }
 
+/// Whose backups are meant.
+#[derive(Args)]
+struct Whose {
+    #[command(flatten)]
+    which: Which,
+    /// The env file that the instance is run with, if there is one
+    #[arg(short, long)]
+    config_env_file: Option<PathBuf>,
+}
+
+impl Whose {
+    fn find(&self, logged: bool) -> Result<Installation, Trouble> {
+        Installation::find(&self.which, self.config_env_file.as_deref(), logged)
+    }
+}
+
 #[derive(Args)]
 pub(super) struct Now {
     #[command(flatten)]
-    which: Which,
+    whose: Whose,
 }
 
 #[derive(Args)]
 pub(super) struct List {
     #[command(flatten)]
-    which: Which,
+    whose: Whose,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -52,13 +70,13 @@ pub(super) struct Verify {
     #[arg(long, conflicts_with = "backup")]
     all: bool,
     #[command(flatten)]
-    which: Which,
+    whose: Whose,
 }
 
 #[derive(Args)]
 pub(super) struct Prune {
     #[command(flatten)]
-    which: Which,
+    whose: Whose,
     /// Only say what would go
     #[arg(long)]
     dry_run: bool,
@@ -66,7 +84,7 @@ pub(super) struct Prune {
 
 pub(super) fn run(verb: &Backup) -> Outcome {
     match verb {
-        Backup::Now(verb) => now::run(&verb.which),
+        Backup::Now(verb) => now::run(&verb.whose),
         Backup::List(verb) => list(verb),
         Backup::Verify(verb) => check(verb),
         Backup::Prune(verb) => prune(verb),
@@ -74,7 +92,7 @@ pub(super) fn run(verb: &Backup) -> Outcome {
 }
 
 fn list(verb: &List) -> Outcome {
-    let installation = Installation::find(&verb.which, None, false)?;
+    let installation = verb.whose.find(false)?;
     let all = backup::list(&installation.dialect.paths().backups);
     if verb.json {
         output::result(&Value::Array(all.iter().map(as_json).collect()).to_string());
@@ -97,12 +115,13 @@ fn list(verb: &List) -> Outcome {
 /// Which upgrade it was taken for, and what is wrong with it.
 fn upgrade(backup: &Found) -> String {
     let of = match &backup.head {
+        Some(head) if head.is_by_hand() => format!("by hand, of {} ({})", head.from.version, head.from.name),
         Some(head) => format!("{} -> {} ({})", head.from.version, head.to.version, head.to.name),
         None => format!("-> {}", backup.release),
     };
     match &backup.damaged {
         Some(why) => format!("{of}: DAMAGED, {why}"),
-        None if backup.head.is_some() && !backup.sealed => format!("{of}: not listed yet"),
+        None if is_to_be_listed(backup) => format!("{of}: not listed yet"),
         None => of,
     }
 }
@@ -122,7 +141,7 @@ fn as_json(backup: &Found) -> Value {
 }
 
 fn check(verb: &Verify) -> Outcome {
-    let installation = Installation::find(&verb.which, None, false)?;
+    let installation = verb.whose.find(false)?;
     let backups = &installation.dialect.paths().backups;
     let all = match &verb.backup {
         Some(id) => vec![backup::find(backups, id)?],
@@ -133,7 +152,16 @@ fn check(verb: &Verify) -> Outcome {
         return Err(anyhow!("there is no backup in {}", backups.display()).into());
     }
     let mut is_good = true;
+    let mut is_listed = true;
     for backup in &all {
+        if is_to_be_listed(backup) {
+            is_listed = false;
+            output::result(&format!(
+                "{}: not listed yet: a supervisor reads and lists it once the node is well, and then it can be compared",
+                backup.id
+            ));
+            continue;
+        }
         match verify(backup, &mut |_| Ok(())) {
             Ok(verified) => {
                 is_good &= verified.is_good();
@@ -145,7 +173,16 @@ fn check(verb: &Verify) -> Outcome {
             }
         }
     }
-    Ok(if is_good { Exit::Success } else { Exit::BackupDamaged })
+    Ok(match (is_good, is_listed) {
+        (false, _) => Exit::BackupDamaged,
+        (true, false) => Exit::Failure,
+        (true, true) => Exit::Success,
+    })
+}
+
+/// Whether it is whole, as far as is known, and there is nothing yet to compare it with.
+fn is_to_be_listed(backup: &Found) -> bool {
+    backup.damaged.is_none() && backup.head.is_some() && !backup.sealed
 }
 
 fn verdict(backup: &Found, verified: &Verified) -> String {
@@ -166,7 +203,7 @@ fn verdict(backup: &Found, verified: &Verified) -> String {
 }
 
 fn prune(verb: &Prune) -> Outcome {
-    let installation = Installation::find(&verb.which, None, false)?;
+    let installation = verb.whose.find(false)?;
     let paths = installation.dialect.paths();
     let Some(spared) = not_to_be_touched(&installation)? else {
         return Err(anyhow!("an upgrade is between its stop and its end: nothing is removed now").into());

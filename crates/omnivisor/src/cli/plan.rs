@@ -184,9 +184,11 @@ fn described(snapshot: &Value) -> Vec<String> {
     });
     if let Some(limit) = snapshot["outageLimitMillis"].as_u64().filter(|_| snapshot["required"] == true) {
         let expected = snapshot["outageMillis"].as_u64().unwrap_or_default();
-        let verdict = if expected > limit { "MORE THAN" } else { "within" };
-        let limit = humantime::format_duration(Duration::from_millis(limit));
-        lines.push(format!("limit       {verdict} snapshot.outage-limit, {limit}"));
+        let limit_said = humantime::format_duration(Duration::from_millis(limit));
+        lines.push(match expected > limit {
+            true => format!("TOO LONG    snapshot.outage-limit is {limit_said}, and {} is more: no upgrade is begun", time("outageMillis")),
+            false => format!("limit       within snapshot.outage-limit, {limit_said}; what has changed is counted once more before the stop"),
+        });
     }
     lines
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use omnivisor_core::release::Installed;
 
 use super::installation::{Installation, Which};
 use super::own::{self, Missing};
@@ -49,18 +50,27 @@ pub(super) fn run(restore: &Restore) -> Outcome {
         StartError::Refused(_) => Trouble::from(error).hint("`omnivisor backup list` shows what there is"),
         error => error.into(),
     })?;
-    let of = done.backup.head.as_ref().map(|head| format!(", the data of {}", head.from.version));
+    let head = &done.backup.head;
+    let of = head.as_ref().map(|head| format!(", the data of {}", head.from.version)).unwrap_or_default();
+    let only: Vec<String> = restore.paths.iter().map(|path| path.display().to_string()).collect();
     let mut lines = vec![
-        format!("{} is put back{}", done.backup.id, of.unwrap_or_default()),
+        match only.is_empty() {
+            true => format!("{} is put back{of}", done.backup.id),
+            false => format!("of {}{of}, this is put back: {}", done.backup.id, only.join(", ")),
+        },
         format!("what it replaced is kept in {}", done.replaced.display()),
         format!("keys and whatever else must never go back are as they were; `{run}` starts {}", done.active.release),
     ];
-    let differs =
-        done.backup.head.as_ref().is_some_and(|head| head.from.version != done.active.release.version.as_str());
-    if differs {
-        lines.push(
-            "that is another release than the data is of: `omnivisor rollback --keep-data` goes back to it".to_owned(),
-        );
+    let differs = head.as_ref().is_some_and(|head| head.from.version != done.active.release.version.as_str());
+    if differs && restore.paths.is_empty() {
+        let of =
+            |release: &Installed| head.as_ref().is_some_and(|it| it.from.version == release.release.version.as_str());
+        lines.push(match done.before.as_ref().is_some_and(of) {
+            true => "that is another release than the data is of: `omnivisor rollback --keep-data` goes back to it"
+                .to_owned(),
+            false => "that is another release than the data is of: whether it can go on with that is for you to know"
+                .to_owned(),
+        });
     }
     output::result(&lines.join("\n"));
     Ok(Exit::Success)

@@ -53,7 +53,7 @@ pub(super) fn run(rollback: &Rollback) -> Outcome {
 
 fn said(restores: bool) -> &'static str {
     match restores {
-        true => "with the data as it was before the upgrade; what it is replaced by is kept aside",
+        true => "with the data as it was before the upgrade; what the newer one has made of it is kept aside",
         false => "and its data stays as it is",
     }
 }

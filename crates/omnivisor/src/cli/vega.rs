@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand};
 use omnivisor_core::agent::{Policy, Rollback};
-use omnivisor_core::dialect::Dialect;
 use omnivisor_core::dialect::vega::config::{self, Config};
 use omnivisor_core::dialect::vega::{Extra, Surroundings, Vega};
+use omnivisor_core::dialect::{Health, Layout};
 use omnivisor_core::health::HealthProbe;
 use omnivisor_core::supervisor::RestartPolicy;
 
@@ -165,7 +165,7 @@ impl Loaded {
     }
 
     /// What is decided by a network is done as soon as it can be, tried for as long as it has to be, and never taken back.
-    pub(super) fn policy(&self, dialect: &impl Dialect) -> Policy {
+    pub(super) fn policy(&self, dialect: &Vega) -> Policy {
         Policy {
             probe: dialect.probe().clone(),
             rollback: Rollback::Hold,
@@ -182,8 +182,11 @@ impl Loaded {
 
     /// Why no snapshots are taken, where not all of the node's data can be copied aside in a moment: Vega Visor copies nothing, and an
     /// upgrade that a network has agreed on must not wait for it.
-    pub(super) fn without_snapshots(&self, dialect: &impl Dialect) -> Option<String> {
+    pub(super) fn without_snapshots(&self, dialect: &Vega) -> Option<String> {
         let snapshots = &self.settings.snapshots;
+        if let Some((path, why)) = dialect.unfilled(&|path| small::read(path).ok()) {
+            return Some(format!("nothing can be run yet: {}: {why}", path.display()));
+        }
         match Data::now(dialect) {
             _ if !snapshots.wanted => Some("snapshot.method is \"none\"".to_owned()),
             _ if snapshots.method.takes.is_some() => {

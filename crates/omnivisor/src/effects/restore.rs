@@ -115,6 +115,15 @@ impl Restore<'_> {
         disk::rename(&half, copy)
     }
 
+    /// Whether it could be put in place, as far as it is known beforehand, and holds something of each of `only`.
+    pub fn can_be_put(&self, only: &[PathBuf]) -> io::Result<()> {
+        let is_missing = |path: &&PathBuf| fs::symlink_metadata(self.work.join(COPY).join(path)).is_err();
+        match only.iter().find(is_missing) {
+            Some(path) => Err(io::Error::new(ErrorKind::NotFound, format!("{} is not in it", path.display()))),
+            None => self.scope().map(drop),
+        }
+    }
+
     /// Puts in place what is ready, by renames. No node runs. Durable when it returns.
     pub fn put_in_place(&self) -> io::Result<()> {
         let scope = self.scope()?;

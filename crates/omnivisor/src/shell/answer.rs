@@ -54,6 +54,9 @@ impl Shell {
         if let Some(why) = &self.degraded {
             return Err(format!("this run is degraded, nothing is taken back: {why}"));
         }
+        if self.agent.ending().is_some() {
+            return Err("the run is ending: order it once more when it has ended".to_owned());
+        }
         let plan = may_roll_back(&*self.dialect, self.agent.journal(), keep_data)?;
         let restore = plan.snapshot && !keep_data;
         let copied = restore.then(|| to_be_copied(&*self.dialect, &plan)).flatten();

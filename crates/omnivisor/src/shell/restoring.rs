@@ -46,6 +46,8 @@ pub struct PutBack {
     pub replaced: PathBuf,
     /// What runs at the next start.
     pub active: Installed,
+    /// What `rollback` would go back to.
+    pub before: Option<Installed>,
 }
 
 /// Puts it back. Everything is durable when it returns; after an error it can be ordered again, and the next start goes on with what
@@ -92,7 +94,7 @@ pub async fn put_back(
     let work = dialect.paths().beside.join(format!("{WORK}{}", at.unix_nanos() / 1_000_000));
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
-    if let Err(error) = make_ready(&restore, &backup, ordered.only) {
+    if let Err(error) = make_ready(&restore, &backup, ordered.only).and_then(|()| restore.can_be_put(ordered.only)) {
         let _ = disk::remove(&work);
         let what = format!("{} cannot be made ready, and nothing was changed", backup.path.display());
         return Err(StartError::State { what, source: error });
@@ -100,7 +102,8 @@ pub async fn put_back(
     let order = Record::RestoreOrdered { backup: backup.id.clone(), work: work.clone(), at };
     journal.append(&[order]).map_err(state("the journal cannot be written, and nothing was changed".to_owned()))?;
     finish(dialect, &active, &mut journal, &backup.id, &work)?;
-    Ok(PutBack { backup, replaced: work.join("replaced"), active })
+    let before = replayed.may_roll_back().map(|plan| plan.from.clone());
+    Ok(PutBack { backup, replaced: work.join("replaced"), active, before })
 }
 
 /// Who may be at work on the home, whether it can be seen or only holds the node's lock.
@@ -119,7 +122,10 @@ pub(super) fn go_on(
 ) -> Result<(), StartError> {
     let Some(journal) = journal else { return refuse_half(dialect) };
     let replayed = Journal::replay(&*records).unwrap_or_default();
-    let Phase::Restoring { backup, work } = replayed.phase() else { return Ok(()) };
+    let Phase::Restoring { backup, work } = replayed.phase() else {
+        sweep(dialect);
+        return Ok(());
+    };
     if let Some(who) = occupied {
         return Err(StartError::Refused(format!(
             "the data is half put back from {backup}, and something is at work on it ({who}): end that, and start again"

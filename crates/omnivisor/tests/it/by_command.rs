@@ -431,5 +431,5 @@ fn settings_of_a_command_that_make_no_sense_are_told() {
     }
     scene.set("command-timeout = '5s'\noutage-limit = '2s'\n");
     let told = said(&scene.world.omnivisor(&["plan"]));
-    assert!(told.contains("a command takes it") && told.contains("MORE THAN snapshot.outage-limit, 2s"), "{told}");
+    assert!(told.contains("a command takes it") && told.contains("TOO LONG    snapshot.outage-limit is 2s"), "{told}");
 }

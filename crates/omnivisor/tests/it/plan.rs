@@ -61,7 +61,7 @@ fn too_little_room_and_too_long_an_outage_are_told_beforehand() {
         assert!(said(&plan(&world, &much, &[])).contains("NO ROOM"));
     }
     let short = [("OMNIVISOR_SNAPSHOT_OUTAGE_LIMIT", "1ms")];
-    assert!(said(&plan(&world, &short, &[])).contains("MORE THAN snapshot.outage-limit, 1ms"));
+    assert!(said(&plan(&world, &short, &[])).contains("TOO LONG    snapshot.outage-limit is 1ms"));
     let none = [("OMNIVISOR_SNAPSHOT_METHOD", "none")];
     assert!(said(&plan(&world, &none, &[])).contains("none is taken"));
     assert_eq!(snapshot(&world, &none), Value::Null);

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde_json::Value;
 
-use super::super::installation::{Installation, Which};
+use super::super::installation::Installation;
 use super::super::own::{self, Missing};
 use super::super::{Outcome, Trouble, output};
+use super::Whose;
 use crate::control::{self, Command, Instance};
 use crate::exit::Exit;
 use crate::shell::{StartError, back_up_now};
@@ -15,11 +16,11 @@ use crate::shell::{StartError, back_up_now};
 /// Between two looks for how it goes.
 const LOOK: Duration = Duration::from_millis(100);
 
-pub(super) fn run(which: &Which) -> Outcome {
-    match own::find(which) {
+pub(super) fn run(whose: &Whose) -> Outcome {
+    match own::find(&whose.which) {
         Ok(instance) => ask(&instance),
         Err(Missing { error, several: true }) => Err(error.into()),
-        Err(Missing { several: false, .. }) => take(which),
+        Err(Missing { several: false, .. }) => take(whose),
     }
 }
 
@@ -54,8 +55,8 @@ fn done(id: &Value) -> Exit {
 }
 
 /// Where no supervisor runs.
-fn take(which: &Which) -> Outcome {
-    let installation = Installation::find(which, None, true)?;
+fn take(whose: &Whose) -> Outcome {
+    let installation = whose.find(true)?;
     let Installation { dialect, shared, allow_network_file_system: allow, limits, method, .. } = installation;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
     let id = runtime.block_on(back_up_now(&*dialect, shared, allow, limits, &method)).map_err(|error| match error {

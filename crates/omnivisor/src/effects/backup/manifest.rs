@@ -139,6 +139,11 @@ impl Head {
             }
     }
 
+    /// Whether a person has ordered it.
+    pub fn is_by_hand(&self) -> bool {
+        self.from == self.to
+    }
+
     /// What it was taken of, for people.
     pub fn described(&self) -> String {
         match self.roots.is_empty() {

@@ -51,6 +51,28 @@ fn a_backup_now_is_one_of_a_node_that_was_stopped_and_runs_again() {
     }
 }
 
+/// An instance may be run with a file that says where its backups go.
+#[test]
+fn backups_are_found_by_the_env_file_that_the_instance_is_run_with() {
+    let world = World::new();
+    let mut supervised = world.run();
+    world.wait_for("1.0.0");
+    supervised.signal(15);
+    supervised.wait(SOON);
+    let (elsewhere, file) = (world.sandbox.path().join("elsewhere"), world.sandbox.path().join("my.env"));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(&file, format!("DAEMON_BACKUP_DATA_DIRECTORY={}\n", elsewhere.display())).unwrap();
+    let taken = world.omnivisor(&["backup", "now", "-c", file.to_str().unwrap()]);
+    assert!(taken.status.success(), "{}", said(&taken));
+    assert_eq!(list(&world), Vec::<Value>::new());
+    for verb in [&["list"][..], &["verify"], &["prune", "--dry-run"]] {
+        let output = world.omnivisor(&[&["backup"], verb, &["-c", file.to_str().unwrap()]].concat());
+        assert!(output.status.success(), "{verb:?}: {}", said(&output));
+        assert!(verb[0] != "list" || said(&output).contains("by hand, of 1.0.0"), "{}", said(&output));
+    }
+    assert!(fs::read_dir(&elsewhere).unwrap().count() > 0);
+}
+
 #[test]
 fn no_backup_is_taken_of_a_node_that_is_on_trial() {
     let world = World::new();

@@ -151,6 +151,47 @@ fn what_is_no_backup_is_not_put_back() {
 
 /// As the peer makes it: the entries of the home, without its own folder.
 #[test]
+fn what_cannot_be_put_back_is_known_before_anything_is_ordered() {
+    let scene = Scene::new();
+    for (path, why) in
+        [("nix", "nix is not in it"), ("data/db/3", "data/db/3 is not in it"), ("nymvisor", "is not in it")]
+    {
+        let output = scene.restore(&["--path", path]);
+        assert!(!output.status.success() && said(&output).contains(why), "{path}: {}", said(&output));
+        assert!(said(&output).contains("nothing was changed"), "{path}: {}", said(&output));
+    }
+    let key = scene.home().join("data/id.pem");
+    fs::rename(&key, scene.home().join("elsewhere")).unwrap();
+    let output = scene.restore(&[]);
+    assert!(!output.status.success() && said(&output).contains("a person has to decide"), "{}", said(&output));
+    assert!(said(&output).contains("nothing was changed"), "{}", said(&output));
+    fs::rename(scene.home().join("elsewhere"), &key).unwrap();
+    assert_eq!(scene.found(), some(CHANGED));
+    let _supervised = scene.world.run();
+    scene.world.wait_for("2.0.0");
+}
+
+#[test]
+fn what_a_restore_had_copied_when_it_was_killed_before_its_order_is_removed_by_the_next_start() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    let scene = Scene::new();
+    let mut command = scene.world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
+    command.args(["restore", &scene.id]).env("OMNIVISOR_CHECKPOINT", "rename complete");
+    assert!(!command.output().unwrap().status.success());
+    let left = || {
+        let names = fs::read_dir(scene.home().join("nymvisor")).unwrap().flatten().map(|it| it.file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("restored-")).count()
+    };
+    assert_eq!(left(), 1);
+    let _supervised = scene.world.run();
+    scene.world.wait_for("2.0.0");
+    assert_eq!(left(), 0);
+    assert_eq!(scene.found(), some(CHANGED));
+}
+
+#[test]
 fn an_archive_of_the_peer_is_put_back() {
     let scene = Scene::new();
     let backups = scene.world.installation.backups().join("2024.1");

@@ -75,6 +75,22 @@ fn without_a_snapshot_the_data_is_not_taken_back_unasked() {
     assert_eq!(world.wait_for("2.0.0"), pid, "it runs on");
 }
 
+/// What is answered is done: a run that is ending takes no order any more.
+#[test]
+fn a_run_that_is_ending_is_given_no_rollback() {
+    let world = World::new();
+    let mut supervised = world.run();
+    world.publish("2024.2", &Behaviour { linger_ms: 3000, ..Behaviour::new("2.0.0") });
+    world.wait_for_commit("2.0.0");
+    let stopped = world.omnivisor(&["stop"]);
+    assert!(stopped.status.success(), "{}", said(&stopped));
+    let output = world.omnivisor(&["rollback"]);
+    assert!(!output.status.success() && said(&output).contains("the run is ending"), "{}", said(&output));
+    supervised.wait(SOON);
+    let output = world.omnivisor(&["rollback"]);
+    assert!(output.status.success() && said(&output).contains("at its next start"), "{}", said(&output));
+}
+
 /// The order is on disk, and the next start does it before anything runs.
 #[test]
 fn a_rollback_that_is_ordered_while_nothing_runs_is_done_by_the_next_start() {
