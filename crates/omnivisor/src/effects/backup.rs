@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod entry;
+mod head;
 pub mod keep;
 pub mod manifest;
 pub mod member;
