@@ -298,7 +298,7 @@ impl Layout for Vega {
     /// Core's, the consensus engine's, and the data node's, where their arguments say all of them: what is not said, or by a variable,
     /// depends on who runs it. A data node's PostgreSQL is [beyond](Layout::beyond_snapshots) them.
     fn roots(&self, release: &Path, read: Read<'_>) -> Result<Vec<Root>, DialectError> {
-        let unknown = |reason: String| DialectError { what: "where the node's data is".to_owned(), reason };
+        let unknown = |reason: String| DialectError { what: "the node's data".to_owned(), reason };
         let run = self.run_config(release, read)?;
         let data_node = run.data_node.iter().map(|it| ("data-node", &it.args, arguments::HOME));
         let said =

@@ -10,7 +10,7 @@ use omnivisor_core::journal::Journal;
 use serde_json::{Value, json};
 
 use super::installation::{Installation, Which};
-use super::{Outcome, Trouble, history, output};
+use super::{Outcome, Trouble, env_file, history, output};
 use crate::clock;
 use crate::effects::backup::keep::{Spared, remove};
 use crate::effects::backup::verify::{Verified, verify};
@@ -42,6 +42,18 @@ struct Whose {
 }
 
 impl Whose {
+    /// The one that is asked, if it runs: with an env file the one that this is of.
+    fn running(&self) -> Result<Which, Trouble> {
+        match (&self.config_env_file, &self.which) {
+            (Some(_), Which { id: None, home: None }) => {
+                let id = self.find(false)?.dialect.instance().to_owned();
+                Ok(Which { id: Some(id), home: None })
+            }
+            (Some(file), which) => env_file::apply(file).map(|()| which.clone()),
+            (None, which) => Ok(which.clone()),
+        }
+    }
+
     fn find(&self, logged: bool) -> Result<Installation, Trouble> {
         Installation::find(&self.which, self.config_env_file.as_deref(), logged)
     }

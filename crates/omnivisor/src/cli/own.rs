@@ -245,7 +245,16 @@ fn describe(status: &Value) -> String {
     if status.pointer("/upgrade/waitsFor").is_some_and(Value::is_string) {
         upgrade.push_str(&format!("; not shown yet: {}", text("/upgrade/waitsFor")));
     }
+    if status.pointer("/upgrade/doing").is_some_and(Value::is_string) {
+        upgrade.push_str(&format!("; {}", text("/upgrade/doing")));
+    }
+    if status.pointer("/upgrade/phase").is_some_and(|phase| phase == "needs-human") {
+        upgrade.push_str("; mend that, then say `omnivisor resume`");
+    }
     lines.push(format!("upgrade     {upgrade}"));
+    if status.pointer("/backup/state").is_some_and(|state| state == "taking") {
+        lines.push(format!("backup      {} is being taken", text("/backup/id")));
+    }
     if status["rollback"].is_object() {
         let how = match status["rollback"]["state"] == "failed" {
             true => format!("CANNOT be begun: {}", text("/rollback/why")),

@@ -182,11 +182,12 @@ fn described(snapshot: &Value) -> Vec<String> {
             time("outageMillis")
         ),
     });
-    if let Some(limit) = snapshot["outageLimitMillis"].as_u64().filter(|_| snapshot["required"] == true) {
+    if let Some(limit) = snapshot["outageLimitMillis"].as_u64() {
+        let then = if snapshot["required"] == true { "no upgrade is begun" } else { "an upgrade is done without one" };
         let expected = snapshot["outageMillis"].as_u64().unwrap_or_default();
         let limit_said = humantime::format_duration(Duration::from_millis(limit));
         lines.push(match expected > limit {
-            true => format!("TOO LONG    snapshot.outage-limit is {limit_said}, and {} is more: no upgrade is begun", time("outageMillis")),
+            true => format!("TOO LONG    snapshot.outage-limit is {limit_said}, and {} is more: {then}", time("outageMillis")),
             false => format!("limit       within snapshot.outage-limit, {limit_said}; what has changed is counted once more before the stop"),
         });
     }

@@ -146,9 +146,11 @@ impl Data {
 }
 
 fn real(path: &Path) -> io::Result<PathBuf> {
-    let unseen =
-        |error: io::Error| io::Error::new(error.kind(), format!("{} cannot be found: {error}", path.display()));
-    path.canonicalize().map_err(unseen)
+    path.canonicalize().map_err(|error| unseen(path, &error))
+}
+
+fn unseen(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{} cannot be found: {error}", path.display()))
 }
 
 /// The nearest folder above that is there.
@@ -161,8 +163,12 @@ fn there(path: &Path) -> &Path {
 fn link_out(home: &Path, roots: &[Root]) -> io::Result<Option<PathBuf>> {
     let mut folders = vec![(home.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // a node is at work there
+            entries => entries.map_err(|error| unseen(&folder, &error))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(|error| unseen(&folder, &error))?;
             let (path, kind) = (entry.path(), entry.file_type()?);
             if kind.is_dir() && depth < LINKS {
                 folders.push((path, depth + 1));

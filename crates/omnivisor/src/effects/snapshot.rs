@@ -77,8 +77,8 @@ pub struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// Takes passes while the node runs, until little is left for the last one; what that will be about, if it can be known. `pace`
-    /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error nothing is left. When
-    /// it is `cancelled`, something else cannot wait: whoever does that [discards](discard) it, beside that.
+    /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error, or when `cancelled`,
+    /// nothing is left that anybody believes.
     pub fn prepare(&self, cancelled: &AtomicBool, pace: Each<'_>) -> io::Result<Option<Left>> {
         if self.to.exists() || !has_honest_times(self.data) {
             return Ok(None);
@@ -142,6 +142,7 @@ impl Snapshot<'_> {
             // Flushed with the rest: a manifest costs the outage nothing that takes time.
             Written::create(&listed, MODE)?.push(&self.told(head, &passed).to_bytes())?;
             passed.copied.touch(listed.clone());
+            pass::wanted(cancelled)?; // a flush cannot be cancelled
             flush(&partial, &passed)?;
             disk::rename(&partial, self.to)?;
             disk::rename(&listed, &manifest)?;
@@ -234,10 +235,12 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// Leaves nothing behind a failure.
+    /// Leaves nothing behind a failure; whoever has cancelled it does not wait for that.
     fn clean<T>(&self, done: io::Result<T>) -> io::Result<T> {
-        if done.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
-            discard(self.to);
+        match &done {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => discard_behind(self.to),
+            Err(_) => discard(self.to),
         }
         done
     }
@@ -295,6 +298,20 @@ pub fn discard(to: &Path) {
     }
     // Somebody may have been killed while what was seen was written.
     to.parent().into_iter().for_each(atomic::sweep);
+}
+
+/// The same, done in a moment: what takes its time goes on behind. What of that is left by whoever is killed goes with the [rest of
+/// backups](super::backup::keep).
+fn discard_behind(to: &Path) {
+    let (partial, aside) = (beside(to, PARTIAL), beside(to, &format!(".{}{REMOVED}", clock::now().wall.unix_nanos())));
+    let is_aside = !partial.is_symlink() && disk::rename(&partial, &aside).is_ok();
+    if is_aside {
+        let remove = move || disk::remove(&aside);
+        if let Err(error) = std::thread::Builder::new().name("discard".to_owned()).spawn(remove) {
+            tracing::warn!(%error, "what was copied ahead is removed later");
+        }
+    }
+    discard(to);
 }
 
 fn beside(to: &Path, ending: &str) -> PathBuf {

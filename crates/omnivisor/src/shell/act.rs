@@ -29,7 +29,11 @@ pub(super) const UNDO: &str = "restore-";
 /// What was copied ahead of a height is ended there if that was not longer ago: twice as long as between two passes.
 const RECENT: Duration = Duration::from_secs(3600);
 
-/// And if that takes no longer: the network does not wait.
+/// Why none can be ended there.
+const NOT_AHEAD: &str = "nothing that was copied ahead can be used: there is none, or it was copied more than an hour ago, or before the machine \
+                         was started, or was being brought up to date at this moment";
+
+/// And if that takes no longer, but for the flush: the network does not wait.
 const AT_HEIGHT: Duration = Duration::from_secs(10);
 
 /// Between two looks whether it does.
@@ -225,13 +229,12 @@ fn copy_ahead(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, cancel: &C
     let is_at_height = plan.to.trigger.height().is_some();
     // Before the switch of others that is looked at once more.
     let looked = if is_at_height { is_alone(dialect, &plan.from.folder, with) } else { Ok(()) };
-    let looked = looked
-        .and_then(|()| preflight::has_room(dialect, plan, with.limits, &with.method))
-        .and_then(|()| within_limit(dialect, plan, with, None));
-    if looked.is_err() && is_at_height {
+    let room = preflight::has_room(dialect, plan, with.limits, &with.method);
+    if room.is_err() && is_at_height {
         // It would hold what the node writes over, on a disk that has no room for it.
         snapshot::discard(&snapshot::folder(dialect, plan));
     }
+    let looked = looked.and(room).and_then(|()| within_limit(dialect, plan, with, None));
     let copied = looked.and_then(|()| pass_ahead(dialect, plan, with, cancel));
     if let Err(failure) = &copied
         && !cancel.flag.load(Ordering::Relaxed)
@@ -308,13 +311,13 @@ fn in_time(cancel: &Cancel, work: impl FnOnce(&AtomicBool) -> std::io::Result<()
     std::thread::scope(|scope| {
         let (done, ends) = mpsc::channel::<()>();
         let late = &late;
-        scope.spawn(move || {
+        std::thread::Builder::new().name("deadline".to_owned()).spawn_scoped(scope, move || {
             while ends.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
                 if cancel.wanted().is_err() || begun.elapsed() > AT_HEIGHT {
                     late.store(true, Ordering::Relaxed);
                 }
             }
-        });
+        })?;
         let worked = work(late);
         drop(done);
         let too_long = || std::io::Error::other(format!("it takes longer than {} s", AT_HEIGHT.as_secs()));
@@ -336,7 +339,7 @@ async fn take_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan, with: &With, c
     }
     copy(dialect, plan, |snapshot| match plan.to.trigger.height() {
         // All that takes time is done before: the network does not wait.
-        Some(_) if !snapshot.is_prepared(RECENT) => Err(std::io::Error::other("nothing was copied ahead")),
+        Some(_) if !snapshot.is_prepared(RECENT) => Err(std::io::Error::other(NOT_AHEAD)),
         // What is left of it is removed beside the new node.
         Some(_) => in_time(cancel, |cancelled| snapshot.end_as(&head, cancelled)),
         None => snapshot.take_as(&head, &cancel.flag),

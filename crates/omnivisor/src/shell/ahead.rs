@@ -56,10 +56,12 @@ impl Shell {
         }
     }
 
-    /// Drops what was copied ahead of every upgrade that was, as the one before us may have been killed before it could.
+    /// Drops what was copied ahead of every upgrade that was, as the one before us may have been killed before it could; also of one that
+    /// is on trial, of which what there is of a snapshot is whole, or given up.
     pub(super) fn drop_copies(&mut self, records: &[Record]) {
+        let is_on_trial = matches!(self.agent.journal().phase(), Phase::Probing { .. });
         let over = records.iter().filter_map(|record| match record {
-            Record::Planned(plan) if Some(plan.number) != self.agent.phase_number() => Some(plan),
+            Record::Planned(plan) if is_on_trial || Some(plan.number) != self.agent.phase_number() => Some(plan),
             _ => None,
         });
         self.ahead.dropped.extend(over.map(|plan| snapshot::folder(&*self.dialect, plan)));

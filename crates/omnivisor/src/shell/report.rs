@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use omnivisor_core::agent::{Agent, Standing};
+use omnivisor_core::agent::{Action, Agent, Standing};
 use omnivisor_core::dialect::Refused;
 use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::FailureKind;
@@ -289,7 +289,7 @@ impl Shell {
             })),
             "backup": self.backed_up,
             "rollback": self.making_ready.said(),
-            "upgrade": phase(journal.phase(), self.agent.lacks()),
+            "upgrade": phase(journal.phase(), self.agent.lacks(), self.agent.in_flight()),
             "unwritable": self.unwritable(),
             "silent": self.heard.silent,
             "unheard": self.unheard(),
@@ -326,12 +326,16 @@ fn failed(journal: &Journal) -> Vec<Value> {
 }
 
 /// `lacks` is what a new release has not shown yet.
-fn phase(phase: &Phase, lacks: Option<String>) -> Value {
+fn phase(phase: &Phase, lacks: Option<String>, in_flight: Option<&Action>) -> Value {
     let to = |plan: &omnivisor_core::plan::UpgradePlan| plan.to.release.to_string();
     match phase {
         Phase::Idle => json!({ "phase": "idle" }),
         Phase::Preparing { plan, step } => json!({ "phase": "preparing", "step": step.as_str(), "to": to(plan) }),
-        Phase::Staged { plan, .. } => json!({ "phase": "staged", "to": to(plan) }),
+        Phase::Staged { plan, .. } => {
+            let is_copied = matches!(in_flight, Some(Action::Precopy(_) | Action::Arm(..))) && plan.snapshot;
+            let doing = is_copied.then_some("the data is copied ahead, and the node runs on until that is done");
+            json!({ "phase": "staged", "to": to(plan), "doing": doing })
+        }
         Phase::Switching { plan, step, .. } => json!({ "phase": "switching", "step": step.as_str(), "to": to(plan) }),
         Phase::Probing { plan, deaths, .. } => {
             json!({ "phase": "probing", "to": to(plan), "deaths": deaths, "waitsFor": lacks })

@@ -90,7 +90,7 @@ pub async fn put_back(
         finish(dialect, &active, &mut journal, backup, work)?;
     }
     let at = clock::now().wall;
-    sweep(dialect);
+    sweep(&dialect.paths().beside);
     let work = dialect.paths().beside.join(format!("{WORK}{}", at.unix_nanos() / 1_000_000));
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
@@ -123,7 +123,9 @@ pub(super) fn go_on(
     let Some(journal) = journal else { return refuse_half(dialect) };
     let replayed = Journal::replay(&*records).unwrap_or_default();
     let Phase::Restoring { backup, work } = replayed.phase() else {
-        sweep(dialect);
+        // Beside the node: it may be a whole home.
+        let beside = dialect.paths().beside.clone();
+        std::thread::spawn(move || sweep(&beside));
         return Ok(());
     };
     if let Some(who) = occupied {
@@ -243,8 +245,8 @@ fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::R
 }
 
 /// Removes what restores that were interrupted before anything was moved have left.
-fn sweep(dialect: &dyn Dialect) {
-    let folders = fs::read_dir(&dialect.paths().beside).into_iter().flatten().flatten().map(|it| it.path());
+fn sweep(beside: &Path) {
+    let folders = fs::read_dir(beside).into_iter().flatten().flatten().map(|it| it.path());
     for folder in folders {
         let is_work = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK));
         if is_work && !folder.join("replaced").exists() {

@@ -39,6 +39,25 @@ fn has_passes(world: &World) -> bool {
     kind != 0x0102_1994
 }
 
+/// Its time may be past by then: whoever looks has to know what is waited for.
+#[test]
+fn while_the_data_is_copied_ahead_the_status_says_so() {
+    let world = World::new();
+    if !has_passes(&world) {
+        return;
+    }
+    let data = world.installation.daemon_home().join("data");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("big"), vec![7; 128 << 20]).unwrap();
+    let _supervised = run_with(&world, &[("OMNIVISOR_SNAPSHOT_RESERVE", "1MiB")]);
+    world.publish("2024.2", &Behaviour::new("2.0.0"));
+    let doing =
+        |status: &serde_json::Value| status["upgrade"]["doing"].as_str().is_some_and(|it| it.contains("copied ahead"));
+    world.wait_for_status("it says what is done", doing);
+    world.wait_for_commit("2.0.0");
+    assert!(world.status().is_some_and(|status| status["upgrade"]["phase"] == "idle" && !doing(&status)));
+}
+
 #[test]
 fn the_data_is_copied_before_the_switch_is_due_and_goes_with_the_release() {
     let world = World::new();

@@ -17,7 +17,7 @@ use crate::shell::{StartError, back_up_now};
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn run(whose: &Whose) -> Outcome {
-    match own::find(&whose.which) {
+    match own::find(&whose.running()?) {
         Ok(instance) => ask(&instance),
         Err(Missing { error, several: true }) => Err(error.into()),
         Err(Missing { several: false, .. }) => take(whose),

@@ -106,8 +106,8 @@ impl Keep {
     }
 
     fn pack_one(&self, backup: &Backup, now: Timestamp, cancelled: &AtomicBool) -> io::Result<()> {
-        // What a command has taken is as small as it becomes; and what was copied by reference, as several homes are, takes less than an
-        // archive.
+        // What a command has taken is as small as it becomes; and what was copied by reference, as several homes mostly are, takes less than
+        // an archive.
         let is_one = backup.head.as_ref().is_none_or(|head| head.roots.is_empty());
         let is_due = backup.kind == Kind::Folder && is_one && backup.sealed && now.since(backup.taken) >= self.after;
         let Some(format) = self.archive.filter(|_| is_due) else { return Ok(()) };

@@ -213,7 +213,7 @@ impl SnapshotCommand {
 fn in_one(data: &Data) -> io::Result<&Path> {
     let several = || {
         io::Error::other(format!(
-            "the node's data is in several folders ({}), and a snapshot.command takes one of one",
+            "the node's data is in several folders ({}), and a snapshot.command takes a snapshot of one folder only",
             data.described()
         ))
     };

@@ -177,7 +177,8 @@ pub fn enumerate(story: &dyn Story) {
     assert!(failed.is_empty(), "{} of {} cases: {failed:#?}", failed.len(), cases.len());
     // Of those that come sometimes one may not come this time.
     missed.retain(|case| !story.known().sometimes.contains(&case.point.as_str()));
-    assert!(missed.len() * 10 <= cases.len(), "too many were not reached: {missed:#?}");
+    // How often some of the others come depends on the moment, too.
+    assert!(missed.len() <= (cases.len() / 10).max(1), "too many were not reached: {missed:#?}");
 }
 
 /// The names that the story reaches, and how often each. Fails unless they are those that are known.

@@ -484,6 +484,8 @@ pub const VEGA_UPGRADE_WITH_SNAPSHOT: Known = Known {
     ],
     // The list is written when the new node is well: that may not be waited for.
     sometimes: &[
+        "remove snapshot-#-000001-preupgrade.#.partial-removed",
+        "rename snapshot-#-000001-preupgrade.#.partial-removed",
         "flush control.json",
         "flush snapshot-#-000001-preupgrade.mtree",
         "flush snapshot-#-000001-preupgrade.partial-mtree",

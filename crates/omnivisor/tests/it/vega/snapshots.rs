@@ -201,7 +201,7 @@ fn a_snapshot_for_which_nothing_could_be_copied_ahead_keeps_no_node_from_followi
     write(&world.installation.home().join(".omnivisor/backups"), "a file");
     let supervised = upgraded(&world, world.run(), || true);
     wait_for_line(&supervised, &["ERROR", "without a snapshot", "cannot be made"]);
-    wait_for_line(&supervised, &["ERROR", "no snapshot of the data is taken", "nothing was copied ahead"]);
+    wait_for_line(&supervised, &["ERROR", "no snapshot of the data is taken", "nothing that was copied ahead"]);
     let refused = world.omnivisor(&["rollback"]);
     assert!(!refused.status.success() && said(&refused).contains("--keep-data"), "{}", said(&refused));
     world.wait_for(NEW);
