@@ -68,7 +68,7 @@ pub(super) struct Installation {
     pub(super) keep: Keep,
     /// The command that runs it.
     pub(super) run: &'static str,
-    /// Why no snapshots are taken of it, where the reason is not what somebody has configured.
+    /// Why no snapshots are taken of it, where its dialect takes them only under conditions.
     pub(super) without: Option<String>,
     /// What is odd about it, one sentence each.
     pub(super) notes: Vec<String>,

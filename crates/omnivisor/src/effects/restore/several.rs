@@ -57,3 +57,47 @@ impl Restore<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use omnivisor_core::dialect::Root;
+
+    use super::super::{Restore, Source};
+    use crate::effects::data::Data;
+
+    #[test]
+    fn what_lacks_a_home_or_was_begun_for_others_is_put_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let write = |path: PathBuf, text: &str| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let data = |consensus: &str| {
+            let roots = [("core", "core"), ("consensus", consensus)].map(|(name, path)| Root { name, path: at(path) });
+            Data { home: at("visor"), roots: roots.into(), apart: Vec::new() }
+        };
+        for live in ["core/db", "tm/db", "other/db"] {
+            write(at(live), "live");
+        }
+        let (ours, others, work) = (data("tm"), data("other"), at("visor/work"));
+        let restore = |data| Restore { data, work: &work, is_monotonic: &|_| false };
+
+        write(at("copy/core/db"), "old");
+        let refused = restore(&ours).prepare(&Source::Kept(&at("copy")), &[], &mut |_| Ok(())).unwrap_err();
+        assert!(refused.to_string().contains("the data is in"), "{refused}");
+        assert!(!restore(&ours).is_ready());
+
+        write(at("copy/consensus/db"), "old");
+        restore(&ours).prepare(&Source::Kept(&at("copy")), &[], &mut |_| Ok(())).unwrap();
+        let refused = restore(&others).put_in_place().unwrap_err();
+        assert!(refused.to_string().contains("made for other folders"), "{refused}");
+        for live in ["core/db", "tm/db", "other/db"] {
+            assert_eq!(std::fs::read_to_string(at(live)).unwrap(), "live");
+        }
+        restore(&ours).put_in_place().unwrap();
+        assert_eq!(std::fs::read_to_string(at("tm/db")).unwrap(), "old");
+    }
+}
