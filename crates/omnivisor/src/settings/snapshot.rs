@@ -27,6 +27,7 @@ pub(super) struct SnapshotTable {
     other_writers: Option<String>,
     command: Option<Vec<String>>,
     command_timeout: Option<String>,
+    folder: Option<String>,
 }
 
 /// How an instance wants its snapshots.
@@ -59,12 +60,28 @@ impl Snapshots {
         };
         let timeout = said("OMNIVISOR_SNAPSHOT_COMMAND_TIMEOUT", "snapshot.command-timeout", table.command_timeout);
         let patience = timeout.map(duration).transpose()?.unwrap_or(PATIENCE);
-        let removes = command(argv, patience)?;
+        let folder = said("OMNIVISOR_SNAPSHOT_FOLDER", "snapshot.folder", table.folder).map(|(_, folder)| folder);
         let way = method.map(way).transpose()?.unwrap_or(Way::Copied);
-        let takes = removes.clone().filter(|_| way == Way::Taken);
+        // What a subvolume was taken with removes it, too, when another way has been chosen since.
+        let removes = match (way, folder) {
+            (Way::Btrfs, None) => {
+                return Err(lacks("btrfs", "a snapshot.folder that snapshots go to, on the same Btrfs"));
+            }
+            (Way::Zfs, _) => Some(Arc::new(SnapshotCommand::zfs(patience))),
+            (Way::Taken, _) | (_, None) => command(argv, patience)?,
+            (_, Some(folder)) if !Path::new(&folder).is_absolute() => {
+                let place = "snapshot.folder".to_owned();
+                return Err(SettingsError::Value {
+                    place,
+                    value: folder,
+                    right: "a whole path, such as /srv/snapshots,",
+                });
+            }
+            (_, Some(folder)) => Some(Arc::new(SnapshotCommand::btrfs(&folder, patience))),
+        };
+        let takes = removes.clone().filter(|_| matches!(way, Way::Taken | Way::Btrfs | Way::Zfs));
         if way == Way::Taken && takes.is_none() {
-            let why = "method = \"command\" needs a snapshot.command that is to be called".to_owned();
-            return Err(SettingsError::Table { place: "snapshot".to_owned(), why });
+            return Err(lacks("command", "a snapshot.command that is to be called"));
         }
         Ok(Self {
             wanted: way != Way::None,
@@ -84,14 +101,22 @@ enum Way {
     None,
     Copied,
     Taken,
+    Btrfs,
+    Zfs,
+}
+
+fn lacks(method: &str, what: &str) -> SettingsError {
+    SettingsError::Table { place: "snapshot".to_owned(), why: format!("method = \"{method}\" needs {what}") }
 }
 
 fn way((place, value): (String, String)) -> Result<Way, SettingsError> {
     match value.as_str() {
         "auto" => Ok(Way::Copied),
         "command" => Ok(Way::Taken),
+        "btrfs" => Ok(Way::Btrfs),
+        "zfs" => Ok(Way::Zfs),
         "none" => Ok(Way::None),
-        _ => Err(SettingsError::Value { place, value, right: "auto, command or none" }),
+        _ => Err(SettingsError::Value { place, value, right: "auto, btrfs, zfs, command or none" }),
     }
 }
 
@@ -107,7 +132,7 @@ fn command(argv: Vec<String>, patience: Duration) -> Result<Option<Arc<SnapshotC
             right: "a whole path, such as /usr/local/sbin/snapshot,",
         });
     }
-    Ok(Some(Arc::new(SnapshotCommand { program: program.into(), arguments: argv.collect(), patience })))
+    Ok(Some(Arc::new(SnapshotCommand::new(program.into(), argv.collect(), patience))))
 }
 
 fn writers_allowed((place, value): (String, String)) -> Result<bool, SettingsError> {

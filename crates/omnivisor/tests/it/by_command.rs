@@ -423,7 +423,9 @@ fn settings_of_a_command_that_make_no_sense_are_told() {
     for (text, why) in [
         ("[snapshot]\nmethod = 'command'\n", "snapshot.command"),
         ("[snapshot]\nmethod = 'command'\ncommand = ['snapshot']\n", "a whole path"),
-        ("[snapshot]\nmethod = 'zfs'\n", "auto, command or none"),
+        ("[snapshot]\nmethod = 'lvm'\n", "auto, btrfs, zfs, command or none"),
+        ("[snapshot]\nmethod = 'btrfs'\n", "snapshot.folder"),
+        ("[snapshot]\nmethod = 'btrfs'\nfolder = 'snapshots'\n", "a whole path"),
     ] {
         fs::write(scene.world.installation.config().with_file_name("omnivisor.toml"), text).unwrap();
         let output = scene.world.omnivisor(&["plan"]);

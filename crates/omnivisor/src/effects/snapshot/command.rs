@@ -41,6 +41,10 @@ const HOME: &str = "OMNIVISOR_SNAPSHOT_HOME";
 /// What a word begins with; then comes the home.
 const WORD: &str = "what a command has taken of ";
 
+/// What comes along, as it can also be set as a command of one's own.
+const BTRFS: &str = include_str!("../../../../../dist/snapshot-btrfs");
+const ZFS: &str = include_str!("../../../../../dist/snapshot-zfs");
+
 /// So many bytes of names at most are noted in a manifest, of which each line has a limit.
 const NAMES: usize = 16 << 10;
 
@@ -62,18 +66,43 @@ pub struct Method {
     pub removes: Option<Arc<SnapshotCommand>>,
 }
 
-/// An operator's command.
+/// An operator's command, or one that comes along.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotCommand {
-    /// The program, by its whole path.
-    pub program: PathBuf,
+    /// By its whole path.
+    program: PathBuf,
     /// Its first arguments.
-    pub arguments: Vec<String>,
+    arguments: Vec<String>,
+    /// What people call it.
+    name: String,
     /// How long it may take; the node is down meanwhile.
     pub patience: Duration,
 }
 
 impl SnapshotCommand {
+    /// This program, by its whole path, with these first arguments.
+    pub fn new(program: PathBuf, arguments: Vec<String>, patience: Duration) -> Self {
+        let words = arguments.iter().map(String::as_str);
+        let name = [program.to_string_lossy().as_ref()].into_iter().chain(words).collect::<Vec<_>>().join(" ");
+        Self { program, arguments, name, patience }
+    }
+
+    /// The one that comes along for a home that is a subvolume of a Btrfs; snapshots go to this folder.
+    pub fn btrfs(folder: &str, patience: Duration) -> Self {
+        Self::along("btrfs", BTRFS, &[folder], patience)
+    }
+
+    /// The one that comes along for a home on a dataset of ZFS.
+    pub fn zfs(patience: Duration) -> Self {
+        Self::along("zfs", ZFS, &[], patience)
+    }
+
+    fn along(method: &str, script: &str, arguments: &[&str], patience: Duration) -> Self {
+        let first = ["-c", script, method].into_iter().chain(arguments.iter().copied()).map(str::to_owned);
+        let name = format!("snapshot.method = \"{method}\":");
+        Self { name, ..Self::new("/bin/sh".into(), first.collect(), patience) }
+    }
+
     /// Whether it could take one, as far as it can be known while the node runs.
     pub async fn check(&self, data: &Data, id: &str) -> io::Result<()> {
         let (home, apart) = (in_one(data)?, data.apart.as_slice());
@@ -162,7 +191,7 @@ impl SnapshotCommand {
         let said = Path::new(OsStr::from_bytes(line));
         let wrong = |why: String| {
             let said = String::from_utf8_lossy(line).chars().take(200).collect::<String>();
-            io::Error::other(format!("{} take printed {said:?}, {why}", self.name()))
+            io::Error::other(format!("{} take printed {said:?}, {why}", self.name))
         };
         if !said.is_absolute() || line.contains(&b'\n') {
             return Err(wrong("and not one line with the whole path of a folder".to_owned()));
@@ -181,7 +210,7 @@ impl SnapshotCommand {
             if begun.elapsed() > self.patience {
                 return Err(io::Error::other(format!(
                     "{} is still at work, as process {pid}: it cannot be ended",
-                    self.name()
+                    self.name
                 )));
             }
             // Looked at once more when it is held: the number may have become another process's.
@@ -200,12 +229,7 @@ impl SnapshotCommand {
         let environment = [(ID, OsStr::new(&id)), (HOME, home.as_os_str())];
         run_command::run(&self.program, arguments, &environment, self.patience)
             .await
-            .map_err(|error| io::Error::other(format!("{} {verb}: {error}", self.name())))
-    }
-
-    fn name(&self) -> String {
-        let words = self.arguments.iter().map(String::as_str);
-        [self.program.to_string_lossy().as_ref()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+            .map_err(|error| io::Error::other(format!("{} {verb}: {error}", self.name)))
     }
 }
 

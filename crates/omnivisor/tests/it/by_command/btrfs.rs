@@ -1,6 +1,7 @@
-//! The script for Btrfs that comes along, on a Btrfs.
+//! The ways of Btrfs and ZFS that come along: on a Btrfs, and with a `zfs` that does what is asked of it by copies.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,6 +14,18 @@ use crate::world::{SOON, World, omnivisor_exe, options};
 
 #[test]
 fn a_subvolume_of_a_btrfs_is_taken_by_the_script_that_comes_along() {
+    on_btrfs(|snapshots| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/snapshot-btrfs");
+        format!("method = 'command'\ncommand = ['{}', '{}']\n", script.display(), snapshots.display())
+    });
+}
+
+#[test]
+fn a_subvolume_of_a_btrfs_is_taken_without_a_command_of_ones_own() {
+    on_btrfs(|snapshots| format!("method = 'btrfs'\nfolder = '{}'\n", snapshots.display()));
+}
+
+fn on_btrfs(settings: impl Fn(&Path) -> String) {
     let disk = match Btrfs::new() {
         Ok(disk) => disk,
         Err(why) => return println!("skipped: {why}"),
@@ -21,15 +34,52 @@ fn a_subvolume_of_a_btrfs_is_taken_by_the_script_that_comes_along() {
     let made = Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(&home).status().unwrap();
     assert!(made.success());
     fs::create_dir(&snapshots).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/snapshot-btrfs");
-    let options = Options { daemon_home: Some(home.clone()), ..options() };
+    let path = std::env::var("PATH").unwrap();
+    let names = || fs::read_dir(&snapshots).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    is_taken(&home, &settings(&snapshots), &path, &names);
+}
+
+/// Only what the script asks of `zfs`: that the real one does this is for whoever has one.
+#[test]
+fn a_dataset_is_taken_by_what_is_asked_of_zfs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bin, tank) = (folder.path().join("bin"), folder.path().join("tank"));
+    for made in [&bin, &tank.join("daemon"), &tank.join(".zfs/snapshot")] {
+        fs::create_dir_all(made).unwrap();
+    }
+    let zfs = r#"#!/bin/sh
+set -eu
+tank=TANK
+case "$*" in
+  "list -H -o name -t snapshot -d 1 tank/node") ls "$tank/.zfs/snapshot" | sed 's,^,tank/node@,' ;;
+  "list -H -o name $tank/daemon") echo tank/node ;;
+  "get -H -o value mountpoint tank/node") echo "$tank" ;;
+  "snapshot tank/node@"*) s=$tank/.zfs/snapshot/${2#*@}; mkdir "$s"; cp -a "$tank/daemon" "$s/" ;;
+  "destroy tank/node@"*) rm -r "$tank/.zfs/snapshot/${2#*@}" ;;
+  *) echo "zfs: not understood: $*" >&2; exit 2 ;;
+esac
+"#;
+    let tool = bin.join("zfs");
+    fs::write(&tool, zfs.replace("TANK", tank.to_str().unwrap())).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let shown = tank.join(".zfs/snapshot");
+    let names = || fs::read_dir(&shown).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    is_taken(&tank.join("daemon"), "method = 'zfs'\n", &path, &names);
+}
+
+/// An upgrade that is undone and a backup by hand, of this home with these settings; `names` lists what was taken.
+fn is_taken(home: &Path, settings: &str, path: &str, names: &dyn Fn() -> Vec<String>) {
+    let options = Options { daemon_home: Some(home.to_owned()), ..options() };
     let world = World::with(Behaviour::new("1.0.0"), options);
-    let settings =
-        format!("[snapshot]\nmethod = 'command'\ncommand = ['{}', '{}']\n", script.display(), snapshots.display());
+    let settings = format!("[snapshot]\n{settings}");
     fs::write(world.installation.config().with_file_name("omnivisor.toml"), settings).unwrap();
     fs::create_dir_all(home.join("data")).unwrap();
     fs::write(home.join("data/id.pem"), "1").unwrap();
-    let supervised = world.run();
+    let mut run = world.run_command();
+    run.env("PATH", path);
+    let supervised = world.sandbox.spawn(run);
+    world.wait_for("1.0.0");
     world.publish(
         "2024.2",
         &Behaviour { migrates: true, exit_after_ms: Some(50), exit_code: 3, ..Behaviour::new("2.0.0") },
@@ -45,11 +95,11 @@ fn a_subvolume_of_a_btrfs_is_taken_by_the_script_that_comes_along() {
         let is_good = |it: &Value| it["kind"] == "command" && it["sealed"] == true && it["damaged"].is_null();
         (all.len() == 2 && all.iter().all(is_good)).then_some(())
     });
-    let names = || fs::read_dir(&snapshots).unwrap().map(|it| it.unwrap().file_name()).collect::<Vec<_>>();
     assert_eq!(names().len(), 2, "what was only tried is gone: {:?}", names());
     stop(supervised);
     let mut command = world.sandbox.omnivisor(omnivisor_exe(), "omnivisor");
-    let pruned = command.args(["backup", "prune"]).env("OMNIVISOR_BACKUP_KEEP", "1").output().unwrap();
+    let pruned =
+        command.args(["backup", "prune"]).env("OMNIVISOR_BACKUP_KEEP", "1").env("PATH", path).output().unwrap();
     assert!(pruned.status.success(), "{}", said(&pruned));
     assert_eq!(names().len(), 1, "{:?}", names());
 }
