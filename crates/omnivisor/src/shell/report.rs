@@ -8,7 +8,7 @@ use std::time::Duration;
 use omnivisor_core::agent::{Action, Agent, Standing};
 use omnivisor_core::dialect::Refused;
 use omnivisor_core::journal::{Journal, Phase, Record};
-use omnivisor_core::plan::FailureKind;
+use omnivisor_core::plan::{FailureKind, Undo};
 use omnivisor_core::release::Version;
 use omnivisor_core::schedule::{Announcement, Trigger};
 use omnivisor_core::supervisor::{Endurance, Exit, Report, Supervisor, Wanted};
@@ -146,10 +146,23 @@ pub(super) fn tell(records: &[Record], agent: &Agent) {
             Record::Staged(staged) => tracing::info!(release = %staged.release, digest = %staged.digest, "ready"),
             Record::Rescheduled(trigger) => tracing::info!("the upgrade is wanted {trigger}"),
             Record::Cancelled(why) => tracing::info!(why = why.as_str(), "the upgrade is dropped"),
-            Record::Failed { step, kind, reason, .. } => match kind {
-                FailureKind::Transient => tracing::warn!(%step, reason, "the upgrade failed and is tried again later"),
-                FailureKind::Permanent => tracing::error!(%step, reason, "the upgrade failed"),
-            },
+            Record::Failed { step, kind, reason, .. } => {
+                match kind {
+                    FailureKind::Transient => {
+                        tracing::warn!(%step, reason, "the upgrade failed and is tried again later")
+                    }
+                    FailureKind::Permanent => tracing::error!(%step, reason, "the upgrade failed"),
+                }
+                if let Phase::Undoing { plan, owed, .. } = agent.journal().phase()
+                    && owed.contains(&Undo::Stop)
+                    && !owed.contains(&Undo::Restore)
+                {
+                    let (to, from) = (&plan.to.release, &plan.from.release);
+                    tracing::warn!(
+                        "there is no snapshot to go back to: {from} goes on with the data as {to} has left it"
+                    );
+                }
+            }
             Record::Died { reason } => tracing::warn!(reason, "the new node died"),
             Record::Undone(undo) => tracing::info!(%undo, "undone"),
             Record::UndoFailed { reason } => match agent.journal().phase() {

@@ -156,6 +156,25 @@ fn one_upgrade_is_done_without_a_copy_where_a_person_says_so() {
     assert!(plan.contains("4.0.0 (2024.4): will be switched to at") && plan.contains(", without a snapshot"), "{plan}");
 }
 
+/// Whoever reads the log has to know what the old release goes on with.
+#[test]
+fn an_undo_without_a_copy_says_what_becomes_of_the_data() {
+    let world = World::new();
+    let supervised = world.run();
+    let dies = Behaviour { exit_after_ms: Some(50), exit_code: 3, ..Behaviour::new("2.0.0") };
+    let binary = world.minted(&dies);
+    let mut command = world.nymvisor(&["add-upgrade", binary.to_str().unwrap(), "--upgrade-name", "2024.2", "--now"]);
+    let output = command.arg("--skip-backup").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    world.wait_for_status("it is over", |status| status["failed"][0]["version"] == "2.0.0");
+    world.wait_for("1.0.0");
+    wait_until("it is said", SOON, || {
+        let said = supervised.stderr();
+        let goes_on = said.contains("there is no snapshot to go back to: 1.0.0");
+        (goes_on && said.contains("goes on with the data as 2.0.0")).then_some(())
+    });
+}
+
 /// As long as somebody else writes to the data each try fails; what was copied is not copied for each of them.
 #[test]
 fn a_try_that_may_be_tried_again_leaves_what_it_copied_to_the_next_one() {
