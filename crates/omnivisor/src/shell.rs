@@ -310,7 +310,7 @@ impl Shell {
 
     fn record(&mut self, records: &[Record]) -> std::io::Result<()> {
         match &mut self.journal {
-            Some(journal) => journal.append(records),
+            Some(journal) => journal.append(records, clock::now().wall),
             None => Ok(()),
         }
     }

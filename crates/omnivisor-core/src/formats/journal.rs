@@ -10,7 +10,10 @@
 //! its beginning, and that is no damage. Flag 1 marks a record that a version which does not know it may skip. The file is as long as was preallocated;
 //! the zeros after the last frame are its end.
 
+use serde::Serialize;
+
 use crate::journal::Record;
+use crate::time::Timestamp;
 
 use super::records::{KNOWN, RecordDto};
 
@@ -29,6 +32,8 @@ const LONGEST: usize = 1 << 20;
 pub struct Decoded {
     /// The records, in order.
     pub records: Vec<Record>,
+    /// When each of them was written, as far as it says so.
+    pub written: Vec<Option<Timestamp>>,
     /// Where the next frame goes: what is after it is zeros, or the torn tail of a write that never finished.
     pub end: usize,
     /// Whether something torn stands there.
@@ -67,20 +72,39 @@ pub enum DecodeError {
     },
 }
 
-/// What is appended together, as frames.
+/// What is appended together, as frames, which do not say when.
 pub fn encode(records: &[Record]) -> Vec<u8> {
+    frames(records, None)
+}
+
+/// The same, and those that have no time of their own say when it was written: for people, as nothing depends on it.
+pub fn encode_at(records: &[Record], at: Timestamp) -> Vec<u8> {
+    frames(records, Some(at))
+}
+
+fn frames(records: &[Record], at: Option<Timestamp>) -> Vec<u8> {
     let frames = records.iter().enumerate().flat_map(|(place, record)| {
         // Without it every other record means the same.
         let flags = if matches!(record, Record::Began { .. }) { OPTIONAL } else { 0 };
-        frame(flags, VERSION, u16::try_from(place).unwrap_or(u16::MAX), &payload(record))
+        frame(flags, VERSION, u16::try_from(place).unwrap_or(u16::MAX), &payload(record, at))
     });
     frames.collect()
 }
 
-/// One record as a JSON object.
-pub fn payload(record: &Record) -> Vec<u8> {
+/// One record as a JSON object, with the time when it was written, if it has none of its own.
+pub fn payload(record: &Record, written: Option<Timestamp>) -> Vec<u8> {
+    let dto = RecordDto::from(record);
+    let timed = Timed { record: &dto, written: written.filter(|_| record.at().is_none()).map(|at| at.to_string()) };
     // A map with string keys and strings in it: there is nothing in it that JSON cannot say.
-    serde_json::to_vec(&RecordDto::from(record)).unwrap_or_default()
+    serde_json::to_vec(&timed).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct Timed<'a> {
+    #[serde(flatten)]
+    record: &'a RecordDto,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<String>,
 }
 
 fn frame(flags: u8, version: u8, place: u16, payload: &[u8]) -> Vec<u8> {
@@ -127,13 +151,17 @@ fn whole(bytes: &[u8]) -> Option<Frame<'_>> {
 
 /// Reads a journal file.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    let mut decoded = Decoded { records: Vec::new(), end: MAGIC.len(), torn: false, skipped: 0 };
+    let (records, written) = (Vec::new(), Vec::new());
+    let mut decoded = Decoded { records, written, end: MAGIC.len(), torn: false, skipped: 0 };
     if !bytes.starts_with(MAGIC) {
         return Err(DecodeError::NotAJournal);
     }
     while let Some(frame) = whole(&bytes[decoded.end..]) {
         match read(&frame) {
-            Ok(record) => decoded.records.push(record),
+            Ok((record, written)) => {
+                decoded.records.push(record);
+                decoded.written.push(written);
+            }
             // Its sum is right, so it is as it was written: of a later version, if it is not understood.
             Err(_) if frame.flags & OPTIONAL != 0 => decoded.skipped += 1,
             Err(Reading::Unknown(reason)) => return Err(DecodeError::TooNew { offset: decoded.end, reason }),
@@ -157,7 +185,7 @@ enum Reading {
     Wrong(String),
 }
 
-fn read(frame: &Frame<'_>) -> Result<Record, Reading> {
+fn read(frame: &Frame<'_>) -> Result<(Record, Option<Timestamp>), Reading> {
     if frame.version != VERSION {
         return Err(Reading::Unknown(format!("format {VERSION}, not {}", frame.version)));
     }
@@ -167,8 +195,12 @@ fn read(frame: &Frame<'_>) -> Result<Record, Reading> {
     if !KNOWN.contains(&kind) {
         return Err(Reading::Unknown(format!("which knows no {kind:?}")));
     }
+    // Nothing depends on it: one that cannot be read is none.
+    let written = value.get("written").and_then(serde_json::Value::as_str).and_then(|at| Timestamp::parse(at).ok());
     let dto: RecordDto = serde_json::from_value(value).map_err(|error| Reading::Wrong(error.to_string()))?;
-    dto.read().map_err(Reading::Wrong)
+    let record = dto.read().map_err(Reading::Wrong)?;
+    let written = record.at().or(written);
+    Ok((record, written))
 }
 
 #[cfg(test)]
@@ -194,6 +226,18 @@ mod tests {
             assert_eq!(decoded.records, [Record::Held, Record::Resumed], "cut at {cut}");
             assert_eq!((decoded.end, decoded.torn), (end, cut > 0), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_record_without_a_time_of_its_own_says_when_it_was_written() {
+        let [then, now] = [1, 2].map(|seconds| Timestamp::EPOCH.plus(std::time::Duration::from_secs(seconds)));
+        let records = [Record::Held, Record::Committed { at: then }];
+        let frames = [encode_at(&records, now), encode(&[Record::Resumed])];
+        let decoded = decode(&journal(&frames)).unwrap();
+        assert_eq!(decoded.records, [Record::Held, Record::Committed { at: then }, Record::Resumed]);
+        assert_eq!(decoded.written, [Some(now), Some(then), None]);
+        let odd = frame(0, VERSION, 0, br#"{"record":"held","written":"when it was dark"}"#);
+        assert_eq!(decode(&journal(&[odd])).unwrap().written, [None]);
     }
 
     #[test]

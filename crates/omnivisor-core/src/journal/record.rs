@@ -191,6 +191,25 @@ pub enum Record {
     Summed(Box<Summary>),
 }
 
+impl Record {
+    /// When that was, where it is a part of what has happened.
+    pub fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Adopted { at, .. }
+            | Self::Failed { at, .. }
+            | Self::Committed { at }
+            | Self::RollbackOrdered { at, .. }
+            | Self::RestoreOrdered { at, .. }
+            | Self::Restored { at }
+            | Self::TakenOver { at, .. }
+            | Self::Replaced { at, .. }
+            | Self::Began { at, .. } => Some(*at),
+            Self::Planned(plan) => Some(plan.begun),
+            _ => None,
+        }
+    }
+}
+
 /// An upgrade that was committed, and what is needed to take it back all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Switched {

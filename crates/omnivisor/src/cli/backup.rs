@@ -246,6 +246,7 @@ fn prune(verb: &Prune) -> Outcome {
 fn not_to_be_touched(installation: &Installation) -> Result<Option<Spared>, Trouble> {
     let records = history::read(&installation.dialect.paths().state.join(JOURNAL))
         .context("which backups an upgrade still needs cannot be known, so nothing is removed")?;
-    let journal = Journal::replay(&records).context("the journal contradicts itself, so nothing is removed")?;
+    let journal = Journal::replay(records.iter().map(|(record, _)| record))
+        .context("the journal contradicts itself, so nothing is removed")?;
     Ok(spared(&journal))
 }

@@ -32,12 +32,11 @@ pub(super) struct History {
 pub(super) fn run(history: &History) -> Outcome {
     let records = read(&state(&history.which)?.join(JOURNAL)).context("there is no history")?;
     let lines: Vec<String> = if history.json {
-        let text = |record| String::from_utf8(journal::payload(record)).unwrap_or_default();
+        let text = |(record, at): &_| String::from_utf8(journal::payload(record, *at)).unwrap_or_default();
         vec![format!("[{}]", records.iter().map(text).collect::<Vec<_>>().join(",\n"))]
     } else {
-        let line = |record| {
-            let (at, text) = words(record);
-            format!("{:20}  {text}", at.map_or_else(String::new, |at| second(&at)))
+        let line = |(record, at): &(Record, Option<Timestamp>)| {
+            format!("{:20}  {}", at.as_ref().map_or_else(String::new, second), words(record))
         };
         records.iter().map(line).collect()
     };
@@ -56,10 +55,10 @@ fn state(which: &Which) -> Result<PathBuf, Trouble> {
     }
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<Record>, OpenError> {
+pub(super) fn read(path: &Path) -> Result<Vec<(Record, Option<Timestamp>)>, OpenError> {
     let mut looks = 1;
     loop {
-        match journal_file::read(path) {
+        match journal_file::read_with_times(path) {
             Err(OpenError::Undecodable { source: DecodeError::Damaged { .. }, .. }) if looks < LOOKS => looks += 1,
             result => return result,
         }
@@ -75,54 +74,53 @@ pub(super) fn second(at: &Timestamp) -> String {
     }
 }
 
-/// A record in one line, and when that was.
-fn words(record: &Record) -> (Option<Timestamp>, String) {
+/// A record in one line.
+fn words(record: &Record) -> String {
     match record {
-        Record::Adopted { installed, at, adoption } => {
+        Record::Adopted { installed, adoption, .. } => {
             let how = match adoption {
                 Adoption::Found => "adopted as another tool had installed it",
                 Adoption::Initialised => "adopted as it was made here",
             };
-            (Some(*at), format!("{how}: {}", installed.release))
+            format!("{how}: {}", installed.release)
         }
-        Record::Planned(plan) => (
-            Some(plan.begun),
-            format!("planned: from {} to {}, {}", plan.from.release, plan.to.release, plan.to.trigger),
-        ),
-        Record::Started(step) => (None, format!("step {step}")),
-        Record::Staged(staged) => (None, format!("ready: {}", staged.release)),
-        Record::Rescheduled(trigger) => (None, format!("rescheduled: {trigger}")),
-        Record::Cancelled(why) => (None, format!("dropped: {}", why.as_str())),
-        Record::Failed { step, kind, reason, at } => {
+        Record::Planned(plan) => {
+            format!("planned: from {} to {}, {}", plan.from.release, plan.to.release, plan.to.trigger)
+        }
+        Record::Started(step) => format!("step {step}"),
+        Record::Staged(staged) => format!("ready: {}", staged.release),
+        Record::Rescheduled(trigger) => format!("rescheduled: {trigger}"),
+        Record::Cancelled(why) => format!("dropped: {}", why.as_str()),
+        Record::Failed { step, kind, reason, .. } => {
             let again = match kind {
                 FailureKind::Transient => ", which may pass",
                 FailureKind::Permanent => "",
             };
-            (Some(*at), format!("failed at step {step}{again}: {reason}"))
+            format!("failed at step {step}{again}: {reason}")
         }
-        Record::Died { reason } => (None, format!("the new node died: {reason}")),
-        Record::Undone(undo) => (None, format!("undone: {undo}")),
-        Record::UndoFailed { reason } => (None, format!("the undo failed: {reason}")),
-        Record::Committed { at } => (Some(*at), "committed: the new release is the active one".to_owned()),
-        Record::RolledBack => (None, "rolled back: the old release is the active one".to_owned()),
-        Record::RollbackOrdered { restore, at } => {
+        Record::Died { reason } => format!("the new node died: {reason}"),
+        Record::Undone(undo) => format!("undone: {undo}"),
+        Record::UndoFailed { reason } => format!("the undo failed: {reason}"),
+        Record::Committed { .. } => "committed: the new release is the active one".to_owned(),
+        Record::RolledBack => "rolled back: the old release is the active one".to_owned(),
+        Record::RollbackOrdered { restore, .. } => {
             let data = if *restore { "with its data" } else { "without its data" };
-            (Some(*at), format!("an operator takes the upgrade back, {data}"))
+            format!("an operator takes the upgrade back, {data}")
         }
-        Record::RestoreOrdered { backup, at, .. } => (Some(*at), format!("data is put back from {backup}")),
-        Record::Restored { at } => (Some(*at), "the data is put back".to_owned()),
-        Record::Held => (None, "held: no automatic upgrades".to_owned()),
-        Record::Resumed => (None, "resumed".to_owned()),
-        Record::Approved(release) => (None, format!("approved: {release}")),
-        Record::TakenOver { installed, at } => {
-            (Some(*at), format!("taken over: another tool has installed {}", installed.release))
+        Record::RestoreOrdered { backup, .. } => format!("data is put back from {backup}"),
+        Record::Restored { .. } => "the data is put back".to_owned(),
+        Record::Held => "held: no automatic upgrades".to_owned(),
+        Record::Resumed => "resumed".to_owned(),
+        Record::Approved(release) => format!("approved: {release}"),
+        Record::TakenOver { installed, .. } => {
+            format!("taken over: another tool has installed {}", installed.release)
         }
-        Record::Replaced { installed, at } => {
-            (Some(*at), format!("replaced: a person has put {} in the place of the executable", installed.release))
+        Record::Replaced { installed, .. } => {
+            format!("replaced: a person has put {} in the place of the executable", installed.release)
         }
-        Record::Began { at, version, how } => (Some(*at), format!("omnivisor {version} {}", began(how))),
+        Record::Began { version, how, .. } => format!("omnivisor {version} {}", began(how)),
         Record::Summed(summary) => {
-            (None, format!("what was before is summed up; active was {}", summary.active.release))
+            format!("what was before is summed up; active was {}", summary.active.release)
         }
     }
 }

@@ -102,7 +102,7 @@ pub(super) async fn open_journal(
                 if let Some(record) = record {
                     report::tell_one(&record);
                     journal
-                        .append(std::slice::from_ref(&record))
+                        .append(std::slice::from_ref(&record), clock::now().wall)
                         .map_err(state("the journal cannot be written".to_owned()))?;
                 }
                 return Ok((Some(journal), records, None));

@@ -100,7 +100,7 @@ pub async fn put_back(
         return Err(StartError::State { what, source: error });
     }
     let order = Record::RestoreOrdered { backup: backup.id.clone(), work: work.clone(), at };
-    journal.append(&[order]).map_err(state("the journal cannot be written, and nothing was changed".to_owned()))?;
+    journal.append(&[order], at).map_err(state("the journal cannot be written, and nothing was changed".to_owned()))?;
     finish(dialect, &active, &mut journal, &backup.id, &work)?;
     let before = replayed.may_roll_back().map(|plan| plan.from.clone());
     Ok(PutBack { backup, replaced: work.join("replaced"), active, before })
@@ -180,8 +180,9 @@ fn finish(
         ),
         source,
     })?;
-    let done = Record::Restored { at: clock::now().wall };
-    journal.append(std::slice::from_ref(&done)).map_err(state("the journal cannot be written".to_owned()))?;
+    let at = clock::now().wall;
+    let done = Record::Restored { at };
+    journal.append(std::slice::from_ref(&done), at).map_err(state("the journal cannot be written".to_owned()))?;
     // What is left of it are files that must never go back.
     if let Err(error) = disk::remove(&work.join("copy")) {
         tracing::warn!(%error, "what is left of what was put back cannot be removed");

@@ -118,10 +118,11 @@ pub async fn order_rollback(
     if let Some(from) = (!keep_data).then(|| to_be_copied(dialect, &plan)).flatten() {
         has_room(dialect, &from, None).map_err(StartError::Refused)?;
     }
-    let order = Record::RollbackOrdered { restore: plan.snapshot && !keep_data, at: clock::now().wall };
+    let at = clock::now().wall;
+    let order = Record::RollbackOrdered { restore: plan.snapshot && !keep_data, at };
     let written = JournalFile::open(&folder.join(super::JOURNAL))
         .map_err(std::io::Error::other)
-        .and_then(|(mut journal, _)| journal.append(&[order]));
+        .and_then(|(mut journal, _)| journal.append(&[order], at));
     written.map_err(state("the journal cannot be written".to_owned()))?;
     Ok(plan)
 }

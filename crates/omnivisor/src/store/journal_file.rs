@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use omnivisor_core::formats::journal::{self, DecodeError};
+use omnivisor_core::formats::journal::{self, DecodeError, Decoded};
 use omnivisor_core::journal::Record;
+use omnivisor_core::time::Timestamp;
 
 use super::atomic;
 use super::disk::Written;
@@ -53,9 +54,17 @@ pub fn peek(path: &Path) -> Option<Vec<Record>> {
 
 /// What a journal says, without touching it.
 pub fn read(path: &Path) -> Result<Vec<Record>, OpenError> {
+    decoded(path).map(|it| it.records)
+}
+
+/// The same, and when each record was written, as far as that is known.
+pub fn read_with_times(path: &Path) -> Result<Vec<(Record, Option<Timestamp>)>, OpenError> {
+    decoded(path).map(|it| it.records.into_iter().zip(it.written).collect())
+}
+
+fn decoded(path: &Path) -> Result<Decoded, OpenError> {
     let bytes = fs::read(path).map_err(|source| unopenable(path, source))?;
-    let decoded = journal::decode(&bytes);
-    Ok(decoded.map_err(|source| OpenError::Undecodable { path: path.to_owned(), source })?.records)
+    journal::decode(&bytes).map_err(|source| OpenError::Undecodable { path: path.to_owned(), source })
 }
 
 fn unopenable(path: &Path, source: io::Error) -> OpenError {
@@ -105,12 +114,12 @@ impl JournalFile {
         Ok((journal, decoded.records))
     }
 
-    /// Appends all of `records`; they are durable when it returns. After an error none of them is there.
-    pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
+    /// Appends all of `records`, which are written now; they are durable when it returns. After an error none of them is there.
+    pub fn append(&mut self, records: &[Record], now: Timestamp) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
         }
-        let bytes = journal::encode(records);
+        let bytes = journal::encode_at(records, now);
         if self.end + bytes.len() + ROOM / 2 > self.length {
             // Only what has to fit is needed now; the room ahead is for later, and may be had later.
             let grown = self.zero(self.length, self.length + ROOM).map(|()| self.length += ROOM);
@@ -167,7 +176,7 @@ mod tests {
             let (mut journal, records) = JournalFile::open(&path).unwrap();
             assert_eq!(records, all);
             let record = Record::Died { reason: "x".repeat(round) };
-            journal.append(&[record.clone(), Record::Resumed]).unwrap();
+            journal.append(&[record.clone(), Record::Resumed], Timestamp::EPOCH).unwrap();
             all.extend([record, Record::Resumed]);
         }
         assert!(fs::metadata(&path).unwrap().len() > ROOM as u64);
@@ -180,13 +189,13 @@ mod tests {
         let mut journal = JournalFile::create(&path, &[Record::Held]).unwrap();
         let mut records = 0;
         while !journal.is_long() {
-            journal.append(&[Record::Died { reason: "x".repeat(5000) }]).unwrap();
+            journal.append(&[Record::Died { reason: "x".repeat(5000) }], Timestamp::EPOCH).unwrap();
             records += 1;
         }
         assert!(records > 40, "{records}");
         let mut anew = journal.rewritten(&Record::Resumed).unwrap();
         assert!(!anew.is_long());
-        anew.append(&[Record::Held]).unwrap();
+        anew.append(&[Record::Held], Timestamp::EPOCH).unwrap();
         assert_eq!(JournalFile::open(&path).unwrap().1, [Record::Resumed, Record::Held]);
         fs::remove_file(path).unwrap();
     }
@@ -197,7 +206,7 @@ mod tests {
         let mut journal = JournalFile::create(&path, &[Record::Held]).unwrap();
         let before = fs::metadata(&path).unwrap().len();
         for _ in 0..20 {
-            journal.append(&[Record::Died { reason: "x".repeat(1000) }]).unwrap();
+            journal.append(&[Record::Died { reason: "x".repeat(1000) }], Timestamp::EPOCH).unwrap();
         }
         assert_eq!(fs::metadata(&path).unwrap().len(), before);
         fs::remove_file(path).unwrap();

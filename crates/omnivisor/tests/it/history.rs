@@ -64,9 +64,11 @@ fn history_has_each_step_of_an_upgrade_and_what_an_operator_did() {
     ] {
         assert!(rest.any(|line| line.contains(words)), "{words} in this order in\n{lines}");
     }
+    assert!(lines.lines().all(|line| line.starts_with("20")), "each has its time:\n{lines}");
     let json = world.omnivisor(&["history", "--json"]);
     let records: Vec<Value> = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(records.len(), lines.lines().count());
+    assert!(records.iter().all(|it| it["at"].is_string() || it["written"].is_string() || it["begun"].is_string()));
     assert_eq!((&records[1]["record"], &records[1]["how"]), (&"began".into(), &"started".into()));
 }
 

@@ -13,6 +13,7 @@ use omnivisor::store::atomic;
 use omnivisor::store::journal_file::JournalFile;
 use omnivisor_core::dialect::Root;
 use omnivisor_core::journal::Record;
+use omnivisor_core::time::Timestamp;
 
 use super::{Case, read};
 
@@ -65,7 +66,7 @@ fn journal_appended(each: &dyn Fn(&Case<'_>)) {
             if number == 0 {
                 *open = Some(JournalFile::open(&root.join("journal")).unwrap().0);
             }
-            open.as_mut().unwrap().append(&appends[number]).unwrap();
+            open.as_mut().unwrap().append(&appends[number], Timestamp::EPOCH).unwrap();
         }
     };
     each(&Case {
@@ -82,7 +83,7 @@ fn journal_appended(each: &dyn Fn(&Case<'_>)) {
             is((after(steps)..=after(steps + 1)).contains(&found.len()), || {
                 format!("{} records, of {} that were durable", found.len(), after(steps))
             })?;
-            journal.append(&[Record::Resumed]).map_err(|error| error.to_string())?;
+            journal.append(&[Record::Resumed], Timestamp::EPOCH).map_err(|error| error.to_string())?;
             let again = JournalFile::open(&path).map_err(|error| format!("{error:?}"))?.1;
             is(again.len() == found.len() + 1 && again.starts_with(&found), || {
                 "what is appended then is lost".to_owned()
@@ -106,7 +107,7 @@ fn journal_made_and_summed_up(each: &dyn Fn(&Case<'_>)) {
                 let anew = open.borrow().as_ref().unwrap().rewritten(&died(30)).unwrap();
                 *open.borrow_mut() = Some(anew);
             }),
-            Box::new(|_| open.borrow_mut().as_mut().unwrap().append(&[Record::Resumed]).unwrap()),
+            Box::new(|_| open.borrow_mut().as_mut().unwrap().append(&[Record::Resumed], Timestamp::EPOCH).unwrap()),
         ],
         check: Box::new(|root, steps| {
             let path = root.join("journal");
