@@ -15,6 +15,7 @@ pub mod http;
 pub mod mounts;
 pub mod needed;
 pub mod notify;
+pub mod parts;
 pub mod poll;
 pub mod preflight;
 pub mod probe;

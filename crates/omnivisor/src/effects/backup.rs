@@ -23,6 +23,7 @@ use omnivisor_core::time::Timestamp;
 use self::entry::{Walk, What};
 use self::manifest::Head;
 pub use self::unpack::unpack;
+use super::parts;
 use super::snapshot::command;
 use crate::store::disk;
 
@@ -97,7 +98,10 @@ impl Backup {
     /// Whether a copy of it there takes next to no room.
     pub fn is_copied_by_reference(&self, to: &Path) -> bool {
         match self.kind {
-            Kind::Folder => disk::can_clone(&self.path, to),
+            Kind::Folder => {
+                let mut parts = parts::all(&self.path).into_iter().flatten();
+                disk::can_clone(&self.path, to) && parts.all(|(_, part)| disk::can_clone(&part, &part))
+            }
             // It may be one that nobody can write to, not even to try: so with a file of it.
             Kind::Command => {
                 let all = self.tree().map(|(root, apart)| Walk::of(&root).without(apart));
@@ -207,6 +211,8 @@ fn look(path: &Path) -> Option<Backup> {
                 backup.damaged = Some(format!("its manifest is one of {}", head.id));
             } else if let (Kind::Command, Some(missing)) = (kind, command::missing(path, &head)) {
                 backup.damaged = Some(format!("{}, which a command has taken, is not there", missing.display()));
+            } else if let Some(missing) = parts::missing(path).filter(|_| kind == Kind::Folder) {
+                backup.damaged = Some(format!("a part of it, {}, is not there", missing.display()));
             } else if metadata.is_file() && !backup.sealed {
                 backup.damaged = Some("its manifest does not list what is in it".to_owned());
             }

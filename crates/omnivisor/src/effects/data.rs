@@ -31,6 +31,8 @@ pub struct Data {
     pub roots: Vec<Root>,
     /// What of it is no part of a snapshot, and stays where it is in a restore.
     pub apart: Vec<PathBuf>,
+    /// Of the folders that are on another file system than the supervisor's own, by name: where the [parts](super::parts) of copies are.
+    pub parts: BTreeMap<&'static str, PathBuf>,
 }
 
 impl Data {
@@ -42,7 +44,7 @@ impl Data {
         let roots = dialect.roots(release, &|path| small::read(path).ok()).map_err(io::Error::other)?;
         let (home, mut apart) = (paths.home.clone(), paths.apart.clone());
         if let [Root { name: "", .. }] = roots.as_slice() {
-            return Ok(Self { home, roots, apart });
+            return Ok(Self { home, roots, apart, parts: BTreeMap::new() });
         }
         let roots = roots.into_iter().map(|root| Ok(Root { path: real(&root.path)?, ..root }));
         let roots = one_each(roots.collect::<io::Result<_>>()?);
@@ -70,7 +72,7 @@ impl Data {
                 return Err(not_so(&link, "leads out of its home, and what is there would stay when that goes back"));
             }
         }
-        Ok(Self { home, roots, apart })
+        Ok(Self { home, roots, apart, parts: BTreeMap::new() })
     }
 
     /// As the installation is now.
@@ -83,7 +85,7 @@ impl Data {
     /// All that is in one folder, without what is `apart`.
     pub fn in_one(home: &Path, apart: &[PathBuf]) -> Self {
         let roots = vec![Root { name: "", path: home.to_owned() }];
-        Self { home: home.to_owned(), roots, apart: apart.to_vec() }
+        Self { home: home.to_owned(), roots, apart: apart.to_vec(), parts: BTreeMap::new() }
     }
 
     /// The folder, if it is one.
@@ -219,7 +221,8 @@ mod tests {
 
         let root = |name, path: &str| Root { name, path: path.into() };
         let roots = vec![root("core", "/srv/vega"), root("consensus", "/var/tm")];
-        let several = Data { home: "/visor".into(), roots, apart: vec!["/visor".into(), "/srv/vega/visor".into()] };
+        let apart = vec!["/visor".into(), "/srv/vega/visor".into()];
+        let several = Data { home: "/visor".into(), roots, apart, parts: BTreeMap::new() };
         assert_eq!(several.one(), None);
         assert_eq!(several.live(Path::new("")), None);
         assert_eq!(several.live(Path::new("core")), Some("/srv/vega".into()));

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use self::scope::{Moved, Scope};
 use super::data::{self, Data};
+use super::parts;
 use super::snapshot::{self, Each, PRIVATE};
 use crate::checkpoint;
 use crate::store::{atomic, disk};
@@ -25,7 +26,7 @@ use crate::store::{atomic, disk};
 pub struct Restore<'a> {
     /// Where it goes.
     pub data: &'a Data,
-    /// A folder on the data's file system for what is made ready and what is replaced.
+    /// A folder for what is made ready and what is replaced, on the file system of all of the data that has no [parts].
     pub work: &'a Path,
     /// Whether a path in a snapshot must never go back.
     pub is_monotonic: &'a (dyn Fn(&Path) -> bool + Sync),
@@ -79,8 +80,12 @@ impl Restore<'_> {
             }
             Source::GivenUp(snapshot) => {
                 self.holds_each(snapshot)?;
-                disk::remove(&copy)?;
-                match disk::rename(snapshot, &copy) {
+                parts::remove(&copy)?;
+                let renamed = match parts::fits(self.data, snapshot) {
+                    true => disk::rename(snapshot, &copy),
+                    false => Err(ErrorKind::CrossesDevices.into()), // a home is on another file system by now
+                };
+                match renamed {
                     Err(error) if error.kind() == ErrorKind::CrossesDevices => {
                         self.make(&copy, &mut |to| snapshot::copy_tree(snapshot, to, &[], each))?;
                     }
@@ -108,8 +113,9 @@ impl Restore<'_> {
     /// It has its name when it is whole and durable: half of it must never be taken for what a rename has made.
     fn make(&self, copy: &Path, how: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
         let half = self.work.join(HALF);
-        disk::remove(&half)?;
-        disk::remove(copy)?;
+        parts::remove(&half)?;
+        parts::remove(copy)?;
+        parts::lay(self.data, &half)?;
         how(&half)?;
         snapshot::flush_tree(&half)?;
         disk::rename(&half, copy)
@@ -190,7 +196,8 @@ impl Restore<'_> {
                     if scope.kept.contains(&path) {
                         continue;
                     }
-                    if entry.file_type()?.is_dir() {
+                    // A home may be a link, to its part.
+                    if entry.file_type()?.is_dir() || self.data.is_root(&path) {
                         folders.push(path);
                     } else if (self.is_monotonic)(&path) {
                         let there = fs::symlink_metadata(self.live(&path)).is_ok();
@@ -208,7 +215,7 @@ impl Restore<'_> {
     /// Moves away what is replaced; durable before anything takes its place, so that it is never the one thing that is lost.
     fn set_aside(&self, below: &Path, scope: &Scope<'_>) -> io::Result<()> {
         // Before anything is in them, or it could go with them.
-        disk::make_folders_durably(&self.aside(below), PRIVATE)?;
+        self.make_aside(below)?;
         for name in self.names(below)? {
             let path = below.join(&name);
             match scope.of(&path, &self.live(&path)) {
@@ -428,7 +435,8 @@ mod tests {
         write(at("tm/data/signed"), "1");
         let root = |name, path: &str| Root { name, path: at(path) };
         let roots = vec![root("core", "vega"), root("consensus", "tm")];
-        let data = Data { home: at("visor"), roots, apart: vec![at("visor"), at("vega/lock")] };
+        let apart = vec![at("visor"), at("vega/lock")];
+        let data = Data { home: at("visor"), roots, apart, parts: Default::default() };
         let copy = at("copy");
         write(at("vega/lock"), "");
         snapshot::Snapshot { data: &data, to: &copy }.take(&AtomicBool::new(false)).unwrap();

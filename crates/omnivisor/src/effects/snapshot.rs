@@ -19,6 +19,7 @@ mod trail;
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use self::seen::Seen;
 use super::backup::archive::REMOVED;
 use super::backup::manifest::{self, Head};
 use super::data::{self, Data};
+use super::parts;
 use crate::clock;
 use crate::store::disk::Written;
 use crate::store::{atomic, disk};
@@ -86,6 +88,7 @@ impl Snapshot<'_> {
         let mut left = None;
         for _ in 0..PASSES {
             let done = self.pass(false, cancelled, pace).and_then(|mut passed| {
+                parts::flush(&beside(self.to, PARTIAL))?;
                 disk::flush_file_system(self.to.parent().unwrap_or(self.to))?;
                 passed.notes.write(&beside(self.to, SEEN))?;
                 Ok(passed)
@@ -105,7 +108,7 @@ impl Snapshot<'_> {
     pub fn is_prepared(&self, within: Duration) -> bool {
         let seen = beside(self.to, SEEN);
         let age = fs::metadata(&seen).and_then(|it| it.modified()).map(|at| at.elapsed().unwrap_or_default());
-        let is_seen = || age.is_ok_and(|age| age < within) && beside(self.to, PARTIAL).is_dir();
+        let is_seen = || age.is_ok_and(|age| age < within) && parts::fits(self.data, &beside(self.to, PARTIAL));
         self.to.exists() || is_seen() && Seen::read(&seen).is_some()
     }
 
@@ -130,7 +133,11 @@ impl Snapshot<'_> {
             void(self.to, &self.data.home)?; // by a command that was set before, and not there any more
         }
         if self.to.exists() {
-            return self.complete(head);
+            match parts::missing(self.to) {
+                None => return self.complete(head),
+                // Whoever took a home's disk away has left none.
+                Some(_) => void(self.to, &self.data.home)?,
+            }
         }
         if let Some(parent) = self.to.parent() {
             disk::make_folders(parent, PRIVATE)?;
@@ -192,12 +199,12 @@ impl Snapshot<'_> {
         if partial.is_symlink() {
             command::turn_word(self.to)?; // of a command that was set before
         }
-        let seen = match Seen::read(&beside(self.to, SEEN)).filter(|_| partial.is_dir()) {
+        let seen = match Seen::read(&beside(self.to, SEEN)).filter(|_| parts::fits(self.data, &partial)) {
             Some(seen) => seen,
             None => {
                 // Nothing is known of it; and what is known is of no copy that comes after it.
                 disk::remove(&beside(self.to, SEEN))?;
-                disk::remove(&partial)?;
+                parts::remove(&partial)?;
                 Seen::default()
             }
         };
@@ -210,7 +217,7 @@ impl Snapshot<'_> {
         self.make_for_several(&partial, &mut all)?;
         let (begun, rules, apart) = (clock::now().wall, Rules::default(), &self.data.apart);
         for Root { name, path: home } in &self.data.roots {
-            let (to, seen) = (&data::at(&partial, name), &seen);
+            let (to, seen) = (&parts::real(data::at(&partial, name)), &seen);
             all.and(Pass { home, name, to, apart, seen, begun, is_last, rules, cancelled, pace }.take()?);
         }
         Ok(all)
@@ -228,10 +235,11 @@ impl Snapshot<'_> {
         for entry in fs::read_dir(partial)? {
             let name = entry?.file_name();
             if !self.data.roots.iter().any(|root| name == root.name) {
-                disk::remove(&partial.join(name))?; // it was one of them before
+                parts::remove_entry(&partial.join(name))?; // it was one of them before
                 passed.copied.touch(partial.to_owned());
             }
         }
+        parts::lay(self.data, partial)?.into_iter().for_each(|path| passed.copied.touch(path));
         Ok(())
     }
 
@@ -291,7 +299,7 @@ pub fn discard(to: &Path) {
         left.push(manifest::beside(to));
     }
     for path in left {
-        if let Err(error) = disk::remove(&path) {
+        if let Err(error) = parts::remove(&path) {
             tracing::warn!(path = %path.display(), %error, "what is left of a snapshot cannot be removed");
             return;
         }
@@ -306,7 +314,7 @@ fn discard_behind(to: &Path) {
     let (partial, aside) = (beside(to, PARTIAL), beside(to, &format!(".{}{REMOVED}", clock::now().wall.unix_nanos())));
     let is_aside = !partial.is_symlink() && disk::rename(&partial, &aside).is_ok();
     if is_aside {
-        let remove = move || disk::remove(&aside);
+        let remove = move || parts::remove(&aside);
         if let Err(error) = std::thread::Builder::new().name("discard".to_owned()).spawn(remove) {
             tracing::warn!(%error, "what was copied ahead is removed later");
         }
@@ -328,6 +336,7 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
 /// Makes what a pass has changed durable.
 fn flush(root: &Path, passed: &Passed) -> io::Result<()> {
     if passed.copied.touched.len() > FEW {
+        parts::flush(root)?;
         return disk::flush_file_system(root);
     }
     passed.copied.touched.iter().try_for_each(|path| flush_one(path))
@@ -346,6 +355,10 @@ fn flush_one(path: &Path) -> io::Result<()> {
 
 /// Makes a copy durable.
 pub fn flush_tree(root: &Path) -> io::Result<()> {
+    if !parts::all(root)?.is_empty() {
+        parts::flush(root)?;
+        return disk::flush_file_system(root);
+    }
     let (mut paths, mut looked) = (vec![root.to_owned()], 0);
     while let Some(path) = paths.get(looked).cloned() {
         looked += 1;
@@ -362,8 +375,22 @@ pub fn flush_tree(root: &Path) -> io::Result<()> {
 }
 
 /// Copies a folder, to which nobody writes, and everything in it, without what is `apart`. `to` must not be there. `each` is told of
-/// every so many bytes, may take its time, and ends it with an error.
+/// every so many bytes, may take its time, and ends it with an error. Where one of them has [parts](super::parts), `to` is there already if it
+/// has any, empty: then both are of several homes, and hold nothing else.
 pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], each: Each<'_>) -> io::Result<()> {
+    if parts::all(from)?.is_empty() && parts::all(to)?.is_empty() {
+        return copy_one(from, to, apart, each);
+    }
+    disk::make_folders(to, PRIVATE)?;
+    for entry in fs::read_dir(from)? {
+        let name = entry?.file_name();
+        copy_one(&parts::real(from.join(&name)), &parts::real(to.join(&name)), apart, each)?;
+    }
+    let folder = fs::File::open(from)?;
+    copy::dress(&rustix::fs::fstat(&folder)?, Some(folder.as_fd()), to)
+}
+
+fn copy_one(from: &Path, to: &Path, apart: &[PathBuf], each: Each<'_>) -> io::Result<()> {
     let (seen, begun, rules) = (Seen::default(), clock::now().wall, Rules::default());
     let never = AtomicBool::new(false);
     Pass { home: from, name: "", to, apart, seen: &seen, begun, is_last: true, rules, cancelled: &never, pace: each }

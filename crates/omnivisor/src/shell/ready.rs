@@ -24,6 +24,7 @@ use crate::checkpoint;
 use crate::clock;
 use crate::effects::backup::{self, Backup};
 use crate::effects::data::Data;
+use crate::effects::parts;
 use crate::effects::restore::{Restore, Source};
 use crate::effects::snapshot::pace;
 use crate::store::disk;
@@ -162,7 +163,7 @@ fn is_counted(from: &Backup) -> bool {
 /// Copies it at a pace that leaves the node its disk. Durable when it returns; on an error nothing is left.
 fn make(dialect: &dyn Dialect, (release, id): (&Path, &str), from: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
     let (data, making) = (Data::of(dialect, release)?, making(dialect, id));
-    disk::remove(&making)?;
+    parts::remove_work(&making)?;
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = Restore { data: &data, work: &making, is_monotonic: &keeps };
     // Compared with its list, whatever it is.
@@ -171,7 +172,7 @@ fn make(dialect: &dyn Dialect, (release, id): (&Path, &str), from: &Backup, canc
         restore.prepare(&Source::Made(&|to, each| backup::unpack(from, to, each)), &[], &mut each)
     });
     if made.is_err() {
-        let _ = disk::remove(&making);
+        let _ = parts::remove_work(&making);
     }
     made
 }
@@ -205,7 +206,7 @@ fn discard(making: &Path) {
         Ok(()) => {}
     }
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = disk::remove(&aside) {
+        if let Err(error) = parts::remove_work(&aside) {
             tracing::warn!(path = %aside.display(), %error, "what was made ready cannot be removed");
         }
     });

@@ -20,8 +20,7 @@ use crate::clock;
 use crate::effects::backup::{self, Backup, Kind};
 use crate::effects::data::Data;
 use crate::effects::restore::{self, Restore, Source};
-use crate::effects::space;
-use crate::store::disk;
+use crate::effects::{parts, space};
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Inherited;
 
@@ -95,7 +94,7 @@ pub async fn put_back(
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
     if let Err(error) = make_ready(&restore, &backup, ordered.only).and_then(|()| restore.can_be_put(ordered.only)) {
-        let _ = disk::remove(&work);
+        let _ = parts::remove_work(&work);
         let what = format!("{} cannot be made ready, and nothing was changed", backup.path.display());
         return Err(StartError::State { what, source: error });
     }
@@ -184,7 +183,7 @@ fn finish(
     let done = Record::Restored { at };
     journal.append(std::slice::from_ref(&done), at).map_err(state("the journal cannot be written".to_owned()))?;
     // What is left of it are files that must never go back.
-    if let Err(error) = disk::remove(&work.join("copy")) {
+    if let Err(error) = parts::remove(&work.join("copy")) {
         tracing::warn!(%error, "what is left of what was put back cannot be removed");
     }
     Ok(done)
@@ -251,7 +250,7 @@ fn sweep(beside: &Path) {
     for folder in folders {
         let is_work = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK));
         if is_work && !folder.join("replaced").exists() {
-            let _ = disk::remove(&folder);
+            let _ = parts::remove_work(&folder);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::effects::backup::{self, Backup, Kind};
 use crate::effects::data::Data;
 use crate::effects::snapshot::{self, Limits};
-use crate::effects::space;
+use crate::effects::{parts, space};
 use crate::store::disk;
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Inherited;
@@ -71,7 +71,10 @@ pub(super) fn to_be_copied(dialect: &dyn Dialect, plan: &UpgradePlan) -> Option<
         return None; // it was begun before
     }
     let found = backup::find(&dialect.paths().backups, &plan.id()).ok()?;
-    (found.kind != Kind::Folder || !disk::is_same(&found.path, &dialect.paths().beside)).then_some(found)
+    // A home may be on another file system by now.
+    let fits = || Data::of(dialect, &plan.from.folder).is_ok_and(|data| parts::fits(&data, &found.path));
+    let is_moved = found.kind == Kind::Folder && disk::is_same(&found.path, &dialect.paths().beside) && fits();
+    (!is_moved).then_some(found)
 }
 
 /// Whether that fits; beside a node, with as much left free as any copy of its data leaves.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::manifest::{self, Head};
 use super::{Backup, Kind, pack, verify};
 use crate::checkpoint;
+use crate::effects::parts;
 use crate::effects::snapshot::command::{self, Remove};
 use crate::store::atomic;
 use crate::store::disk::{self, Written};
@@ -105,11 +106,11 @@ pub fn archive(snapshot: &Backup, format: Format, each: &mut dyn FnMut(u64) -> i
 /// Removes a snapshot's folder and its manifest, so that half of it is never taken for one.
 pub fn remove_folder(snapshot: &Path) -> io::Result<()> {
     let removed = with_ending(snapshot, REMOVED);
-    disk::remove(&removed)?; // of a try that was killed, if its name came back
+    parts::remove(&removed)?; // of a try that was killed, if its name came back
     disk::rename(snapshot, &removed)?;
     atomic::flush_folder_of(snapshot)?;
     disk::remove(&manifest::beside(snapshot))?;
-    disk::remove(&removed)
+    parts::remove(&removed)
 }
 
 /// Removes what an operator's command has taken of this home, and the link to it. What fails on the way is gone on with by
@@ -134,7 +135,7 @@ pub fn remove_rest(removed: &Path, by: Remove<'_>) -> io::Result<()> {
     if let Some(id) = id.filter(|_| removed.is_symlink() && !is_there) {
         by.ok_or_else(no_command)?(id)?;
     }
-    disk::remove(removed)
+    parts::remove(removed)
 }
 
 fn no_command() -> io::Error {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{lgetxattr, llistxattr};
 use rustix::io::Errno;
 
+use crate::effects::parts;
+
 /// The longest list of names of extended attributes, and the longest value, that Linux has.
 const XATTR: usize = 64 << 10;
 
@@ -61,7 +63,7 @@ pub enum What {
     Pipe,
 }
 
-/// All entries of a tree, the root first. Sockets and devices are none.
+/// All entries of a tree, the root first. Sockets and devices are none. What has [parts] is shown as if these were in it.
 ///
 /// In memory are the names of the folders that it is in, and the first name of each file that has several.
 #[derive(Debug)]
@@ -154,7 +156,11 @@ impl Walk {
     /// Where an entry is.
     pub fn full(&self, path: &Path) -> PathBuf {
         // Joining nothing would put a slash behind it.
-        if path.as_os_str().is_empty() { self.root.clone() } else { self.root.join(path) }
+        match path.parent() {
+            None => self.root.clone(),
+            Some(above) if above.as_os_str().is_empty() => parts::real(self.root.join(path)),
+            Some(_) => self.root.join(path),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! An archive may have been made by anybody. Nothing of it is written to outside of the folder, or through a link, and what it
 //! should not hold is refused, not passed over. Where there is a manifest every entry is compared with it as it is written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, lchown};
@@ -19,7 +19,7 @@ use super::verify::{self, Digested, compare};
 use super::{Backup, Kind, open};
 use crate::effects::snapshot::pace::PIECE;
 use crate::effects::snapshot::{self, Each, PRIVATE};
-use crate::effects::space;
+use crate::effects::{parts, space};
 use crate::store::disk::{self, Written};
 use crate::sys;
 
@@ -32,20 +32,22 @@ const LARGE: u64 = 1 << 20;
 /// So many folders are kept in mind, until all is in them.
 const FOLDERS: usize = 4_000_000;
 
-/// Puts the tree into the folder `to`, which must not be there, and which nobody else may look into. Blocks; `each` is told of every
+/// Puts the tree into the folder `to`, which must not be there, or hold nothing but empty [parts], and which nobody else may look into. Blocks; `each` is told of every
 /// so many bytes, may take its time, and ends it with an error. Nothing is durable when it returns: see
 /// [`snapshot::flush_tree`]. On an error nothing is left.
 pub fn unpack(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
     if let Some(why) = &from.damaged {
         return Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()));
     }
-    disk::make_folder(to, PRIVATE).map_err(|error| named(to, error))?;
+    if parts::all(to)?.is_empty() {
+        disk::make_folder(to, PRIVATE).map_err(|error| named(to, error))?;
+    }
     let done = match from.kind {
         Kind::Folder | Kind::Command => folder(from, to, each),
         Kind::TarZst | Kind::TarGz | Kind::Nymvisor => archive(from, to, each),
     };
     if done.is_err()
-        && let Err(error) = disk::remove(to)
+        && let Err(error) = parts::remove(to)
     {
         tracing::warn!(path = %to.display(), %error, "what is left of a backup that could not be unpacked cannot be removed");
     }
@@ -71,7 +73,10 @@ fn folder(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
 fn archive(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
     let mut members = Members::new(open(&from.path, from.kind)?);
     let is_ours = from.kind != Kind::Nymvisor;
-    let mut tree = Tree { root: to, is_in_order: is_ours, implied: BTreeSet::new(), open: Vec::new(), inside: None };
+    // Links that were there before: what an archive makes is none of them.
+    let parts: BTreeMap<_, _> = parts::all(to)?.into_iter().map(|(name, part)| (PathBuf::from(name), part)).collect();
+    let implied = parts.keys().cloned().collect();
+    let mut tree = Tree { root: to, parts, is_in_order: is_ours, implied, open: Vec::new(), inside: None };
     let mut next = || {
         loop {
             let Some(member) = members.advance()? else { return Ok(None) };
@@ -103,6 +108,8 @@ fn differs(from: &Backup, how: &str) -> io::Error {
 /// What is being made.
 struct Tree<'a> {
     root: &'a Path,
+    /// What of it is elsewhere, each by its name in it, and is there already.
+    parts: BTreeMap<PathBuf, PathBuf>,
     /// Whether a folder is complete when another one comes that is not in it.
     is_in_order: bool,
     /// Folders that were named in a path only.
@@ -124,12 +131,12 @@ impl Tree<'_> {
         let entry = &member.entry;
         if self.is_in_order {
             while let Some(last) = self.open.pop_if(|last| !entry.path.starts_with(&last.path)) {
-                dress(&last, &self.root.join(&last.path))?;
+                dress(&last, &self.full(&last.path))?;
             }
         }
         let parent = entry.path.parent().unwrap_or(Path::new("")).to_owned();
         self.enter(&parent, entry)?;
-        let to = self.root.join(&entry.path);
+        let to = self.full(&entry.path);
         let refused = |error: io::Error| match error.kind() {
             io::ErrorKind::AlreadyExists => refused(entry, "there is another one of this name"),
             _ => named(&to, error),
@@ -160,7 +167,7 @@ impl Tree<'_> {
             }
             What::Again { first, .. } => {
                 self.enter(first.parent().unwrap_or(Path::new("")), entry)?;
-                let file = self.root.join(first);
+                let file = self.full(first);
                 if !fs::symlink_metadata(&file).is_ok_and(|it| it.is_file() || it.file_type().is_fifo()) {
                     return Err(refused(io::Error::other(refused_text(entry, "it is a name of what is no file here"))));
                 }
@@ -174,6 +181,15 @@ impl Tree<'_> {
         digest.of(entry)
     }
 
+    /// Where an entry is.
+    fn full(&self, path: &Path) -> PathBuf {
+        let first = path.iter().next().and_then(|first| Some((first, self.parts.get(Path::new(first))?)));
+        match first.and_then(|(first, part)| Some((part, path.strip_prefix(first).ok()?))) {
+            Some((part, below)) => crate::effects::data::at(part, below),
+            None => self.root.join(path),
+        }
+    }
+
     /// Sees that this is a folder that was made here, and no link to one; makes it where an archive does not name its folders.
     fn enter(&mut self, folder: &Path, for_whom: &Entry) -> io::Result<()> {
         if self.inside.as_deref() == Some(folder) {
@@ -182,7 +198,7 @@ impl Tree<'_> {
         let mut below = PathBuf::new();
         for part in folder.components() {
             below.push(part);
-            let full = self.root.join(&below);
+            let full = self.full(&below);
             match fs::symlink_metadata(&full) {
                 Ok(there) if there.is_dir() => {}
                 Ok(_) => return Err(refused(for_whom, "its path leads through what is no folder")),
@@ -204,7 +220,7 @@ impl Tree<'_> {
         // Those inside before those that they are in.
         self.open.sort_by(|one, other| one.path.cmp(&other.path));
         while let Some(last) = self.open.pop() {
-            let to = self.root.join(&last.path);
+            let to = self.full(&last.path);
             dress(&last, &to).map_err(|error| named(&to, error))?;
         }
         Ok(())

@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::Restore;
-use crate::store::atomic;
+use crate::effects::parts::{self, Of};
+use crate::effects::snapshot::PRIVATE;
+use crate::store::{atomic, disk};
 
 /// Lists the folders that are put back, where they are several: the name and the path of each, with zeros behind them.
 const ROOTS: &str = "roots";
@@ -50,11 +52,25 @@ impl Restore<'_> {
         if self.data.one().is_some() {
             return Ok(());
         }
+        if let Some(missing) = parts::missing(copy) {
+            return Err(io::Error::other(format!("a part of it, {}, is not there", missing.display())));
+        }
         let (there, wanted) = (super::names(copy)?, self.names(Path::new(""))?);
         match there == wanted {
             true => Ok(()),
             false => Err(io::Error::other(format!("it holds {there:?}, and the data is in {wanted:?}"))),
         }
+    }
+
+    /// Makes the folder for what is replaced in this one, durably; of a home on another file system on that.
+    pub(super) fn make_aside(&self, below: &Path) -> io::Result<()> {
+        let aside = self.aside(below);
+        let Some(parts) = below.to_str().and_then(|name| self.data.parts.get(name)) else {
+            return disk::make_folders_durably(&aside, PRIVATE);
+        };
+        parts::lay_one(&aside, parts, Of::Replaced)?;
+        disk::flush_folder(parts)?;
+        atomic::flush_folder_of(&aside)
     }
 }
 
@@ -77,7 +93,7 @@ mod tests {
         };
         let data = |consensus: &str| {
             let roots = [("core", "core"), ("consensus", consensus)].map(|(name, path)| Root { name, path: at(path) });
-            Data { home: at("visor"), roots: roots.into(), apart: Vec::new() }
+            Data { home: at("visor"), roots: roots.into(), apart: Vec::new(), parts: Default::default() }
         };
         for live in ["core/db", "tm/db", "other/db"] {
             write(at(live), "live");

@@ -318,7 +318,12 @@ fn data_put_back_from(is_given_up: bool, each: &dyn Fn(&Case<'_>)) {
 fn data_of_two_homes_put_back(each: &dyn Fn(&Case<'_>)) {
     let data = |root: &Path| {
         let roots = [("core", "core"), ("consensus", "tm")].map(|(name, path)| Root { name, path: root.join(path) });
-        Data { home: root.join("visor"), roots: roots.into(), apart: vec![root.join("core/lock")] }
+        Data {
+            home: root.join("visor"),
+            roots: roots.into(),
+            apart: vec![root.join("core/lock")],
+            parts: Default::default(),
+        }
     };
     let restore = move |root: &Path| {
         let (data, work) = (data(root), root.join("visor/restore"));

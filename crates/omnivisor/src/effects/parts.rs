@@ -1,0 +1,179 @@
+//! The parts of a copy that are on other file systems than the rest of it. Of data in several homes, what is on another one than the
+//! supervisor's own folders is copied by reference, and put back by a rename, only there: so in the home itself, in a folder of ours
+//! that no copy holds.
+//!
+//! In the copy a link leads there, which is called as the home. A part keeps its name whatever the copy is called, so that a rename of the
+//! copy stays the one moment in which it becomes a snapshot, or is none any more. The link is there before its part is, and as long as
+//! that: a part to which no link leads is of a copy that is gone.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::data::Data;
+use super::snapshot::PRIVATE;
+use crate::clock;
+use crate::store::disk;
+
+/// The folder in a home.
+pub const PARTS: &str = ".omnivisor-parts";
+
+/// What the name of a part begins with that holds what a restore has replaced: it is never removed.
+const REPLACED: &str = "replaced-";
+
+/// What a part is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// A snapshot, or what is made ready to be put back.
+    Copy,
+    /// What was replaced.
+    Replaced,
+}
+
+/// The part that a link of ours leads to, whether it is there or not; none of anything else.
+pub fn of(link: &Path) -> Option<PathBuf> {
+    let (name, part) = (link.file_name()?, fs::read_link(link).ok()?);
+    let is_plain = part.components().all(|it| matches!(it, Component::RootDir | Component::Normal(_)));
+    let is_ours = part.is_absolute() && is_plain && part.parent()?.file_name()? == PARTS;
+    let called = part.file_name()?.as_bytes();
+    let called = called.strip_prefix(REPLACED.as_bytes()).unwrap_or(called);
+    (is_ours && taken(called, name).is_some()).then_some(part)
+}
+
+/// When a part was begun, by its name: `<nanoseconds>-<home>`.
+fn taken(called: &[u8], home: &OsStr) -> Option<i128> {
+    let digits = called.strip_suffix(home.as_bytes())?.strip_suffix(b"-")?;
+    std::str::from_utf8(digits).ok().filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+}
+
+/// Where what is called so is.
+pub fn real(path: PathBuf) -> PathBuf {
+    of(&path).unwrap_or(path)
+}
+
+/// The parts of a copy, by what the links to them are called; none of what is no folder.
+pub fn all(copy: &Path) -> io::Result<Vec<(OsString, PathBuf)>> {
+    let entries = match fs::read_dir(copy) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if let Some(part) = of(&entry.path()) {
+            found.push((entry.file_name(), part));
+        }
+    }
+    Ok(found)
+}
+
+/// A part of this copy that is not there any more: then it is none.
+pub fn missing(copy: &Path) -> Option<PathBuf> {
+    all(copy).ok()?.into_iter().map(|(_, part)| part).find(|part| !is_folder(part))
+}
+
+/// Whether what is in this copy of each home is on the file system that the home is on by now, as far as it is there.
+pub fn fits(data: &Data, copy: &Path) -> bool {
+    let is_there = |name: &str| {
+        let link = super::data::at(copy, name);
+        match (data.parts.get(name), of(&link)) {
+            (Some(parts), Some(part)) => part.parent() == Some(parts) && is_folder(&part),
+            (None, None) => true,
+            _ => false,
+        }
+    };
+    copy.is_dir() && data.roots.iter().all(|root| root.name.is_empty() || is_there(root.name))
+}
+
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|it| it.is_dir())
+}
+
+/// Makes the parts that a copy has to have, empty, and the copy itself, where it has to have any; leaves alone what is there. Not
+/// durable. What was changed.
+pub fn lay(data: &Data, copy: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut changed = Vec::new();
+    for (name, parts) in &data.parts {
+        let link = copy.join(name);
+        if of(&link).is_some_and(|part| part.parent() == Some(parts) && is_folder(&part)) {
+            continue;
+        }
+        disk::make_folders(copy, PRIVATE)?;
+        lay_one(&link, parts, Of::Copy)?;
+        changed.extend([copy.to_owned(), parts.clone()].into_iter().chain(parts.parent().map(Path::to_owned)));
+    }
+    Ok(changed)
+}
+
+/// Makes one part, in this folder of its home. Where `link` leads there already, that is all.
+pub fn lay_one(link: &Path, parts: &Path, what: Of) -> io::Result<()> {
+    disk::make_folders_durably(parts, PRIVATE)?;
+    let part = match of(link) {
+        Some(part) if part.parent() == Some(parts) => part,
+        _ => {
+            let part = free(parts, link.file_name().unwrap_or_default(), what);
+            // First, so that nobody finds a part to which nothing leads.
+            disk::link(&part, link)?;
+            part
+        }
+    };
+    if is_folder(&part) { Ok(()) } else { disk::make_folder(&part, PRIVATE) }
+}
+
+/// A name that no part has had: somebody may be removing one.
+fn free(parts: &Path, home: &OsStr, what: Of) -> PathBuf {
+    let begin = if what == Of::Replaced { REPLACED } else { "" };
+    let mut nanos = clock::now().wall.unix_nanos();
+    loop {
+        let mut name = OsString::from(format!("{begin}{nanos}-"));
+        name.push(home);
+        let part = parts.join(name);
+        if fs::symlink_metadata(&part).is_err() {
+            return part;
+        }
+        nanos += 1;
+    }
+}
+
+/// Makes everything durable that is on the file systems that the parts of a copy are on.
+pub fn flush(copy: &Path) -> io::Result<()> {
+    all(copy)?.iter().try_for_each(|(_, part)| disk::flush_file_system(part))
+}
+
+/// Removes a copy, if it is there, and its parts before it: whoever is killed meanwhile leaves links to what is left.
+pub fn remove(copy: &Path) -> io::Result<()> {
+    if is_folder(copy) {
+        for (_, part) in all(copy)? {
+            remove_part(&part)?;
+        }
+    }
+    disk::remove(copy)
+}
+
+/// Removes what is called so in a copy, wherever it is.
+pub fn remove_entry(path: &Path) -> io::Result<()> {
+    of(path).map_or(Ok(()), |part| remove_part(&part))?;
+    disk::remove(path)
+}
+
+/// Removes the folder that a restore works in, and the parts of what was made ready there.
+pub fn remove_work(work: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(work) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+        entries => Some(entries?),
+    };
+    for entry in entries.into_iter().flatten() {
+        remove(&entry?.path())?;
+    }
+    disk::remove(work)
+}
+
+/// Only out of a folder that is one: what a link in its place leads to is not ours.
+fn remove_part(part: &Path) -> io::Result<()> {
+    match part.parent() {
+        Some(parts) if is_folder(parts) => disk::remove(part),
+        _ => Ok(()),
+    }
+}
