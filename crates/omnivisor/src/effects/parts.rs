@@ -6,6 +6,7 @@
 //! copy stays the one moment in which it becomes a snapshot, or is none any more. The link is there before its part is, and as long as
 //! that: a part to which no link leads is of a copy that is gone.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -176,4 +177,55 @@ fn remove_part(part: &Path) -> io::Result<()> {
         Some(parts) if is_folder(parts) => disk::remove(part),
         _ => Ok(()),
     }
+}
+
+/// Parts of copies that are gone: no link leads to them from the backups, or from where restores work. None that is older than `since`,
+/// as what led there may have been moved away with the state. Nobody makes or removes a copy meanwhile.
+pub fn orphans(data: &Data, within: [&Path; 2], since: i128) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for root in data.roots.iter().filter(|root| !root.name.is_empty()) {
+        let parts = root.path.join(PARTS);
+        if is_folder(&parts) {
+            for entry in fs::read_dir(&parts)? {
+                let entry = entry?;
+                let begun = taken(entry.file_name().as_bytes(), OsStr::new(root.name));
+                if begun.is_some_and(|begun| begun >= since) {
+                    found.push(entry.path());
+                }
+            }
+        }
+    }
+    if !found.is_empty() {
+        let mut led = BTreeSet::new();
+        within.iter().try_for_each(|folder| links(folder, DEEP, &mut led))?;
+        // By name: a home that is mounted elsewhere by now has its parts all the same.
+        found.retain(|part| part.file_name().is_some_and(|name| !led.contains(name)));
+    }
+    Ok(found)
+}
+
+/// So deep in the backups are the folders that hold links: `<release>/<snapshot>`; and so where a restore works: `<work>/copy`.
+const DEEP: usize = 2;
+
+/// What the links in a folder lead to, by name, and those in folders in it.
+fn links(folder: &Path, deep: usize, led: &mut BTreeSet<OsString>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            // What is gone by now is being removed.
+            let led_to = fs::read_link(entry.path()).or_else(|error| match error.kind() {
+                ErrorKind::NotFound => Ok(PathBuf::new()),
+                _ => Err(error),
+            })?;
+            led.extend(led_to.file_name().map(OsStr::to_owned));
+        } else if kind.is_dir() && deep > 0 {
+            links(&entry.path(), deep - 1, led)?;
+        }
+    }
+    Ok(())
 }

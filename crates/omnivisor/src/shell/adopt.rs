@@ -24,7 +24,7 @@ use crate::store::{atomic, disk, journal_file, small};
 /// Everything that ever happened.
 pub const JOURNAL: &str = "journal";
 /// Says that there was a journal.
-const ADOPTED: &str = "adopted";
+pub(super) const ADOPTED: &str = "adopted";
 /// The version of what does not say which it is.
 const UNKNOWN: &str = "unknown";
 /// How long after a queue could not be written the next try is; doubled each time, up to the second.

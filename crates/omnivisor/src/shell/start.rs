@@ -166,6 +166,9 @@ impl Start {
         shell.replacement = replacement;
         shell.drop_copies(&records);
         super::ready::sweep(&*shell.dialect);
+        if shell.degraded.is_none() {
+            super::sweep::sweep_parts(&*shell.dialect);
+        }
         if shell.agent.expects_no_node() && !shell.supervisor.is_down() {
             shell.was_given_up();
         } else if let Some(action) = effects.action {

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use omnivisor_core::dialect::Dialect;
 
+use super::adopt::ADOPTED;
+use crate::effects::data::Data;
+use crate::effects::parts;
 use crate::effects::process::ProcessId;
 use crate::store::lock::Lock;
 use crate::store::small;
@@ -31,6 +34,31 @@ pub fn sweep(dialect: &dyn Dialect) {
             }
             Some(_) => {}
             None => sweep_release(dialect, &entry.path()),
+        }
+    }
+}
+
+/// Removes parts of copies that are gone, beside whatever comes. Before anything is copied or moved, and with a journal: without one it is not
+/// known what was moved away.
+pub(super) fn sweep_parts(dialect: &dyn Dialect) {
+    let paths = dialect.paths();
+    // What is older than this state may be of one that was moved away, with what leads there.
+    let begun = fs::metadata(paths.state.join(ADOPTED)).and_then(|it| it.modified()).ok();
+    let begun =
+        begun.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).and_then(|it| i128::try_from(it.as_nanos()).ok());
+    let (Some(begun), Ok(data)) = (begun, Data::now(dialect)) else { return };
+    match parts::orphans(&data, [&paths.backups, &paths.beside], begun) {
+        Ok(orphans) if orphans.is_empty() => {}
+        Ok(orphans) => drop(std::thread::spawn(move || orphans.iter().for_each(|part| remove_part(part)))),
+        Err(error) => tracing::warn!(%error, "what is left of copies that are gone cannot be looked for"),
+    }
+}
+
+fn remove_part(part: &Path) {
+    match disk::remove(part) {
+        Ok(()) => tracing::info!(path = %part.display(), "what was left of a copy that is gone was removed"),
+        Err(error) => {
+            tracing::warn!(path = %part.display(), %error, "what is left of a copy that is gone cannot be removed")
         }
     }
 }
