@@ -249,6 +249,16 @@ pub trait Layout {
     }
     /// Whether a file, by its path in a snapshot, must never go back to an earlier state.
     fn is_monotonic(&self, path: &Path) -> bool;
+    /// Where that is of which something is kept of a node whose release is in this folder, where an upgrade that its network has agreed on
+    /// has to be done without a snapshot: as much as is known. None, unless it is a node of such a network.
+    fn essential_roots(&self, _release: &Path, _read: Read<'_>) -> Vec<Root> {
+        Vec::new()
+    }
+    /// Whether a file, by its path in a snapshot, is kept then: what says what was signed, and configuration, but no keys. Of a folder,
+    /// whether any may be in it.
+    fn is_essential(&self, _path: &Path) -> bool {
+        false
+    }
     /// What belongs to the node and is in no snapshot of its homes, so that it does not go back with them; one phrase each.
     fn beyond_snapshots(&self, _read: Read<'_>) -> Vec<String> {
         Vec::new()

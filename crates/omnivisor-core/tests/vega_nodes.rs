@@ -2,23 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use omnivisor_core::dialect::Layout;
 use omnivisor_core::dialect::vega::admin::{Accepted, AdminError, Status, interpret, is_version_of, request};
 use omnivisor_core::dialect::vega::arguments::{
     SNAPSHOT_HEIGHT, core_home, data_node_home, has_flag, latest_segment_arguments, parse_latest_segment,
     tendermint_home, value_of, with_snapshot_height,
 };
-use omnivisor_core::dialect::vega::config::Config;
 use omnivisor_core::dialect::vega::node_config::{
     CoreConfig, DataNodeConfig, Database, core_config_file, data_node_config_file, mismatch,
 };
 use omnivisor_core::dialect::vega::run_config::Rpc;
-use omnivisor_core::dialect::vega::{Extra, Surroundings, Vega};
-use omnivisor_core::health::{HealthProbe, Rhythm};
 use omnivisor_core::release::ReleaseName;
 use proptest::prelude::*;
 
@@ -79,67 +73,6 @@ fn homes_are_those_of_the_arguments() {
     for usual in ["start", "start --home=", "start --tendermint-home="] {
         assert_eq!(core_home(&words(usual)), None, "{usual}");
         assert_eq!(tendermint_home(&words(usual), |_| None), None, "{usual}");
-    }
-}
-
-fn vega() -> Vega {
-    let (config, temporary, variables) = ("/config".into(), "/tmp".into(), BTreeMap::new());
-    let surroundings = Surroundings { config, temporary, variables };
-    let (config, _) = Config::parse("maxNumberOfRestarts = 3\n", "vega-linux-amd64.zip").unwrap();
-    let rhythm = Rhythm::default();
-    let probe = HealthProbe { window: Duration::from_secs(1), deaths: 2, answers: true, checks: Vec::new(), rhythm };
-    let extra = Extra { probe, restart_silent: false, postgres_patience: Duration::ZERO };
-    Vega::new(Path::new("/srv/visor"), config, extra, surroundings)
-}
-
-/// What a snapshot holds of homes that are given so, by the name that each has there; or why it is not known.
-fn roots(core: &str, data_node: Option<&str>) -> Result<Vec<String>, String> {
-    let array = |line: &str| words(line).iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-    let mut text = format!("name = \"genesis\"\n[vega.binary]\npath = \"vega\"\nargs = [{}]\n", array(core));
-    text += "[vega.rpc]\nsocketPath = \"/run/vega.sock\"\nhttpPath = \"/rpc\"\n";
-    if let Some(line) = data_node {
-        text += &format!("[data_node.binary]\npath = \"vega\"\nargs = [{}]\n", array(line));
-    }
-    let read =
-        |path: &Path| (path == Path::new("/srv/visor/current/run-config.toml")).then(|| text.clone().into_bytes());
-    let roots = vega().roots(Path::new("/srv/visor/current"), &read).map_err(|error| error.to_string())?;
-    Ok(roots.iter().map(|root| format!("{} {}", root.name, root.path.display())).collect())
-}
-
-#[test]
-fn a_snapshot_holds_every_home_that_is_said_or_none() {
-    let core = "start --home /srv/vega --tendermint-home /srv/tm";
-    assert_eq!(roots(core, None).unwrap(), ["core /srv/vega", "consensus /srv/tm"]);
-    let all = roots(core, Some("datanode start --home=/srv/dn")).unwrap();
-    assert_eq!(all, ["core /srv/vega", "consensus /srv/tm", "data-node /srv/dn"]);
-    for (core, data_node, said) in [
-        ("start --tendermint-home /srv/tm", None, "core"),
-        ("start --home vega --tendermint-home /srv/tm", None, "core"),
-        ("start --home /srv/vega", None, "consensus"),
-        ("start --home /srv/vega --tendermint-home=$DISK/tm", None, "consensus"),
-        ("start --home /srv/vega --tendermint-home=/srv/$NAME", None, "consensus"),
-        (core, Some("datanode start"), "data-node"),
-    ] {
-        let why = roots(core, data_node).unwrap_err();
-        assert!(why.contains(&format!("the home of {said} is not given by a whole path")), "{why}");
-    }
-}
-
-#[test]
-fn what_has_signed_and_the_keys_never_go_back() {
-    let is_monotonic = |path: &str| vega().is_monotonic(Path::new(path));
-    for kept in [
-        "consensus/data/priv_validator_state.json",
-        "consensus/config/priv_validator_key.json",
-        "core/data/node/wallets/vega/x",
-        "core/data/node/wallets.encrypted",
-    ] {
-        assert!(is_monotonic(kept), "{kept}");
-    }
-    for data in
-        ["consensus/data/blockstore.db/000001.ldb", "core/state/node/snapshots/x", "core/config/node/config.toml"]
-    {
-        assert!(!is_monotonic(data), "{data}");
     }
 }
 

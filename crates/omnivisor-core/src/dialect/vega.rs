@@ -36,6 +36,15 @@ const SIGNER: &str = "priv_validator";
 /// A folder of keys.
 const WALLETS: &str = "wallets";
 
+/// What the consensus engine has signed, in its home; and the folder that it is in.
+const SIGNED: [&str; 2] = ["data/priv_validator_state.json", "data"];
+
+/// The folder of configuration in each home.
+const CONFIG: &str = "config";
+
+/// What the names of keys end in that stand among it: the key that peers know the consensus engine by, and those of a server.
+const KEYS: [&str; 3] = ["node_key.json", ".key", ".pem"];
+
 /// How much of a text from outside is said to people.
 const LONGEST_SHOWN: usize = 200;
 
@@ -319,6 +328,33 @@ impl Layout for Vega {
     fn is_monotonic(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name == MONOTONIC || name.starts_with(SIGNER) || path.iter().any(|name| name == WALLETS)
+    }
+
+    /// All of the homes that are said, by whatever; of those that are not, the user's own folder of configurations stands for their
+    /// [`CONFIG`].
+    fn essential_roots(&self, release: &Path, read: Read<'_>) -> Vec<Root> {
+        let Ok(run) = self.run_config(release, read) else { return Vec::new() };
+        let usual = self.surroundings.config.join("vega");
+        let variable = |name: &str| self.surroundings.variables.get(name).cloned();
+        let root = |said: Option<PathBuf>, name, unsaid| match said {
+            Some(path) => Root { name, path },
+            None => Root { name: unsaid, path: usual.clone() },
+        };
+        let mut roots = vec![root(arguments::core_home(&run.vega.args), "core", "core/config")];
+        let consensus = arguments::tendermint_home(&run.vega.args, variable);
+        roots.extend(consensus.map(|path| Root { name: "consensus", path }));
+        let data_node = run.data_node.iter().map(|it| arguments::data_node_home(&it.args));
+        roots.extend(data_node.map(|said| root(said, "data-node", "data-node/config")));
+        roots.retain(|root| root.path.is_absolute());
+        roots
+    }
+
+    /// Keys are left out: no upgrade changes them, none of them ever goes back, and whoever has one more copy has one more to guard.
+    fn is_essential(&self, path: &Path) -> bool {
+        let below: PathBuf = path.iter().skip(1).collect();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_key = || self.is_monotonic(path) || KEYS.iter().any(|ending| name.ends_with(ending));
+        SIGNED.iter().any(|signed| below == Path::new(signed)) || below.starts_with(CONFIG) && !is_key()
     }
 
     fn beyond_snapshots(&self, read: Read<'_>) -> Vec<String> {

@@ -21,8 +21,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use self::bugs::{BUGS, Bug};
 
 /// The fast tests are run for every bug, the slow ones only for what the fast ones did not notice.
-const FAST: [&str; 9] =
-    ["--lib", "--test", "transcripts", "--test", "properties", "--test", "nym_releases", "--test", "vega_nodes"];
+const FAST: [&str; 11] = [
+    "--lib",
+    "--test",
+    "transcripts",
+    "--test",
+    "properties",
+    "--test",
+    "nym_releases",
+    "--test",
+    "vega_nodes",
+    "--test",
+    "vega_homes",
+];
 const SLOW: [&str; 8] =
     ["--test", "by_hand", "--test", "consensus", "--test", "interleavings", "--test", "crash_points"];
 
