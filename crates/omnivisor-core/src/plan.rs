@@ -25,6 +25,11 @@ pub struct UpgradePlan {
 }
 
 impl UpgradePlan {
+    /// Whether its network has agreed on it, and does not wait for us.
+    pub fn is_agreed(&self) -> bool {
+        self.to.trigger.height().is_some()
+    }
+
     /// A name that no other upgrade has: when it began, in milliseconds since 1970, and its number.
     pub fn id(&self) -> String {
         format!("{}-{:06}", self.begun.unix_nanos() / 1_000_000, self.number)

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod children;
 pub mod data;
 pub mod digest;
+pub mod essentials;
 pub mod fetch;
 pub mod github;
 pub mod group;

@@ -14,7 +14,7 @@ use super::{Outcome, Trouble, env_file, history, output};
 use crate::clock;
 use crate::effects::backup::keep::{Spared, remove};
 use crate::effects::backup::verify::{Verified, verify};
-use crate::effects::backup::{self, Backup as Found};
+use crate::effects::backup::{self, Backup as Found, Kind};
 use crate::exit::Exit;
 use crate::shell::{JOURNAL, spared};
 
@@ -112,7 +112,7 @@ fn list(verb: &List) -> Outcome {
         output::result(&format!("there is no backup in {}", installation.dialect.paths().backups.display()));
     } else {
         let row = |id: &str, taken: &str, kind: &str, size: &str, rest: &str| {
-            format!("{id:42} {taken:20}  {kind:8}  {size:>10}  {rest}").trim_end().to_owned()
+            format!("{id:42} {taken:20}  {kind:10}  {size:>10}  {rest}").trim_end().to_owned()
         };
         let mut lines = vec![row("BACKUP", "TAKEN", "KIND", "SIZE", "UPGRADE")];
         for it in &all {
@@ -130,6 +130,10 @@ fn upgrade(backup: &Found) -> String {
         Some(head) if head.is_by_hand() => format!("by hand, of {} ({})", head.from.version, head.from.name),
         Some(head) => format!("{} -> {} ({})", head.from.version, head.to.version, head.to.name),
         None => format!("-> {}", backup.release),
+    };
+    let of = match backup.kind {
+        Kind::Essentials => format!("{of}: signer state and configuration only"),
+        _ => of,
     };
     match &backup.damaged {
         Some(why) => format!("{of}: DAMAGED, {why}"),
@@ -158,7 +162,7 @@ fn check(verb: &Verify) -> Outcome {
     let all = match &verb.backup {
         Some(id) => vec![backup::find(backups, id)?],
         None if verb.all => backup::list(backups),
-        None => backup::list(backups).into_iter().take(1).collect(),
+        None => backup::list(backups).into_iter().filter(|it| it.kind != Kind::Essentials).take(1).collect(),
     };
     if all.is_empty() {
         return Err(anyhow!("there is no backup in {}", backups.display()).into());

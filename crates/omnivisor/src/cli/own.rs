@@ -262,6 +262,12 @@ fn describe(status: &Value) -> String {
         };
         lines.push(format!("rollback    {how}"));
     }
+    if status["essentials"].is_string() {
+        lines.push(format!(
+            "essentials  no snapshot was taken; signer state and configuration are in {}",
+            text("/essentials")
+        ));
+    }
     if status["held"] == true {
         lines.push("held        no automatic upgrades until `omnivisor resume`".to_owned());
     }

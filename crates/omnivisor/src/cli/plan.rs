@@ -56,6 +56,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
         "instance": installation.dialect.instance(),
         "snapshot": snapshot(&installation)?,
         "withoutSnapshot": installation.without,
+        "essentials": installation.without.is_some() && installation.method.falls_back,
         "announced": announced,
     });
     output::result(&if plan.json { value.to_string() } else { describe(&value) });
@@ -110,9 +111,16 @@ fn describe(plan: &Value) -> String {
     let mut lines = vec![format!("instance    {}", plan["instance"].as_str().unwrap_or_default())];
     if snapshot.is_null() {
         let why = plan["withoutSnapshot"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
-        lines.push(format!(
-            "snapshot    none is taken{why}: an upgrade that is taken back leaves the data as the new release has left it"
-        ));
+        lines.push(match plan["essentials"] == true {
+            true => format!(
+                "snapshot    signer state and configuration only, because {}: an upgrade that is taken back leaves the data as the \
+                 new release has left it",
+                plan["withoutSnapshot"].as_str().unwrap_or_default()
+            ),
+            false => format!(
+                "snapshot    none is taken{why}: an upgrade that is taken back leaves the data as the new release has left it"
+            ),
+        });
         lines.push("outage      the node's own stop and start, and about 10ms between them".to_owned());
     } else {
         lines.extend(described(snapshot));
@@ -153,7 +161,8 @@ fn described(snapshot: &Value) -> Vec<String> {
         }
         true => format!("room        {free} free; {needs} are needed, and {reserve} have to stay free"),
         false if snapshot["required"] == false => format!(
-            "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: an upgrade is done without one"
+            "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: an upgrade is done \
+             without one, and keeps signer state and configuration only"
         ),
         false => format!(
             "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: no upgrade is begun until there \
@@ -183,7 +192,11 @@ fn described(snapshot: &Value) -> Vec<String> {
         ),
     });
     if let Some(limit) = snapshot["outageLimitMillis"].as_u64() {
-        let then = if snapshot["required"] == true { "no upgrade is begun" } else { "an upgrade is done without one" };
+        let then = if snapshot["required"] == true {
+            "no upgrade is begun"
+        } else {
+            "an upgrade is done without one, and keeps signer state and configuration only"
+        };
         let expected = snapshot["outageMillis"].as_u64().unwrap_or_default();
         let limit_said = humantime::format_duration(Duration::from_millis(limit));
         lines.push(match expected > limit {

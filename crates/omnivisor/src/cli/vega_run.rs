@@ -27,7 +27,13 @@ pub(super) fn start(home: &Path, loaded: Loaded) -> Result<(Start, Vec<String>),
         return Err(Trouble::from(anyhow!("nothing can be run yet: {}: {why}", path.display())));
     }
     if let Some(why) = loaded.without_snapshots(&loaded.dialect()) {
-        tracing::info!(why, "no snapshots are taken");
+        match settings.snapshots.method.falls_back {
+            true => tracing::info!(
+                why,
+                "no snapshots are taken, and of an upgrade only signer state and configuration are kept"
+            ),
+            false => tracing::info!(why, "no snapshots are taken"),
+        }
     }
     let reloaded = loaded.reloaded();
     let again = home.to_owned();

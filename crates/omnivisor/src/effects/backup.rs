@@ -23,6 +23,7 @@ use omnivisor_core::time::Timestamp;
 use self::entry::{Walk, What};
 use self::manifest::Head;
 pub use self::unpack::unpack;
+use super::essentials;
 use super::parts;
 use super::snapshot::command;
 use crate::store::disk;
@@ -46,6 +47,8 @@ pub enum Kind {
     TarGz,
     /// An archive that Nymvisor made, `tar.gz`. It has no manifest.
     Nymvisor,
+    /// What was [kept](essentials) in place of a snapshot: no backup, as it is never put back. Listed, compared and removed as those are.
+    Essentials,
 }
 
 impl Kind {
@@ -57,6 +60,7 @@ impl Kind {
             Self::TarZst => "tar.zst",
             Self::TarGz => "tar.gz",
             Self::Nymvisor => "nymvisor",
+            Self::Essentials => "essentials",
         }
     }
 }
@@ -64,7 +68,8 @@ impl Kind {
 /// A backup.
 #[derive(Clone, Debug)]
 pub struct Backup {
-    /// Its name: of ours `<begun ms>-<number>`; of Nymvisor's the name of the file without its ending.
+    /// Its name: of ours `<begun ms>-<number>`, and `essentials-` before that of what is none; of Nymvisor's the name of the file without its
+    /// ending.
     pub id: String,
     /// The folder that it is in, which is called as the release that was to run then.
     pub release: String,
@@ -88,7 +93,7 @@ impl Backup {
     /// The folder that holds it, and what of that is no part of it; none of an archive.
     pub fn tree(&self) -> Option<(PathBuf, Vec<PathBuf>)> {
         match self.kind {
-            Kind::Folder | Kind::Command => {
+            Kind::Folder | Kind::Command | Kind::Essentials => {
                 Some((led(&self.path), self.head.iter().flat_map(|head| &head.apart).map(PathBuf::from).collect()))
             }
             Kind::TarZst | Kind::TarGz | Kind::Nymvisor => None,
@@ -109,7 +114,7 @@ impl Backup {
                 let file = some.find(|entry| matches!(entry.what, What::File { bytes: 1.. }));
                 file.is_some_and(|file| disk::can_clone_file(&led(&self.path).join(file.path), to))
             }
-            Kind::TarZst | Kind::TarGz | Kind::Nymvisor => false,
+            Kind::TarZst | Kind::TarGz | Kind::Nymvisor | Kind::Essentials => false,
         }
     }
 }
@@ -178,6 +183,10 @@ fn look(path: &Path) -> Option<Backup> {
         if let Some(id) = name.strip_prefix("snapshot-").and_then(|rest| rest.strip_suffix("-preupgrade")) {
             let kind = if metadata.is_symlink() { Kind::Command } else { Kind::Folder };
             (metadata.is_dir() || metadata.is_symlink()).then_some((kind, id))?
+        } else if let Some(id) = name.strip_prefix(essentials::NAME) {
+            // Its name is its id: whoever looks for the snapshot of an upgrade must not find it.
+            let is_whole = metadata.is_dir() && id.bytes().all(|it| it.is_ascii_digit() || it == b'-');
+            is_whole.then_some((Kind::Essentials, name))?
         } else {
             let is_archive = name.starts_with("backup-") && metadata.is_file();
             let (kind, stem) = match name.strip_suffix(".tar.zst") {
@@ -237,6 +246,8 @@ fn open(path: &Path, kind: Kind) -> io::Result<Box<dyn Read>> {
             Ok(Box::new(decoder))
         }
         Kind::TarGz | Kind::Nymvisor => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(file))),
-        Kind::Folder | Kind::Command => Err(io::Error::other(format!("{} is no archive", path.display()))),
+        Kind::Folder | Kind::Command | Kind::Essentials => {
+            Err(io::Error::other(format!("{} is no archive", path.display())))
+        }
     }
 }

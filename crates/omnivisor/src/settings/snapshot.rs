@@ -91,7 +91,7 @@ impl Snapshots {
                 outage: outage.map(duration).transpose()?,
                 may_be_written: writers.map(writers_allowed).transpose()?.unwrap_or(false),
             },
-            method: Method { takes, removes },
+            method: Method { takes, removes, falls_back: way != Way::None },
         })
     }
 }

@@ -20,7 +20,7 @@ use crate::effects::github::GitHub;
 use crate::effects::group::Group;
 use crate::effects::restore::{Restore, Source};
 use crate::effects::snapshot::{Limits, Method, Snapshot, command, pace};
-use crate::effects::{activate, fetch, preflight, probe, snapshot, space, writers};
+use crate::effects::{activate, essentials, fetch, preflight, probe, snapshot, space, writers};
 use crate::store::small;
 
 /// What the name of a folder begins with in which an undo puts data back.
@@ -104,7 +104,7 @@ impl Shell {
             let event = runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    event = carry_out(&*dialect, &action, &with, &cancel) => event,
+                    event = carry_out(&dialect, &action, &with, &cancel) => event,
                     () = cancel.told.notified() => Event::Cancelled,
                 }
             });
@@ -144,7 +144,8 @@ struct With {
     rolls_back: bool,
 }
 
-async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: &Cancel) -> Event {
+async fn carry_out(shared: &Arc<dyn Dialect>, action: &Action, with: &With, cancel: &Cancel) -> Event {
+    let dialect = &**shared;
     let result = match action {
         Action::Fetch(plan) => fetch::fetch(dialect, plan, &with.github).await.map(|()| Outcome::Nothing),
         Action::Preflight(plan) => {
@@ -174,9 +175,10 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
             }
             taken.map(|()| Outcome::Nothing)
         }
-        Action::Activate(plan, staged) => {
-            has_way_back(dialect, plan).and_then(|()| point_link(dialect, &staged.folder))
-        }
+        Action::Activate(plan, staged) => has_way_back(dialect, plan).and_then(|()| {
+            fall_back(shared, plan, with);
+            point_link(dialect, &staged.folder)
+        }),
         Action::Reactivate(plan) => point_link(dialect, &plan.from.folder),
         Action::Restore(plan) => restore(dialect, plan, cancel).map(|()| Outcome::Nothing),
         Action::Sample(_) => Ok(Outcome::Sampled(probe::sample(dialect.probe(), &dialect.paths().home).await)),
@@ -188,19 +190,31 @@ async fn carry_out(dialect: &dyn Dialect, action: &Action, with: &With, cancel: 
     }
 }
 
+fn has_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> bool {
+    let snapshot = snapshot::folder(dialect, plan);
+    if snapshot.is_symlink() { command::is_whole(&snapshot) } else { snapshot.is_dir() }
+}
+
 /// The snapshot of a switch that was given up is none of what the node has done since.
 fn has_way_back(dialect: &dyn Dialect, plan: &UpgradePlan) -> Result<(), Failure> {
-    let snapshot = snapshot::folder(dialect, plan);
-    let is_there = if snapshot.is_symlink() { command::is_whole(&snapshot) } else { snapshot.is_dir() };
     // What its network has agreed on is done without one, too.
-    if !plan.snapshot || is_there || plan.to.trigger.height().is_some() {
+    if !plan.snapshot || plan.is_agreed() || has_snapshot(dialect, plan) {
         return Ok(());
     }
+    let snapshot = snapshot::folder(dialect, plan);
     if let Err(error) = snapshot::void(&snapshot, &dialect.paths().home) {
         tracing::warn!(path = %snapshot.display(), %error, "a snapshot that is none cannot be made void");
     }
     snapshot::discard(&snapshot);
     Err(Failure::transient(format!("the snapshot {} is gone, without which there is no way back", snapshot.display())))
+}
+
+/// Where there is no snapshot of what cannot be put off, though they are wanted, the least of it is kept; whatever becomes of that.
+fn fall_back(dialect: &Arc<dyn Dialect>, plan: &UpgradePlan, with: &With) {
+    let is_wanted = with.method.falls_back && !plan.to.without_snapshot;
+    if plan.is_agreed() && is_wanted && !has_snapshot(&**dialect, plan) {
+        essentials::keep(dialect, plan, with.was_killed);
+    }
 }
 
 /// What a network has agreed on is done without a snapshot, if none can be taken: says so, and leaves nothing of one.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use omnivisor_core::agent::{Action, Agent, Standing};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::Shell;
 use crate::clock;
+use crate::effects::essentials;
 
 /// What was said last, so that it is said once.
 #[derive(Debug, Default)]
@@ -302,6 +303,7 @@ impl Shell {
             })),
             "backup": self.backed_up,
             "rollback": self.making_ready.said(),
+            "essentials": self.essentials(),
             "upgrade": phase(journal.phase(), self.agent.lacks(), self.agent.in_flight()),
             "unwritable": self.unwritable(),
             "silent": self.heard.silent,
@@ -318,6 +320,17 @@ impl Shell {
 }
 
 impl Shell {
+    /// Where that is which was kept in place of the snapshot of the last upgrade.
+    fn essentials(&self) -> Option<PathBuf> {
+        let journal = self.agent.journal();
+        let plan = match journal.phase() {
+            Phase::Probing { plan, .. } => plan,
+            _ => journal.may_roll_back()?,
+        };
+        let folder = essentials::folder(&*self.dialect, plan);
+        folder.is_dir().then_some(folder)
+    }
+
     /// What keeps the node from running, if it does not.
     fn why_down(&self, state: &str) -> Option<String> {
         let backup = self.agent.is_down_for_backup().then(|| "a backup is being taken".to_owned());

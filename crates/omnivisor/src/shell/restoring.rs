@@ -19,6 +19,7 @@ use super::present::Present;
 use crate::clock;
 use crate::effects::backup::{self, Backup, Kind};
 use crate::effects::data::Data;
+use crate::effects::essentials;
 use crate::effects::restore::{self, Restore, Source};
 use crate::effects::{parts, space};
 use crate::store::journal_file::JournalFile;
@@ -77,6 +78,11 @@ pub async fn put_back(
             "an upgrade is under way, and what it owes comes first: start, and wait until it is over".to_owned(),
         ));
     };
+    // Of homes that no snapshot is taken of, too.
+    if let Some(kept) = backup::find(&dialect.paths().backups, ordered.id).ok().filter(|it| it.kind == Kind::Essentials)
+    {
+        return Err(StartError::Refused(essentials::by_hand(&kept)));
+    }
     let data = Data::of(dialect, &active.folder).map_err(|error| StartError::Refused(error.to_string()))?;
     check(dialect, &data, ordered.only)?;
     let backup = chosen(dialect, &data, ordered)?;

@@ -10,6 +10,7 @@ mod calm;
 mod commands;
 mod configuration;
 mod doubles;
+mod essentials;
 mod guide;
 mod height;
 mod held;

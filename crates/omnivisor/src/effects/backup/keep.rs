@@ -16,6 +16,7 @@ use omnivisor_core::time::Timestamp;
 use super::archive::{self, Format, REMOVED};
 use super::seal::seal;
 use super::{Backup, Kind, list, manifest};
+use crate::effects::essentials;
 use crate::effects::snapshot::command::{Remove, is_word_of, turn_word};
 use crate::store::atomic;
 
@@ -88,9 +89,15 @@ impl Keep {
         outcome
     }
 
-    /// What may go now, the oldest first.
+    /// What may go now, the oldest first. What was kept in place of a snapshot is counted by itself, as it stands for none.
     pub fn expendable(&self, backups: &Path, home: &Path, spared: &Spared, now: Timestamp) -> Vec<Backup> {
-        let all: Vec<Backup> = own(backups, home, spared).into_iter().filter(|it| it.sealed).collect();
+        let all = own(backups, home, spared).into_iter().filter(|it| it.sealed);
+        let (essentials, all) = all.partition(|it: &Backup| it.kind == Kind::Essentials);
+        let small = Self { retention: Retention { bytes: None, ..self.retention }, ..*self };
+        [self.expendable_of(all, spared, now), small.expendable_of(essentials, spared, now)].concat()
+    }
+
+    fn expendable_of(&self, all: Vec<Backup>, spared: &Spared, now: Timestamp) -> Vec<Backup> {
         let mut good: Vec<Stored> = Vec::new();
         for backup in &all {
             // As a folder and as an archive it is one.
@@ -134,7 +141,8 @@ fn list_one(backup: &Backup, cancelled: &AtomicBool) -> io::Result<()> {
     let mut progress = Progress::new("a snapshot is being read and listed", path, None, cancelled);
     let head = seal(path, &mut |bytes| progress.more(bytes));
     let head = head.inspect_err(|error| told(error, "a snapshot cannot be listed", path, cancelled))?;
-    tracing::info!(backup = backup.id, entries = head.entries, bytes = head.bytes, "a snapshot is whole, and listed");
+    let what = if backup.kind == Kind::Essentials { "what was kept in place of a snapshot" } else { "a snapshot" };
+    tracing::info!(backup = backup.id, entries = head.entries, bytes = head.bytes, "{what} is whole, and listed");
     Ok(())
 }
 
@@ -145,7 +153,7 @@ fn ended(cancelled: &AtomicBool) -> io::Result<()> {
 /// Removes a backup.
 pub fn remove(backup: &Backup, home: &Path, by: Remove<'_>) -> io::Result<()> {
     let removed = match backup.kind {
-        Kind::Folder => archive::remove_folder(&backup.path),
+        Kind::Folder | Kind::Essentials => archive::remove_folder(&backup.path),
         Kind::Command => archive::remove_link(&backup.path, home, by),
         _ => archive::remove_archive(&backup.path),
     };
@@ -189,7 +197,8 @@ fn sweep(backups: &Path, home: &Path, spared: &Spared, by: Remove<'_>) {
             {
                 tracing::warn!(path = %path.display(), %error, "that a command has to remove something cannot be noted");
             }
-            if name.ends_with(REMOVED) || of_nothing() {
+            let of_essentials = || essentials::is_unfinished(name) && !is_under_way();
+            if name.ends_with(REMOVED) || of_essentials() || of_nothing() {
                 tracing::debug!(path = %path.display(), "the rest of a backup is removed");
                 if let Err(error) = archive::remove_rest(&path, by)
                     && error.kind() != io::ErrorKind::Interrupted

@@ -45,6 +45,7 @@ pub fn unpack(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
     let done = match from.kind {
         Kind::Folder | Kind::Command => folder(from, to, each),
         Kind::TarZst | Kind::TarGz | Kind::Nymvisor => archive(from, to, each),
+        Kind::Essentials => Err(io::Error::other(format!("{} is no backup", from.path.display()))),
     };
     if done.is_err()
         && let Err(error) = parts::remove(to)

@@ -64,6 +64,8 @@ pub struct Method {
     pub takes: Option<Arc<SnapshotCommand>>,
     /// What removes those that a command has taken.
     pub removes: Option<Arc<SnapshotCommand>>,
+    /// Whether what an operator [cannot do without](crate::effects::essentials) is kept where none can be taken, as they are wanted.
+    pub falls_back: bool,
 }
 
 /// An operator's command, or one that comes along.

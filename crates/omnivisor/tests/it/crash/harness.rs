@@ -198,14 +198,14 @@ fn points(story: &dyn Story) -> BTreeMap<String, usize> {
     let new: Vec<&String> = points.keys().filter(|name| !known.has(name)).collect();
     assert!(
         new.is_empty(),
-        "{}: these calls and checkpoints are new: {new:#?}; add them to the list in tests/it/crash/known.rs, and \
+        "{}: these calls and checkpoints are new: {new:#?}; add them to the list in tests/it/crash/known, and \
          run `just crash`",
         story.name()
     );
     let gone: Vec<&&str> = known.always.iter().filter(|name| !points.contains_key(**name)).collect();
     assert!(
         gone.is_empty(),
-        "{}: these are not reached any more: {gone:#?}; take them off the list in tests/it/crash/known.rs, or put them to \
+        "{}: these are not reached any more: {gone:#?}; take them off the list in tests/it/crash/known, or put them to \
          those that come sometimes",
         story.name()
     );

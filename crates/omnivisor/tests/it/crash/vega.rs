@@ -85,13 +85,21 @@ impl Vega {
         }
     }
 
-    /// There is one that is whole, or none.
-    fn check_snapshot(&self, when: &str) {
-        let data = self.world.installation.tendermint_home().join("data/blocks");
-        assert_eq!(std::fs::read_to_string(data).unwrap(), "old", "{when}: the data itself");
+    /// What there is of snapshots, or in place of one, is whole.
+    fn check_backups(&self, when: &str) {
+        if self.comes.is_some() {
+            let data = self.world.installation.tendermint_home().join("data/blocks");
+            assert_eq!(std::fs::read_to_string(data).unwrap(), "old", "{when}: the data itself");
+        }
         for backup in snapshots::backups(&self.world) {
             let (damaged, folder) = (&backup["damaged"], PathBuf::from(backup["path"].as_str().unwrap()));
             assert!(damaged.is_null(), "{when}: {backup:#}");
+            if backup["kind"] == "essentials" {
+                for file in ["core/config/node/config.toml", "consensus/data/priv_validator_state.json"] {
+                    assert!(std::fs::read(folder.join(file)).is_ok_and(|it| !it.is_empty()), "{when}: {file}");
+                }
+                continue;
+            }
             let held = std::fs::read_to_string(folder.join("consensus/data/blocks"));
             assert!(
                 held.as_ref().is_ok_and(|it| it == "old") && folder.join("core/data/blocks").is_file(),
@@ -183,9 +191,7 @@ impl Scene for Vega {
         let core = starts.find(|start| start.kind == Some(Kind::Core) && start.version == NEW).unwrap();
         let flag = ["--snapshot.load-from-block-height".to_owned(), HEIGHT.to_string()];
         assert!(core.args.windows(2).any(|pair| pair == flag), "{when}: {:?}", core.args);
-        if self.comes.is_some() {
-            self.check_snapshot(when);
-        }
+        self.check_backups(when);
     }
 
     fn folders(&self) -> Vec<PathBuf> {

@@ -1,0 +1,356 @@
+//! Keep what an operator cannot do without of a node's data: what says what was signed, and the configuration. For an upgrade that a
+//! network has agreed on and no snapshot can be taken for: it is not waited for that.
+//!
+//! It is no snapshot. Nothing puts it back, and no rollback believes it: a person copies by hand what is needed of it. It stands beside
+//! where the snapshot would, with a manifest of the same form, so that it is listed, compared and removed as backups are.
+//!
+//! It holds contents, owners (as root) and times of files; where one is a link, of what that leads to. Only its owner may look into
+//! it: a configuration has passwords in it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{MetadataExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use omnivisor_core::dialect::{Dialect, Root};
+use omnivisor_core::plan::UpgradePlan;
+
+use super::backup::manifest::{self, Head};
+use super::backup::{Backup, archive};
+use super::data::Data;
+use super::snapshot::PRIVATE;
+use super::space;
+use crate::clock;
+use crate::store::disk::{self, Written};
+use crate::store::{atomic, small};
+
+/// What the name of its folder begins with; the upgrade's id follows.
+pub const NAME: &str = "essentials-";
+
+/// What the folder of configuration in a home is called.
+const CONFIG: &str = "config";
+
+/// How a manifest calls it.
+const METHOD: &str = "essentials";
+
+/// What its name ends in until it is whole, and that of its manifest.
+const UNFINISHED: [&str; 2] = [".partial", ".partial-mtree"];
+
+/// The mode of its files.
+const MODE: u32 = 0o600;
+
+/// A configuration has a dozen of files with some kilobytes each, and a network's genesis some hundred. What is more is none, or
+/// takes time that nobody has.
+const FILES: usize = 1000;
+const LARGEST: u64 = 1 << 20;
+const BYTES: u64 = 16 << 20;
+
+/// So deep may a folder be, counted from the name of its home, and a link to one; and so many entries are looked at. Who keeps something
+/// else there pays for it with the rest.
+const DEPTH: usize = 6;
+const TOP: usize = 2;
+const ENTRIES: usize = 10_000;
+
+/// So much of what was left out is named in the manifest.
+const NAMED: usize = 10;
+
+/// All of it takes some milliseconds, most of them for a flush, and ten times as long on a disk that is busy. Where it takes longer, the
+/// node is started beside it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where that of an upgrade is.
+pub fn folder(dialect: &dyn Dialect, plan: &UpgradePlan) -> PathBuf {
+    dialect.paths().backups.join(plan.to.release.name.as_str()).join(format!("{NAME}{}", plan.id()))
+}
+
+/// Whether a file or a folder of this name is the rest of one that was not finished.
+pub fn is_unfinished(name: &str) -> bool {
+    name.starts_with(NAME) && UNFINISHED.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Why it is not put back, and how that is done instead.
+pub fn by_hand(kept: &Backup) -> String {
+    let mut roots = kept.head.iter().flat_map(|head| &head.roots);
+    // Where only the configuration is known, that is what is called so.
+    let (from, to) = match roots.find(|(name, _)| kept.path.join(name).is_dir()) {
+        Some((name, path)) if Path::new(name).ends_with(CONFIG) => (kept.path.join(name), PathBuf::from(path)),
+        Some((name, path)) => (kept.path.join(name).join(CONFIG), Path::new(path).join(CONFIG)),
+        None => (kept.path.clone(), PathBuf::from("<home>")),
+    };
+    format!(
+        "{} is no backup: no snapshot was taken then, and it holds signer state and configuration only. Copy by hand what you need \
+         of it, while nothing runs, as with `cp -a {}/. {}/`; but never an older priv_validator_state.json over a newer one: the node would \
+         sign twice",
+        kept.path.display(),
+        from.display(),
+        to.display()
+    )
+}
+
+/// Keeps it, while no node runs. Can be done again, and is taken anew then. Whatever becomes of it is said in the log, and is no reason not
+/// to go on: nothing waits for it for longer than a moment. What is copied by then is finished behind.
+pub fn keep(dialect: &Arc<dyn Dialect>, plan: &UpgradePlan, was_killed: bool) {
+    let (dialect, plan, late) = (dialect.clone(), plan.clone(), Arc::new(AtomicBool::new(false)));
+    let (done, is_done) = mpsc::channel();
+    let at_work = late.clone();
+    let begun = std::thread::Builder::new().name("essentials".to_owned()).spawn(move || {
+        let to = folder(&*dialect, &plan);
+        match take(&*dialect, &plan, &to, was_killed, &at_work) {
+            Ok(Kept { files, bytes, left_out }) => tracing::info!(
+                folder = %to.display(), files, bytes, left_out,
+                "signer state and configuration are kept in place of a snapshot"
+            ),
+            Err(error) => {
+                discard(&to);
+                tracing::warn!(
+                    folder = %to.display(), %error,
+                    "signer state and configuration cannot be kept in place of a snapshot; the upgrade goes on without"
+                );
+            }
+        }
+        let _ = done.send(());
+    });
+    match begun {
+        Err(error) => {
+            tracing::warn!(%error, "no thread can be started that keeps signer state and configuration")
+        }
+        Ok(_) if is_done.recv_timeout(PATIENCE).is_err() => {
+            late.store(true, Ordering::Relaxed);
+            tracing::warn!("to keep signer state and configuration takes long: the upgrade does not wait for it");
+        }
+        Ok(_) => {}
+    }
+}
+
+/// What was kept.
+struct Kept {
+    files: usize,
+    bytes: u64,
+    /// How much was not.
+    left_out: usize,
+}
+
+/// A file to be kept.
+struct File {
+    from: PathBuf,
+    /// As it would stand in a snapshot.
+    below: PathBuf,
+    bytes: u64,
+}
+
+fn take(dialect: &dyn Dialect, plan: &UpgradePlan, to: &Path, killed: bool, late: &AtomicBool) -> io::Result<Kept> {
+    let roots = dialect.essential_roots(&plan.from.folder, &|path| small::read(path).ok());
+    let Chosen { files, mut left_out, bytes } = choose(&roots, &|path| dialect.is_essential(path));
+    let [partial, listed] = UNFINISHED.map(|ending| beside(to, ending));
+    if let Some(above) = to.parent() {
+        disk::make_folders(above, PRIVATE)?;
+    }
+    space::require(&partial, bytes, "what is kept in place of a snapshot").map_err(io::Error::other)?;
+    disk::remove(&partial)?; // of a try that was killed
+    disk::make_folder(&partial, PRIVATE)?;
+    let (mut count, mut bytes) = (0, 0);
+    for File { from, below, .. } in &files {
+        let there = fs::metadata(from).and_then(|metadata| Ok((metadata, small::read(from)?)));
+        match there {
+            Ok((metadata, contents)) => {
+                write(&partial.join(below), &metadata, &contents)?;
+                (count, bytes) = (count + 1, bytes + contents.len() as u64);
+            }
+            Err(error) => left_out.push(format!("{}: {error}", below.display())),
+        }
+        // Behind each: what was read when nobody waited any more may be what the new node has written.
+        if late.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "to read it takes too long"));
+        }
+    }
+    if count == 0 {
+        return Err(io::Error::other(format!(
+            "nothing of it can be found{}",
+            left_out.first().map_or_else(String::new, |it| format!(": {it}"))
+        )));
+    }
+    let kept = Kept { files: count, bytes, left_out: left_out.len() };
+    if left_out.len() > NAMED {
+        left_out.splice(NAMED.., [format!("and {} more", kept.left_out - NAMED)]);
+    }
+    let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let data = Data { home: dialect.paths().home.clone(), roots, apart: Vec::new(), parts: BTreeMap::new() };
+    let head = Head::of(plan, &data, clock::now().wall);
+    let head = Head { id: name, method: METHOD.to_owned(), killed, not_included: left_out, ..head };
+    Written::create(&listed, MODE)?.push(&head.to_bytes())?;
+    // All that was made, with the folders above: one flush takes less than one for each.
+    disk::flush_file_system(&partial)?;
+    if to.is_dir() {
+        archive::remove_folder(to)?; // of a try before, since when the node may have gone on
+    }
+    // In this order: a manifest of nothing goes by itself, and a folder without one would stay.
+    disk::rename(&listed, &manifest::beside(to))?;
+    disk::rename(&partial, to)?;
+    atomic::flush_folder_of(to)?;
+    Ok(kept)
+}
+
+fn write(to: &Path, from: &Metadata, contents: &[u8]) -> io::Result<()> {
+    if let Some(above) = to.parent() {
+        disk::make_folders(above, PRIVATE)?;
+    }
+    let mut written = Written::create_new(to, MODE)?;
+    written.push(contents)?;
+    let file = written.into_file();
+    // As well as it can be done: what is in it counts.
+    if rustix::process::geteuid().is_root() {
+        let _ = fchown(&file, Some(from.uid()), Some(from.gid()));
+    }
+    let _ = from.modified().and_then(|at| file.set_modified(at));
+    Ok(())
+}
+
+/// What is to be kept.
+struct Chosen {
+    files: Vec<File>,
+    /// What is not, and why.
+    left_out: Vec<String>,
+    bytes: u64,
+}
+
+/// The files that are meant, the smallest first, as what was signed is among those; not more than there may be of them.
+fn choose(roots: &[Root], is_essential: &dyn Fn(&Path) -> bool) -> Chosen {
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
+    let mut folders: Vec<(PathBuf, PathBuf)> =
+        roots.iter().rev().map(|root| (root.path.clone(), root.name.into())).collect();
+    let mut entries = 0;
+    while let Some((folder, below)) = folders.pop() {
+        let names = fs::read_dir(&folder)
+            .and_then(|it| it.take(ENTRIES - entries).map(|it| Ok(it?.file_name())).collect::<io::Result<Vec<_>>>());
+        let names = names.unwrap_or_else(|error| {
+            left_out.push(format!("{}: {error}", below.display()));
+            Vec::new()
+        });
+        entries += names.len();
+        if entries >= ENTRIES {
+            left_out.push(format!("{}: there is too much to look at", below.display()));
+        }
+        for name in names {
+            let (path, below) = (folder.join(&name), below.join(&name));
+            if !is_essential(&below) {
+                continue;
+            }
+            let depth = below.iter().count();
+            // A link deeper down may lead to all of the data.
+            let is_far = |path: &Path| depth > DEPTH || depth > TOP && path.is_symlink();
+            match fs::metadata(&path) {
+                Ok(it) if it.is_dir() && !is_far(&path) => folders.push((path, below)),
+                Ok(it) if it.is_dir() => left_out.push(format!("{}: it is too deep, or a link", below.display())),
+                Ok(it) if it.is_file() && it.len() <= LARGEST => {
+                    found.push(File { from: path, below, bytes: it.len() })
+                }
+                Ok(it) if it.is_file() => left_out.push(format!("{}: it has {} bytes", below.display(), it.len())),
+                Ok(_) => {}
+                Err(error) => left_out.push(format!("{}: {error}", below.display())),
+            }
+        }
+    }
+    found.sort_by(|one, other| (one.bytes, &one.below).cmp(&(other.bytes, &other.below)));
+    let (mut files, mut bytes) = (Vec::new(), 0);
+    for file in found {
+        if files.len() < FILES && bytes + file.bytes <= BYTES {
+            bytes += file.bytes;
+            files.push(file);
+        } else {
+            left_out.push(format!("{}: there is too much", file.below.display()));
+        }
+    }
+    Chosen { files, left_out, bytes }
+}
+
+/// Removes what there is of one that is not whole. As well as it can be done: what stays goes with the
+/// [rest of backups](super::backup::keep).
+fn discard(to: &Path) {
+    for ending in UNFINISHED {
+        if let Err(error) = disk::remove(&beside(to, ending)) {
+            tracing::debug!(path = %to.display(), %error, "what is left of it is removed later");
+        }
+    }
+}
+
+fn beside(to: &Path, ending: &str) -> PathBuf {
+    let mut name = to.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What is chosen of a home in this folder, of which all that is in `config` is meant; and what is left out.
+    fn chosen(home: &Path) -> (Vec<String>, Vec<String>) {
+        let roots = [Root { name: "core", path: home.to_owned() }];
+        let is_essential = |path: &Path| path.starts_with("core/config");
+        let Chosen { files, left_out, bytes } = choose(&roots, &is_essential);
+        assert!(files.len() <= FILES && bytes <= BYTES);
+        (files.iter().map(|it| it.below.display().to_string()).collect(), left_out)
+    }
+
+    fn write(path: &Path, bytes: usize) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, vec![b'x'; bytes]).unwrap();
+    }
+
+    #[test]
+    fn the_smallest_come_first_and_what_is_too_much_is_left_out() {
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join("config");
+        write(&home.path().join("state/data"), 1);
+        for number in 0..20 {
+            write(&config.join(format!("large-{number:02}")), 1 << 20);
+        }
+        write(&config.join("larger"), (1 << 20) + 1);
+        write(&config.join("node/config.toml"), 10);
+        write(&config.join("a/b/c/d/config.toml"), 10);
+        write(&config.join("a/b/c/d/e/config.toml"), 10);
+        let (files, left_out) = chosen(home.path());
+        assert_eq!(files[..2], ["core/config/a/b/c/d/config.toml", "core/config/node/config.toml"]);
+        // With the two there is room for fifteen of these.
+        assert_eq!((files.len(), files[16].as_str()), (17, "core/config/large-14"));
+        assert_eq!(left_out.len(), 7, "{left_out:?}");
+        for said in ["core/config/larger: it has 1048577 bytes", "core/config/a/b/c/d/e: it is too deep"] {
+            assert!(left_out.iter().any(|it| it.starts_with(said)), "{said}: {left_out:?}");
+        }
+    }
+
+    #[test]
+    fn no_link_leads_to_the_data_or_in_a_circle() {
+        let home = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let config = elsewhere.path().join("etc");
+        write(&config.join("config.toml"), 1);
+        write(&elsewhere.path().join("secrets.toml"), 1);
+        write(&home.path().join("data/db"), 1);
+        symlink(&config, home.path().join("config")).unwrap();
+        symlink(elsewhere.path().join("secrets.toml"), config.join("secrets.toml")).unwrap();
+        symlink(home.path().join("data"), config.join("data")).unwrap();
+        symlink(&config, config.join("again")).unwrap();
+        symlink("nowhere", config.join("gone")).unwrap();
+        let (files, left_out) = chosen(home.path());
+        assert_eq!(files, ["core/config/config.toml", "core/config/secrets.toml"]);
+        assert_eq!(left_out.len(), 3, "{left_out:?}");
+    }
+
+    #[test]
+    fn many_files_are_bounded() {
+        let home = tempfile::tempdir().unwrap();
+        for number in 0..FILES + 5 {
+            write(&home.path().join(format!("config/{number}")), 1);
+        }
+        let (files, left_out) = chosen(home.path());
+        assert_eq!((files.len(), left_out.len()), (FILES, 5));
+        assert_eq!(chosen(&home.path().join("gone")).0, Vec::<String>::new());
+    }
+}
