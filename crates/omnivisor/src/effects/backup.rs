@@ -9,6 +9,7 @@ mod head;
 pub mod keep;
 pub mod manifest;
 pub mod member;
+pub mod only;
 pub mod pack;
 pub mod seal;
 pub mod unpack;
@@ -22,7 +23,8 @@ use omnivisor_core::time::Timestamp;
 
 use self::entry::{Walk, What};
 use self::manifest::Head;
-pub use self::unpack::unpack;
+pub use self::only::Only;
+pub use self::unpack::{unpack, unpack_some};
 use super::essentials;
 use super::parts;
 use super::snapshot::command;

@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use self::scope::{Moved, Scope};
+use super::backup::Only;
 use super::data::{self, Data};
 use super::parts;
 use super::snapshot::{self, Each, PRIVATE};
@@ -38,7 +39,7 @@ pub enum Source<'a> {
     GivenUp(&'a Path),
     /// This snapshot, which stays.
     Kept(&'a Path),
-    /// Whatever makes this folder, which is not there yet.
+    /// Whatever makes this folder, which is not there yet, with what is meant in it.
     Made(&'a dyn Fn(&Path, Each<'_>) -> io::Result<()>),
 }
 
@@ -87,7 +88,7 @@ impl Restore<'_> {
                 };
                 match renamed {
                     Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                        self.make(&copy, &mut |to| snapshot::copy_tree(snapshot, to, &[], each))?;
+                        self.make(&copy, &[], &mut |to| snapshot::copy_tree(snapshot, to, &[], each))?;
                     }
                     renamed => {
                         renamed?;
@@ -95,8 +96,11 @@ impl Restore<'_> {
                     }
                 }
             }
-            Source::Kept(snapshot) => self.make(&copy, &mut |to| snapshot::copy_tree(snapshot, to, &[], each))?,
-            Source::Made(make) => self.make(&copy, &mut |to| make(to, each))?,
+            Source::Kept(snapshot) => {
+                let meant = Only::of(only);
+                self.make(&copy, only, &mut |to| snapshot::copy_some(snapshot, to, &[], &meant, each))?;
+            }
+            Source::Made(make) => self.make(&copy, only, &mut |to| make(to, each))?,
         }
         self.holds_each(&copy)?;
         self.note_folders()?;
@@ -111,12 +115,16 @@ impl Restore<'_> {
     }
 
     /// It has its name when it is whole and durable: half of it must never be taken for what a rename has made.
-    fn make(&self, copy: &Path, how: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    fn make(&self, copy: &Path, only: &[PathBuf], how: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
         let half = self.work.join(HALF);
         parts::remove(&half)?;
         parts::remove(copy)?;
         parts::lay(self.data, &half)?;
         how(&half)?;
+        // Of several folders each is there, and empty where nothing of it is meant.
+        for root in self.data.roots.iter().filter(|root| !only.is_empty() && !root.name.is_empty()) {
+            disk::make_folders(&half.join(root.name), PRIVATE)?;
+        }
         snapshot::flush_tree(&half)?;
         disk::rename(&half, copy)
     }

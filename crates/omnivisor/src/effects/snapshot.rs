@@ -30,6 +30,7 @@ pub use self::command::{Method, SnapshotCommand};
 pub use self::cost::{Cost, Left, Limits, cost, folder};
 use self::pass::{Copied, FEW, Pass, Passed, Rules};
 use self::seen::Seen;
+use super::backup::Only;
 use super::backup::archive::REMOVED;
 use super::backup::manifest::{self, Head};
 use super::data::{self, Data};
@@ -218,7 +219,8 @@ impl Snapshot<'_> {
         let (begun, rules, apart) = (clock::now().wall, Rules::default(), &self.data.apart);
         for Root { name, path: home } in &self.data.roots {
             let (to, seen) = (&parts::real(data::at(&partial, name)), &seen);
-            all.and(Pass { home, name, to, apart, seen, begun, is_last, rules, cancelled, pace }.take()?);
+            let only = &Only::default();
+            all.and(Pass { home, name, to, apart, only, seen, begun, is_last, rules, cancelled, pace }.take()?);
         }
         Ok(all)
     }
@@ -378,22 +380,40 @@ pub fn flush_tree(root: &Path) -> io::Result<()> {
 /// every so many bytes, may take its time, and ends it with an error. Where one of them has [parts](super::parts), `to` is there already if it
 /// has any, empty: then both are of several homes, and hold nothing else.
 pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], each: Each<'_>) -> io::Result<()> {
+    copy_some(from, to, apart, &Only::default(), each)
+}
+
+/// The same of some of it.
+pub fn copy_some(from: &Path, to: &Path, apart: &[PathBuf], only: &Only, each: Each<'_>) -> io::Result<()> {
     if parts::all(from)?.is_empty() && parts::all(to)?.is_empty() {
-        return copy_one(from, to, apart, each);
+        return copy_one(from, to, apart, only, each);
     }
     disk::make_folders(to, PRIVATE)?;
     for entry in fs::read_dir(from)? {
         let name = entry?.file_name();
-        copy_one(&parts::real(from.join(&name)), &parts::real(to.join(&name)), apart, each)?;
+        let only = only.below(Path::new(&name));
+        copy_one(&parts::real(from.join(&name)), &parts::real(to.join(&name)), apart, &only, each)?;
     }
     let folder = fs::File::open(from)?;
     copy::dress(&rustix::fs::fstat(&folder)?, Some(folder.as_fd()), to)
 }
 
-fn copy_one(from: &Path, to: &Path, apart: &[PathBuf], each: Each<'_>) -> io::Result<()> {
+fn copy_one(from: &Path, to: &Path, apart: &[PathBuf], only: &Only, each: Each<'_>) -> io::Result<()> {
     let (seen, begun, rules) = (Seen::default(), clock::now().wall, Rules::default());
     let never = AtomicBool::new(false);
-    Pass { home: from, name: "", to, apart, seen: &seen, begun, is_last: true, rules, cancelled: &never, pace: each }
-        .take()
-        .map(|_| ())
+    Pass {
+        home: from,
+        name: "",
+        to,
+        apart,
+        only,
+        seen: &seen,
+        begun,
+        is_last: true,
+        rules,
+        cancelled: &never,
+        pace: each,
+    }
+    .take()
+    .map(|_| ())
 }

@@ -17,7 +17,7 @@ use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
-use crate::effects::backup::{self, Backup, Kind};
+use crate::effects::backup::{self, Backup, Kind, Only};
 use crate::effects::data::Data;
 use crate::effects::essentials;
 use crate::effects::restore::{self, Restore, Source};
@@ -101,7 +101,9 @@ pub async fn put_back(
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
     if let Err(error) = make_ready(&restore, &backup, ordered.only).and_then(|()| restore.can_be_put(ordered.only)) {
         let _ = parts::remove_work(&work);
-        let what = format!("{} cannot be made ready, and nothing was changed", backup.path.display());
+        let is_damaged = error.kind() == io::ErrorKind::InvalidData;
+        let hint = if is_damaged { " (what of it is good can be put back by --path)" } else { "" };
+        let what = format!("{} cannot be made ready, and nothing was changed{hint}", backup.path.display());
         return Err(StartError::State { what, source: error });
     }
     let order = Record::RestoreOrdered { backup: backup.id.clone(), work: work.clone(), at };
@@ -234,20 +236,17 @@ fn chosen(dialect: &dyn Dialect, data: &Data, ordered: &Ordered<'_>) -> Result<B
 }
 
 fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::Result<()> {
-    let by_reference = backup.is_copied_by_reference(restore.work.parent().unwrap_or(restore.work));
-    if let Some(bytes) = backup.bytes.filter(|_| !by_reference) {
+    let (meant, by_reference) =
+        (Only::of(only), backup.is_copied_by_reference(restore.work.parent().unwrap_or(restore.work)));
+    let bytes = if meant.is_all() { backup.bytes } else { backup::verify::size(backup, &meant)? };
+    if let Some(bytes) = bytes.filter(|_| !by_reference) {
         space::require(restore.work, bytes, "what is put back").map_err(io::Error::other)?;
     }
-    if backup.kind == Kind::Folder {
-        if backup.sealed {
-            let verified = backup::verify::verify(backup, &mut |_| Ok(()))?;
-            if !verified.is_good() {
-                return Err(io::Error::other(format!("it is not what it was: {}", verified.differs.join("; "))));
-            }
-        }
+    // Nothing can be compared with one that a person believes all the same.
+    if backup.kind == Kind::Folder && backup.damaged.is_some() {
         return restore.prepare(&Source::Kept(&backup.path), only, &mut |_| Ok(()));
     }
-    restore.prepare(&Source::Made(&|to, each| backup::unpack(backup, to, each)), only, &mut |_| Ok(()))
+    restore.prepare(&Source::Made(&|to, each| backup::unpack_some(backup, to, &meant, each)), only, &mut |_| Ok(()))
 }
 
 /// Removes what restores that were interrupted before anything was moved have left.

@@ -15,7 +15,7 @@ use omnivisor::effects::backup::archive::{Format, archive};
 use omnivisor::effects::backup::manifest::{Head, OfRelease};
 use omnivisor::effects::backup::seal::seal;
 use omnivisor::effects::backup::verify::{Verified, verify};
-use omnivisor::effects::backup::{Backup, Kind, find, list, manifest, unpack};
+use omnivisor::effects::backup::{Backup, Kind, Only, find, list, manifest, unpack, unpack_some};
 use omnivisor::effects::data::Data;
 use omnivisor::effects::snapshot::Snapshot;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
@@ -89,6 +89,46 @@ impl Place {
         let to = self.path("unpacked");
         unpack(backup, &to, &mut |_| Ok(())).unwrap();
         to
+    }
+}
+
+#[test]
+fn only_what_is_meant_is_unpacked_and_compared() {
+    for format in [None, Some(Format::Zst), Some(Format::Gz)] {
+        let place = Place::new();
+        fill(&place.home());
+        fs::create_dir_all(place.home().join("other/below")).unwrap();
+        fs::write(place.home().join("other/below/file"), "1").unwrap();
+        fs::write(place.home().join("other/beside"), "2").unwrap();
+        let backup = format.map_or_else(|| place.sealed(), |format| place.archived(format));
+        // What is not meant may be damaged, where that is not in the way.
+        if format.is_none() {
+            fs::write(backup.path.join("other/beside"), "3").unwrap();
+        }
+        // With a name of a file that is listed, and stands in an archive, as `a-first`.
+        let only = [PathBuf::from("data"), "other/below".into(), "nowhere/at/all".into()];
+        let to = place.path("some");
+        unpack_some(&backup, &to, &Only::of(&only), &mut |_| Ok(())).unwrap();
+        assert_same(&place.home().join("data"), &to.join("data"), &format!("{format:?}"));
+        let names = |folder: &Path| -> Vec<_> {
+            let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let first: &[&str] = if format.is_some() { &["a-first"] } else { &[] };
+        assert_eq!(names(&to), [first, &["data", "other"]].concat(), "{format:?}");
+        assert_eq!(
+            (names(&to.join("other")), names(&to.join("other/below"))),
+            (vec!["below".into()], vec!["file".into()])
+        );
+
+        if format.is_none() {
+            let all = unpack(&backup, &place.path("all"), &mut |_| Ok(())).unwrap_err().to_string();
+            assert!(all.contains("other/beside: has other contents"), "{all}");
+            fs::write(backup.path.join("other/below/file"), "3").unwrap();
+            let some = unpack_some(&backup, &place.path("again"), &Only::of(&only), &mut |_| Ok(())).unwrap_err();
+            assert!(some.to_string().contains("other/below/file: has other contents"), "{some}");
+        }
     }
 }
 

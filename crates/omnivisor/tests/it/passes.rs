@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+use omnivisor::effects::backup::Only;
 use omnivisor::effects::data::Data;
 use omnivisor::effects::snapshot::Snapshot;
 use omnivisor::effects::snapshot::pass::{Pass, Passed, Rules};
@@ -199,6 +200,7 @@ fn pass(home: &Path, to: &Path, seen: &Seen, rules: Rules, is_last: bool) -> Pas
         name: "",
         to,
         apart: &[],
+        only: &Only::default(),
         seen,
         begun: now(),
         is_last,

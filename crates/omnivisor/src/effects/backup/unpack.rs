@@ -16,7 +16,7 @@ use super::entry::{Entry, Walk, What, named};
 use super::manifest::{self, Listed, Reader};
 use super::member::{Member, Members, Part};
 use super::verify::{self, Digested, compare};
-use super::{Backup, Kind, open};
+use super::{Backup, Kind, Only, open};
 use crate::effects::snapshot::pace::PIECE;
 use crate::effects::snapshot::{self, Each, PRIVATE};
 use crate::effects::{parts, space};
@@ -36,6 +36,11 @@ const FOLDERS: usize = 4_000_000;
 /// so many bytes, may take its time, and ends it with an error. Nothing is durable when it returns: see
 /// [`snapshot::flush_tree`]. On an error nothing is left.
 pub fn unpack(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
+    unpack_some(from, to, &Only::default(), each)
+}
+
+/// The same of some of it: nothing else is compared, either. A path that is not in it is no error.
+pub fn unpack_some(from: &Backup, to: &Path, only: &Only, each: Each<'_>) -> io::Result<()> {
     if let Some(why) = &from.damaged {
         return Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()));
     }
@@ -43,8 +48,8 @@ pub fn unpack(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
         disk::make_folder(to, PRIVATE).map_err(|error| named(to, error))?;
     }
     let done = match from.kind {
-        Kind::Folder | Kind::Command => folder(from, to, each),
-        Kind::TarZst | Kind::TarGz | Kind::Nymvisor => archive(from, to, each),
+        Kind::Folder | Kind::Command => folder(from, to, only, each),
+        Kind::TarZst | Kind::TarGz | Kind::Nymvisor => archive(from, to, only, each),
         Kind::Essentials => Err(io::Error::other(format!("{} is no backup", from.path.display()))),
     };
     if done.is_err()
@@ -56,24 +61,25 @@ pub fn unpack(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
 }
 
 /// A copy, which is compared with the list, if there is one yet.
-fn folder(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
+fn folder(from: &Backup, to: &Path, only: &Only, each: Each<'_>) -> io::Result<()> {
     let Some((root, apart)) = from.tree() else { return Ok(()) };
     let apart: Vec<PathBuf> = apart.iter().map(|path| root.join(path)).collect();
-    snapshot::copy_tree(&root, to, &apart, each)?;
+    snapshot::copy_some(&root, to, &apart, only, each)?;
     let manifest = manifest::beside(&from.path);
     if !manifest::is_sealed(&manifest) {
         return Ok(());
     }
-    let verified = verify::tree(Walk::of(to), &manifest, each)?;
-    match verified.differs.first() {
-        Some(first) => Err(differs(from, first)),
-        None => Ok(()),
+    let verified = verify::tree(Walk::of(to), &manifest, only, each)?;
+    match verified.is_good() {
+        false => Err(differs(from, &verified.differs.join("; "))),
+        true => Ok(()),
     }
 }
 
-fn archive(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
+fn archive(from: &Backup, to: &Path, only: &Only, each: Each<'_>) -> io::Result<()> {
     let mut members = Members::new(open(&from.path, from.kind)?);
     let is_ours = from.kind != Kind::Nymvisor;
+    let only = &if is_ours { only.and(firsts(from, only)?) } else { only.clone() };
     // Links that were there before: what an archive makes is none of them.
     let parts: BTreeMap<_, _> = parts::all(to)?.into_iter().map(|(name, part)| (PathBuf::from(name), part)).collect();
     let implied = parts.keys().cloned().collect();
@@ -86,19 +92,37 @@ fn archive(from: &Backup, to: &Path, each: Each<'_>) -> io::Result<()> {
             if member.entry.path.as_os_str().is_empty() && member.entry.what == What::Folder {
                 continue;
             }
+            if !only.has(&member.entry.path) {
+                continue;
+            }
             let digest = tree.add(&member, &mut members, each)?;
             return Ok(Some(Listed::new(member.entry, digest)));
         }
     };
     if is_ours {
         let mut reader = Reader::open(&manifest::beside(&from.path))?;
-        compare(&mut reader, &mut next, true, &mut |path, how| {
+        compare(&mut reader, &mut next, only, true, &mut |path, how| {
             Err(differs(from, &format!("{} {how}", path.display())))
         })?;
     } else {
         while next()?.is_some() {}
     }
     tree.finish()
+}
+
+/// What is meant by one more name, and stands in the archive under its first one.
+fn firsts(from: &Backup, only: &Only) -> io::Result<Vec<PathBuf>> {
+    let mut firsts = Vec::new();
+    if !only.is_all() {
+        let mut list = Reader::open(&manifest::beside(&from.path))?;
+        while let Some(Listed { entry, .. }) = list.advance()? {
+            match entry.what {
+                What::Again { first, .. } if only.has(&entry.path) && !only.has(&first) => firsts.push(first),
+                _ => {}
+            }
+        }
+    }
+    Ok(firsts)
 }
 
 fn differs(from: &Backup, how: &str) -> io::Error {
@@ -170,7 +194,10 @@ impl Tree<'_> {
                 self.enter(first.parent().unwrap_or(Path::new("")), entry)?;
                 let file = self.full(first);
                 if !fs::symlink_metadata(&file).is_ok_and(|it| it.is_file() || it.file_type().is_fifo()) {
-                    return Err(refused(io::Error::other(refused_text(entry, "it is a name of what is no file here"))));
+                    return Err(refused(io::Error::other(refused_text(
+                        entry,
+                        "it is a name of what is no file here, or was not unpacked",
+                    ))));
                 }
                 disk::hard_link(&file, &to).map_err(refused)?;
                 return Ok(None);

@@ -9,7 +9,7 @@ use omnivisor_core::release::Algorithm;
 use super::entry::{Entry, Walk, What, named};
 use super::manifest::{self, Listed, Reader};
 use super::member::{Members, Part};
-use super::{Backup, Kind, open};
+use super::{Backup, Kind, Only, open};
 use crate::effects::digest::Hasher;
 
 /// So many differences are told; the others are counted.
@@ -51,14 +51,40 @@ pub fn verify(backup: &Backup, each: &mut dyn FnMut(u64) -> io::Result<()>) -> i
         return Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()));
     }
     if let Some((root, apart)) = backup.tree() {
-        return tree(Walk::of(&root).without(apart), &manifest::beside(&backup.path), each);
+        return tree(Walk::of(&root).without(apart), &manifest::beside(&backup.path), &Only::default(), each);
     }
     let manifest = (backup.kind != Kind::Nymvisor).then(|| manifest::beside(&backup.path));
     archive(&backup.path, backup.kind, manifest.as_deref(), each)
 }
 
-/// Compares a folder with a manifest.
-pub fn tree(mut walk: Walk, manifest: &Path, each: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<Verified> {
+/// How many bytes the files have that are meant, by the list of a backup, or as they are where it has none yet; none of an archive without a
+/// list.
+pub fn size(backup: &Backup, only: &Only) -> io::Result<Option<u64>> {
+    let mut bytes = 0;
+    let mut add = |entry: &Entry| match entry.what {
+        What::File { bytes: more } | What::Again { bytes: more, .. } if only.has(&entry.path) => bytes += more,
+        _ => {}
+    };
+    if backup.sealed {
+        let mut list = Reader::open(&manifest::beside(&backup.path))?;
+        while let Some(listed) = list.advance()? {
+            add(&listed.entry);
+        }
+    } else if let Some((root, apart)) = backup.tree() {
+        Walk::of(&root).without(apart).try_for_each(|entry| entry.map(|entry| add(&entry)))?;
+    } else {
+        return Ok(None);
+    }
+    Ok(Some(bytes))
+}
+
+/// Compares a folder with a manifest, or with what stands there of what is meant.
+pub fn tree(
+    mut walk: Walk,
+    manifest: &Path,
+    only: &Only,
+    each: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> io::Result<Verified> {
     let mut verified = Verified { compared: true, ..Verified::default() };
     let (mut entries, mut bytes) = (0, 0);
     let mut found = || {
@@ -70,7 +96,7 @@ pub fn tree(mut walk: Walk, manifest: &Path, each: &mut dyn FnMut(u64) -> io::Re
         })?;
         Ok(Some(listed))
     };
-    compare(&mut Reader::open(manifest)?, &mut found, false, &mut |path, how| {
+    compare(&mut Reader::open(manifest)?, &mut found, only, false, &mut |path, how| {
         verified.note(path, how);
         Ok(())
     })?;
@@ -104,10 +130,12 @@ pub fn archive(
         }
     };
     match manifest {
-        Some(manifest) => compare(&mut Reader::open(manifest)?, &mut found, true, &mut |path, how| {
-            verified.note(path, how);
-            Ok(())
-        })?,
+        Some(manifest) => {
+            compare(&mut Reader::open(manifest)?, &mut found, &Only::default(), true, &mut |path, how| {
+                verified.note(path, how);
+                Ok(())
+            })?
+        }
         None => while found()?.is_some() {},
     }
     Ok(Verified { entries, bytes, ..verified })
@@ -176,6 +204,7 @@ pub fn listed(walk: &Walk, entry: Entry, each: &mut dyn FnMut(u64) -> io::Result
 pub(super) fn compare(
     expected: &mut Reader,
     found: &mut dyn FnMut() -> io::Result<Option<Listed>>,
+    only: &Only,
     is_archive: bool,
     differs: &mut dyn FnMut(&Path, &str) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -183,6 +212,7 @@ pub(super) fn compare(
         loop {
             match expected.advance()? {
                 Some(root) if is_archive && root.entry.path.as_os_str().is_empty() => {}
+                Some(other) if !only.has(&other.entry.path) => {}
                 other => return Ok(other),
             }
         }
@@ -192,7 +222,7 @@ pub(super) fn compare(
         match (one, other) {
             (None, None) => return Ok(()),
             (Some(wanted), Some(there)) if wanted.entry.path == there.entry.path => {
-                for how in difference(&wanted, &there, is_archive) {
+                for how in difference(&wanted, &there, is_archive, !only.is_all()) {
                     differs(&wanted.entry.path, how)?;
                 }
                 (one, other) = (next_expected()?, found()?);
@@ -210,8 +240,16 @@ pub(super) fn compare(
     }
 }
 
-fn difference(wanted: &Listed, there: &Listed, is_archive: bool) -> Vec<&'static str> {
+fn difference(wanted: &Listed, there: &Listed, is_archive: bool, is_part: bool) -> Vec<&'static str> {
     let (one, other) = (&wanted.entry, &there.entry);
+    // Its contents were listed under a name that is not meant.
+    if let (What::Again { bytes: one, .. }, What::File { bytes: other } | What::Again { bytes: other, .. }) =
+        (&one.what, &other.what)
+        && is_part
+        && !is_archive
+    {
+        return if one == other { Vec::new() } else { vec!["has another size"] };
+    }
     if let (What::Again { first: one, .. }, What::Again { first: other, .. }) = (&one.what, &other.what)
         && (is_archive || one != other)
     {

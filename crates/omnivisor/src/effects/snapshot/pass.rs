@@ -22,6 +22,7 @@ use super::look::{Changed, Found, Look};
 use super::seen::{Notes, Place, Seen, Stamp};
 use super::trail::Trail;
 use super::{Each, PRIVATE};
+use crate::effects::backup::Only;
 use crate::store::disk;
 use crate::sys;
 
@@ -58,6 +59,8 @@ pub struct Pass<'a> {
     pub to: &'a Path,
     /// What is left out.
     pub apart: &'a [PathBuf],
+    /// What is not left out.
+    pub only: &'a Only,
     /// What the pass before has seen.
     pub seen: &'a Seen,
     /// When it begins.
@@ -222,11 +225,15 @@ impl Walk<'_> {
                 touched |= self.below(from, name, place, Some(changed))?;
             }
         } else {
-            let may_be_apart = self.apart.is_in(&self.below);
+            let (may_be_apart, is_all) = (self.apart.is_in(&self.below), self.pass.only.is_all());
             for entry in Dir::read_from(from).map_err(|error| self.unread(error))? {
                 let entry = entry.map_err(|error| self.unread(error))?;
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                if name != "." && name != ".." && !(may_be_apart && self.apart.has(&self.below.join(name))) {
+                if name != "."
+                    && name != ".."
+                    && !(may_be_apart && self.apart.has(&self.below.join(name)))
+                    && (is_all || self.pass.only.has(&self.below.join(name)))
+                {
                     touched |= self.below(from, name, place, None)?;
                 }
             }

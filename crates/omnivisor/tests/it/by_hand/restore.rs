@@ -119,6 +119,24 @@ fn only_what_is_asked_for_goes_back() {
     assert_eq!(scene.found(), some(["old", "old", "", "new", "2"]));
 }
 
+/// And nothing else of the backup has to be good, or to fit.
+#[test]
+fn what_is_not_asked_for_may_be_damaged() {
+    let scene = Scene::new();
+    let list: serde_json::Value =
+        serde_json::from_slice(&scene.world.omnivisor(&["backup", "list", "--json"]).stdout).unwrap();
+    fs::write(Path::new(list[0]["path"].as_str().unwrap()).join("data/db/2"), "bad").unwrap();
+    let refused = scene.restore(&[]);
+    assert!(!refused.status.success() && said(&refused).contains("data/db/2"), "{}", said(&refused));
+    assert!(said(&refused).contains("--path"), "what can be done is said: {}", said(&refused));
+    assert_eq!(scene.found(), some(CHANGED));
+    let output = scene.restore(&["--path", "config", "--path", "data/db/1"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(scene.found(), some(["old", "new", "new", "old", "2"]));
+    let _supervised = scene.world.run();
+    scene.world.wait_for("2.0.0");
+}
+
 #[test]
 fn a_node_that_runs_with_or_without_its_supervisor_keeps_its_data() {
     let scene = Scene::new();
