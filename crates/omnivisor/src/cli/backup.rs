@@ -15,6 +15,7 @@ use crate::clock;
 use crate::effects::backup::keep::{Spared, remove};
 use crate::effects::backup::verify::{Verified, verify};
 use crate::effects::backup::{self, Backup as Found, Kind};
+use crate::effects::restore::aside::{self, Aside};
 use crate::exit::Exit;
 use crate::shell::{JOURNAL, spared};
 
@@ -92,6 +93,9 @@ pub(super) struct Prune {
     /// Only say what would go
     #[arg(long)]
     dry_run: bool,
+    /// Also what restores, undos and rollbacks have replaced, which nothing else removes
+    #[arg(long)]
+    replaced: bool,
 }
 
 pub(super) fn run(verb: &Backup) -> Outcome {
@@ -119,6 +123,13 @@ fn list(verb: &List) -> Outcome {
             let size = it.bytes.map_or_else(|| "?".to_owned(), output::size);
             lines.push(row(&it.id, &history::second(&it.taken), it.kind.as_str(), &size, &upgrade(it)));
         }
+        output::result(&lines.join("\n"));
+    }
+    let replaced = aside::all(&installation.dialect.paths().beside);
+    if !replaced.is_empty() && !verb.json {
+        let mut lines = vec![String::new()];
+        lines.extend(replaced.iter().map(|aside| format!("kept: {}", told(aside))));
+        lines.push("`omnivisor backup prune --replaced` removes that; nothing else does".to_owned());
         output::result(&lines.join("\n"));
     }
     Ok(Exit::Success)
@@ -240,10 +251,25 @@ fn prune(verb: &Prune) -> Outcome {
             output::result(&format!("removed {what}"));
         }
     }
-    if gone.is_empty() {
+    let replaced = if verb.replaced { aside::all(&paths.beside) } else { Vec::new() };
+    for aside in &replaced {
+        let what = told(aside);
+        if verb.dry_run {
+            output::result(&format!("would remove {what}"));
+        } else {
+            aside.remove().with_context(|| format!("cannot remove {}", aside.path.display()))?;
+            output::result(&format!("removed {what}"));
+        }
+    }
+    if gone.is_empty() && replaced.is_empty() {
         output::result("nothing has to go");
     }
     Ok(Exit::Success)
+}
+
+fn told(aside: &Aside) -> String {
+    let by = if aside.by_hand { "a restore" } else { "an undo or a rollback" };
+    format!("what {by} has replaced, {}, {}", history::second(&aside.at), aside.path.display())
 }
 
 /// As the journal has it. Without a journal nothing is known, and nothing may be touched.

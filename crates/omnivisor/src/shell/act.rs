@@ -18,13 +18,10 @@ use crate::effects::backup::{self, Kind};
 use crate::effects::data::Data;
 use crate::effects::github::GitHub;
 use crate::effects::group::Group;
-use crate::effects::restore::{Restore, Source};
+use crate::effects::restore::{Restore, Source, UNDO};
 use crate::effects::snapshot::{Limits, Method, Snapshot, command, pace};
 use crate::effects::{activate, essentials, fetch, preflight, probe, snapshot, space, writers};
 use crate::store::small;
-
-/// What the name of a folder begins with in which an undo puts data back.
-pub(super) const UNDO: &str = "restore-";
 
 /// What was copied ahead of a height is ended there if that was not longer ago: twice as long as between two passes.
 const RECENT: Duration = Duration::from_secs(3600);

@@ -12,7 +12,6 @@ use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::release::Installed;
 
 use super::JOURNAL;
-use super::act::UNDO;
 use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
@@ -20,13 +19,10 @@ use crate::clock;
 use crate::effects::backup::{self, Backup, Kind, Only};
 use crate::effects::data::Data;
 use crate::effects::essentials;
-use crate::effects::restore::{self, Restore, Source};
+use crate::effects::restore::{self, BY_HAND, Restore, Source, UNDO};
 use crate::effects::{parts, space};
 use crate::store::journal_file::JournalFile;
 use crate::store::lock::Inherited;
-
-/// What the name of a folder begins with in which a restore by hand works.
-const WORK: &str = "restored-";
 
 /// What is to be put back.
 pub struct Ordered<'a> {
@@ -96,7 +92,7 @@ pub async fn put_back(
     }
     let at = clock::now().wall;
     sweep(&dialect.paths().beside);
-    let work = dialect.paths().beside.join(format!("{WORK}{}", at.unix_nanos() / 1_000_000));
+    let work = dialect.paths().beside.join(format!("{BY_HAND}{}", at.unix_nanos() / 1_000_000));
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
     if let Err(error) = make_ready(&restore, &backup, ordered.only).and_then(|()| restore.can_be_put(ordered.only)) {
@@ -153,7 +149,7 @@ fn refuse_half(dialect: &dyn Dialect) -> Result<(), StartError> {
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let half = folders.into_iter().find(|folder| {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let is_work = [WORK, UNDO].iter().any(|begin| name.starts_with(begin));
+        let is_work = [BY_HAND, UNDO].iter().any(|begin| name.starts_with(begin));
         // Where it cannot be told, a person has to.
         is_work
             && match &data {
@@ -253,7 +249,7 @@ fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::R
 fn sweep(beside: &Path) {
     let folders = fs::read_dir(beside).into_iter().flatten().flatten().map(|it| it.path());
     for folder in folders {
-        let is_work = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORK));
+        let is_work = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BY_HAND));
         if is_work && !folder.join("replaced").exists() {
             let _ = parts::remove_work(&folder);
         }

@@ -99,6 +99,17 @@ fn the_data_goes_back_as_a_whole_but_for_keys_and_what_it_replaces_is_kept() {
     assert!(said(&output).contains("the data of 1.0.0") && said(&output).contains("rollback --keep-data"));
     assert_eq!(scene.found(), some(BACK));
     assert_eq!(scene.kept("data/db/3").as_deref(), Some("new"));
+    let list = said(&scene.world.omnivisor(&["backup", "list"]));
+    assert!(list.contains("kept: what a restore has replaced") && list.contains("prune --replaced"), "{list}");
+    let pruned = |arguments: &[&str]| said(&scene.world.omnivisor(&[&["backup", "prune"], arguments].concat()));
+    assert!(pruned(&[]).contains("nothing has to go"), "nothing else removes it");
+    assert!(pruned(&["--replaced", "--dry-run"]).contains("would remove what a restore has replaced"));
+    assert_eq!(scene.kept("data/db/3").as_deref(), Some("new"));
+    assert!(pruned(&["--replaced"]).contains("removed what a restore has replaced"));
+    assert_eq!(scene.kept("data/db/3"), None);
+    let left = fs::read_dir(scene.home().join("nymvisor")).unwrap().flatten();
+    assert!(left.into_iter().all(|it| !it.file_name().to_string_lossy().starts_with("restored-")));
+    assert!(!said(&scene.world.omnivisor(&["backup", "list"])).contains("replaced"));
     let _supervised = scene.world.run();
     scene.world.wait_for("2.0.0");
     let history = said(&scene.world.omnivisor(&["history"]));
