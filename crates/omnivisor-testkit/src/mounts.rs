@@ -29,6 +29,12 @@ impl Mounted {
         Ok(Self { at: at.to_owned() })
     }
 
+    /// A folder, seen at another one, too.
+    pub fn bind(folder: &Path, at: &Path) -> Result<Self, String> {
+        run(Command::new("timeout").args(["60", "mount", "--bind"]).arg(folder).arg(at))?;
+        Ok(Self { at: at.to_owned() })
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.at

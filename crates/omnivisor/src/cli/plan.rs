@@ -13,7 +13,7 @@ use super::own::{self, Missing};
 use super::{Outcome, env_file, output};
 use crate::control::{self, Command};
 use crate::effects::data::Data;
-use crate::effects::snapshot::{Cost, Left};
+use crate::effects::snapshot::{Cost, Left, Needed};
 use crate::effects::space;
 use crate::exit::Exit;
 
@@ -76,8 +76,9 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
     };
     let cost = cost.with_context(|| format!("cannot look at {}", data.described()))?;
     let place = cost.place(paths);
-    let (room, reserve) = (space::room(place), cost.reserve(place, limits));
-    let fits = room.is_none_or(|room| room.free >= cost.bytes.saturating_add(reserve));
+    let needed = cost.needed(&data, place, limits);
+    let rooms: Vec<Value> = needed.into_iter().map(room).collect();
+    let here = rooms.first().cloned().unwrap_or_default();
     let (least, most) = (cost.left(), cost.left_at_most());
     let millis = |left: Left| u64::try_from(cost.outage(left).as_millis()).unwrap_or(u64::MAX);
     Ok(json!({
@@ -91,10 +92,11 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
         "backups": paths.backups,
         "entries": cost.entries,
         "bytes": cost.data,
-        "needs": cost.bytes,
-        "reserve": reserve,
-        "free": room.map(|room| room.free),
-        "fits": fits,
+        "needs": here["needs"],
+        "reserve": here["reserve"],
+        "free": here["free"],
+        "fits": rooms.iter().all(|room| room["fits"] == true),
+        "rooms": rooms,
         "required": installation.policy.rollback == Rollback::Auto,
         "ahead": cost.ahead,
         "leadSeconds": installation.policy.lead.as_secs(),
@@ -103,6 +105,14 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
         "changedAtMost": { "files": most.changed, "bytes": most.bytes },
         "outageLimitMillis": limits.outage.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
     }))
+}
+
+/// What there is of the room that is needed on one file system.
+fn room(needed: Needed<'_>) -> Value {
+    let Needed { folder, bytes, reserve } = needed;
+    let room = space::room(folder);
+    let fits = room.is_none_or(|room| room.free >= bytes.saturating_add(reserve));
+    json!({ "folder": folder, "needs": bytes, "reserve": reserve, "free": room.map(|room| room.free), "fits": fits })
 }
 
 /// The plan for people.
@@ -154,21 +164,28 @@ fn described(snapshot: &Value) -> Vec<String> {
         ),
         format!("goes to     {}", text("backups")),
     ];
-    let (needs, free, reserve) = (size(&snapshot["needs"]), size(&snapshot["free"]), size(&snapshot["reserve"]));
-    lines.push(match snapshot["fits"] == true {
-        true if is_command => {
-            format!("room        {free} free; an undo copies {needs} beside the data, and {reserve} have to stay free")
+    for (index, room) in snapshot["rooms"].as_array().into_iter().flatten().enumerate() {
+        let (needs, mut free, reserve) = (size(&room["needs"]), size(&room["free"]), size(&room["reserve"]));
+        if index > 0 {
+            let folder = room["folder"].as_str().unwrap_or("-");
+            lines.push(format!("and to      {folder}: its home is on a file system of its own"));
+            free = format!("there {free}");
         }
-        true => format!("room        {free} free; {needs} are needed, and {reserve} have to stay free"),
-        false if snapshot["required"] == false => format!(
-            "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: an upgrade is done \
-             without one, and keeps signer state and configuration only"
-        ),
-        false => format!(
-            "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: no upgrade is begun until there \
-             is; `snapshot.reserve` in omnivisor.toml says how much stays"
-        ),
-    });
+        lines.push(match room["fits"] == true {
+            true if is_command => {
+                format!("room        {free} free; an undo copies {needs} beside the data, and {reserve} have to stay free")
+            }
+            true => format!("room        {free} free; {needs} are needed, and {reserve} have to stay free"),
+            false if snapshot["required"] == false => format!(
+                "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: an upgrade is done \
+                 without one, and keeps signer state and configuration only"
+            ),
+            false => format!(
+                "NO ROOM     {free} free, but {needs} are needed and {reserve} have to stay free: no upgrade is begun until \
+                 there is; `snapshot.reserve` in omnivisor.toml says how much stays"
+            ),
+        });
+    }
     let changed = format!(
         "{} files with {} in them",
         snapshot["changedAtMost"]["files"],

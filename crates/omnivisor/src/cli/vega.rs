@@ -193,11 +193,7 @@ impl Loaded {
                 Some("a snapshot.command takes one home, and there are several".to_owned())
             }
             _ if snapshots.lead.is_zero() => Some("snapshot.lead is 0".to_owned()),
-            Ok(data) if !has_honest_times(&data) => {
-                Some(format!("the file system of {} does not tell what has changed", data.described()))
-            }
-            Ok(data) if data.can_be_cloned(&dialect.paths().backups) => None,
-            Ok(data) => Some(format!("{} cannot be copied by reference on this file system", data.described())),
+            Ok(data) => without(&data, &dialect.paths().backups),
             Err(error) => Some(error.to_string()),
         }
     }
@@ -221,4 +217,16 @@ impl Loaded {
         warnings.extend(dialect.complaints(&|path| small::read(path).ok()));
         Reloaded { dialect: Arc::new(dialect), policy, restarts, warnings }
     }
+}
+
+/// Why this data cannot be copied aside in a moment.
+fn without(data: &Data, backups: &Path) -> Option<String> {
+    if let Err(error) = data.may_have_parts() {
+        return Some(error.to_string());
+    }
+    if let Some(root) = data.roots.iter().find(|root| !has_honest_times(&root.path)) {
+        return Some(format!("the file system of {} does not tell what has changed", root.path.display()));
+    }
+    let root = data.not_cloned(backups)?;
+    Some(format!("{} cannot be copied by reference on its file system", root.path.display()))
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use omnivisor_core::dialect::{Dialect, Root};
 
 use super::mounts;
+use super::parts::PARTS;
 use super::space::{self, Survey};
 use crate::store::{disk, small};
 
@@ -37,8 +38,8 @@ pub struct Data {
 
 impl Data {
     /// Of a node whose release is in this folder. An error says why it is not known where all of it is, or why it could not be put back: of
-    /// several folders none may be in another one, or have to do with the supervisor's own, and all have to be in one mount of one file
-    /// system, with nothing else mounted in them, and no link out of them where what they hold begins.
+    /// several folders none may be in another one, or have to do with the supervisor's own, and each has to be in one mount of one file
+    /// system, with nothing else mounted in it, and no link out of it where what they hold begins.
     pub fn of(dialect: &dyn Dialect, release: &Path) -> io::Result<Self> {
         let paths = dialect.paths();
         let roots = dialect.roots(release, &|path| small::read(path).ok()).map_err(io::Error::other)?;
@@ -49,9 +50,10 @@ impl Data {
         let roots = roots.into_iter().map(|root| Ok(Root { path: real(&root.path)?, ..root }));
         let roots = one_each(roots.collect::<io::Result<_>>()?);
         let own = [&home, &paths.state, &paths.beside, &paths.backups].map(|path| real(there(path)));
-        let mounted = mounts::all()?;
-        for Root { path, .. } in &roots {
-            apart.extend([HOME_LOCK, HOME_NODE_LOCK].map(|lock| path.join(lock)));
+        let (mounted, mut parts) = (mounts::all()?, BTreeMap::new());
+        for Root { name, path } in &roots {
+            // Where that folder is not needed any more there may still be one.
+            apart.extend([HOME_LOCK, HOME_NODE_LOCK, PARTS].map(|ours| path.join(ours)));
             for own in &own {
                 let own = own.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
                 if path.starts_with(own) || own.starts_with(path) {
@@ -62,8 +64,7 @@ impl Data {
                 return Err(not_so(path, &format!("holds another home, {}", other.path.display())));
             }
             if !disk::is_same(path, there(&paths.beside)) {
-                let place = there(&paths.beside).display();
-                return Err(not_so(path, &format!("is on another file system, or in another mount, than {place}")));
+                parts.insert(*name, parts_in(path)?);
             }
             if let Some(mounted) = mounted.iter().find(|it| *it != path && it.starts_with(path)) {
                 return Err(not_so(mounted, "is mounted in a home, and a restore could not move it"));
@@ -72,7 +73,7 @@ impl Data {
                 return Err(not_so(&link, "leads out of its home, and what is there would stay when that goes back"));
             }
         }
-        Ok(Self { home, roots, apart, parts: BTreeMap::new() })
+        Ok(Self { home, roots, apart, parts })
     }
 
     /// As the installation is now.
@@ -130,9 +131,28 @@ impl Data {
         Ok(all)
     }
 
-    /// Whether all of it can be copied by reference to this folder, which may not be there yet.
-    pub fn can_be_cloned(&self, to: &Path) -> bool {
-        self.roots.iter().all(|root| disk::can_clone(&root.path, there(to)))
+    /// One of the folders that cannot be copied by reference to this one, which may not be there yet, or to where the parts of its copies
+    /// are.
+    pub fn not_cloned(&self, to: &Path) -> Option<&Root> {
+        let to = |root: &Root| self.parts.get(root.name).map_or(to, PathBuf::as_path);
+        self.roots.iter().find(|root| !disk::can_clone(&root.path, there(to(root))))
+    }
+
+    /// Where the supervisor has no folder of its own all that is copied of a home is copied by reference: an error says of which that cannot be
+    /// done.
+    pub fn may_have_parts(&self) -> io::Result<()> {
+        let cannot =
+            |root: &&Root| self.parts.get(root.name).is_some_and(|parts| !disk::can_clone(&root.path, there(parts)));
+        match self.roots.iter().find(cannot) {
+            Some(root) => Err(not_so(
+                &root.path,
+                &format!(
+                    "is on another file system than {}, on which nothing is copied by reference",
+                    self.home.display()
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Where those are that have a name, by that.
@@ -183,6 +203,18 @@ fn link_out(home: &Path, roots: &[Root]) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(None)
+}
+
+/// The folder of ours in a home, which may not be there yet.
+fn parts_in(home: &Path) -> io::Result<PathBuf> {
+    let parts = home.join(PARTS);
+    match fs::symlink_metadata(&parts) {
+        Ok(there) if !there.is_dir() || !disk::is_same(home, &parts) => {
+            Err(not_so(&parts, "is no folder on its home's own file system"))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unseen(&parts, &error)),
+        _ => Ok(parts),
+    }
 }
 
 /// What is one folder has one name, the first.

@@ -174,13 +174,15 @@ async fn can_snapshot(
     writable: impl Fn(&Path) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let backups = dialect.paths().backups.join(plan.to.release.name.as_str());
-    space::keep_room(&dialect.paths().beside).map_err(|error| {
-        Failure::transient(format!("no room can be kept in {}: {error}", dialect.paths().beside.display()))
-    })?;
+    let data = Data::of(dialect, &plan.from.folder).map_err(|error| Failure::transient(error.to_string()))?;
+    for folder in data.parts.values().chain([&dialect.paths().beside]) {
+        disk::make_folders(folder, snapshot::PRIVATE)
+            .and_then(|()| space::keep_room(folder))
+            .map_err(|error| Failure::transient(format!("no room can be kept in {}: {error}", folder.display())))?;
+    }
     snapshot::prepare(&backups)
         .map_err(|error| Failure::transient(format!("{} cannot be made: {error}", backups.display())))?;
     writable(&backups)?;
-    let data = Data::of(dialect, &plan.from.folder).map_err(|error| Failure::transient(error.to_string()))?;
     data.roots.iter().try_for_each(|root| writable(&root.path))?;
     has_room(dialect, plan, limits, method)?;
     match &method.takes {
@@ -197,7 +199,8 @@ pub fn has_room(dialect: &dyn Dialect, plan: &UpgradePlan, limits: Limits, metho
     let cost = snapshot::cost(dialect, plan, method).map_err(|error| Failure::transient(error.to_string()))?;
     let place = cost.place(dialect.paths());
     let what = if cost.command.is_some() { "an undo, which copies what a command has taken" } else { "a snapshot" };
-    space::require_beside(place, cost.bytes, cost.reserve(place, limits), what)
+    let data = Data::of(dialect, &plan.from.folder).map_err(|error| Failure::transient(error.to_string()))?;
+    cost.require_room(&data, place, limits, what)
         .map_err(|error| Failure::transient(format!("{error}; snapshot.reserve says how much stays")))
 }
 

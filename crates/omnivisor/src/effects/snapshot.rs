@@ -27,7 +27,7 @@ use std::time::Duration;
 use omnivisor_core::dialect::Root;
 
 pub use self::command::{Method, SnapshotCommand};
-pub use self::cost::{Cost, Left, Limits, cost, folder};
+pub use self::cost::{Cost, Left, Limits, Needed, cost, folder};
 use self::pass::{Copied, FEW, Pass, Passed, Rules};
 use self::seen::Seen;
 use super::backup::Only;
@@ -83,7 +83,7 @@ impl Snapshot<'_> {
     /// is told of every so many bytes, and may take its time. What was copied is durable when it returns; on an error, or when `cancelled`,
     /// nothing is left that anybody believes.
     pub fn prepare(&self, cancelled: &AtomicBool, pace: Each<'_>) -> io::Result<Option<Left>> {
-        if self.to.exists() || !has_honest_times(self.data) {
+        if self.to.exists() || !have_honest_times(self.data) {
             return Ok(None);
         }
         let mut left = None;
@@ -262,8 +262,12 @@ pub fn is_btrfs(path: &Path) -> bool {
 }
 
 /// Whether a change of a file can be seen without reading it.
-pub fn has_honest_times(data: &Data) -> bool {
-    data.roots.iter().all(|root| rustix::fs::statfs(&root.path).is_ok_and(|it| TRUSTED.contains(&it.f_type)))
+pub fn has_honest_times(root: &Path) -> bool {
+    rustix::fs::statfs(root).is_ok_and(|it| TRUSTED.contains(&it.f_type))
+}
+
+fn have_honest_times(data: &Data) -> bool {
+    data.roots.iter().all(|root| has_honest_times(&root.path))
 }
 
 /// What is at `to` is no snapshot any more, if it was one: the node has gone on since. Done in a moment; not durable, as what
@@ -284,6 +288,11 @@ pub fn void(to: &Path, home: &Path) -> io::Result<()> {
 pub fn hand_on(from: &Path, to: &Path) -> io::Result<()> {
     disk::rename(&beside(from, PARTIAL), &beside(to, PARTIAL))?;
     disk::rename(&beside(from, SEEN), &beside(to, SEEN))
+}
+
+/// The parts of what was copied ahead of one.
+pub fn parts_ahead(to: &Path) -> Vec<PathBuf> {
+    parts::all(&beside(to, PARTIAL)).into_iter().flatten().map(|(_, part)| part).collect()
 }
 
 /// Removes what there is of a snapshot that is not whole, or was [made void](void). As well as it can be done.

@@ -20,7 +20,7 @@ use crate::effects::github::GitHub;
 use crate::effects::group::Group;
 use crate::effects::restore::{Restore, Source, UNDO};
 use crate::effects::snapshot::{Limits, Method, Snapshot, command, pace};
-use crate::effects::{activate, essentials, fetch, preflight, probe, snapshot, space, writers};
+use crate::effects::{activate, essentials, fetch, parts, preflight, probe, snapshot, space, writers};
 use crate::store::small;
 
 /// What was copied ahead of a height is ended there if that was not longer ago: twice as long as between two passes.
@@ -189,7 +189,7 @@ async fn carry_out(shared: &Arc<dyn Dialect>, action: &Action, with: &With, canc
 
 fn has_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> bool {
     let snapshot = snapshot::folder(dialect, plan);
-    if snapshot.is_symlink() { command::is_whole(&snapshot) } else { snapshot.is_dir() }
+    if snapshot.is_symlink() { command::is_whole(&snapshot) } else { is_whole(&snapshot) }
 }
 
 /// The snapshot of a switch that was given up is none of what the node has done since.
@@ -212,6 +212,11 @@ fn fall_back(dialect: &Arc<dyn Dialect>, plan: &UpgradePlan, with: &With) {
     if plan.is_agreed() && is_wanted && !has_snapshot(&**dialect, plan) {
         essentials::keep(dialect, plan, with.was_killed);
     }
+}
+
+/// A part of it may be on a disk that is not there any more.
+fn is_whole(snapshot: &Path) -> bool {
+    snapshot.is_dir() && parts::missing(snapshot).is_none()
 }
 
 /// What a network has agreed on is done without a snapshot, if none can be taken: says so, and leaves nothing of one.
@@ -382,8 +387,10 @@ fn restore(dialect: &dyn Dialect, plan: &UpgradePlan, cancel: &Cancel) -> Result
     let (data, work) = (data(dialect, &plan.from.folder)?, restore_folder(dialect, &plan.id()));
     let restore = Restore { data: &data, work: &work, is_monotonic: &|path| dialect.is_monotonic(path) };
     // What was kept for this: a bad release may have filled the disk.
-    if let Err(error) = space::give_room(&dialect.paths().beside) {
-        tracing::warn!(%error, "the room that was kept for an undo cannot be given");
+    for folder in data.parts.values().chain([&dialect.paths().beside]) {
+        if let Err(error) = space::give_room(folder) {
+            tracing::warn!(%error, "the room that was kept for an undo cannot be given");
+        }
     }
     let snapshot = snapshot::folder(dialect, plan);
     let is_others = |head: &Head| !head.is_of(&data);

@@ -36,7 +36,7 @@ impl Shell {
             let may_pass =
                 records.iter().any(|record| matches!(record, Record::Failed { kind: FailureKind::Transient, .. }));
             let copy = snapshot::folder(&*self.dialect, plan);
-            if may_pass && !is_switching && self.has_reserve() {
+            if may_pass && !is_switching && self.has_reserve(&copy) {
                 self.drop_kept();
                 self.ahead.kept = Some((plan.to.release.clone(), copy));
             } else {
@@ -51,7 +51,7 @@ impl Shell {
         let announced = self.agent.announced();
         let is_announced =
             |(release, _): &(Release, PathBuf)| announced.iter().any(|announced| announced.release == *release);
-        if self.ahead.kept.as_ref().is_some_and(|kept| !is_announced(kept) || !self.has_reserve()) {
+        if self.ahead.kept.as_ref().is_some_and(|kept| !is_announced(kept) || !self.has_reserve(&kept.1)) {
             self.drop_kept();
         }
     }
@@ -98,10 +98,12 @@ impl Shell {
         }
     }
 
-    /// Whether the disk that copies go to has as much free as they have to leave.
-    fn has_reserve(&self) -> bool {
-        let backups: &Path = &self.dialect.paths().backups;
-        space::room(backups).is_none_or(|room| room.free >= space::reserve_of_a_copy(room, self.limits.reserve))
+    /// Whether each disk that this copy is on has as much free as copies have to leave.
+    fn has_reserve(&self, copy: &Path) -> bool {
+        let has = |folder: &Path| {
+            space::room(folder).is_none_or(|room| room.free >= space::reserve_of_a_copy(room, self.limits.reserve))
+        };
+        has(&self.dialect.paths().backups) && snapshot::parts_ahead(copy).iter().all(|part| has(part))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::effects::backup::manifest::Head;
 use crate::effects::backup::seal::seal;
 use crate::effects::data::Data;
 use crate::effects::snapshot::{self, Cost, Limits, Method, Snapshot, pace};
-use crate::effects::{space, writers};
+use crate::effects::writers;
 use crate::store::lock::Inherited;
 use crate::store::{disk, small};
 
@@ -82,8 +82,7 @@ impl<'a> Wanted<'a> {
             return Ok(());
         }
         let (cost, limits) = (self.cost(how.method)?, how.limits);
-        space::require_beside(&to, cost.bytes, cost.reserve(&to, limits), "a backup")
-            .map_err(|error| Failure::transient(error.to_string()))
+        cost.require_room(&self.data, &to, limits, "a backup").map_err(|error| Failure::transient(error.to_string()))
     }
 
     /// Whether a command that takes it could do so.

@@ -11,6 +11,7 @@ mod commands;
 mod configuration;
 mod doubles;
 mod essentials;
+mod file_systems;
 mod guide;
 mod height;
 mod held;

@@ -9,7 +9,7 @@ use omnivisor_core::plan::UpgradePlan;
 
 use super::{LITTLE, Method, PARTIAL, SnapshotCommand, beside};
 use crate::effects::data::Data;
-use crate::effects::space;
+use crate::effects::space::{self, NoSpace};
 
 /// What a copy by reference needs beside its names: nothing that grows with the data.
 const BY_REFERENCE: u64 = 64 << 20;
@@ -72,14 +72,26 @@ pub fn cost(dialect: &dyn Dialect, plan: &UpgradePlan, method: &Method) -> io::R
     }
 }
 
+/// Room that it needs on one file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needed<'a> {
+    /// A folder there, which may not be there yet.
+    pub folder: &'a Path,
+    /// So many bytes.
+    pub bytes: u64,
+    /// And so many that have to stay free.
+    pub reserve: u64,
+}
+
 impl Cost {
     /// That of a copy to `partial`, which may hold some of it already, in the folder `backups`.
     pub fn of(data: &Data, backups: &Path, partial: &Path) -> io::Result<Self> {
+        data.may_have_parts()?;
         let there = data.survey()?;
-        let by_reference = data.can_be_cloned(backups);
+        let by_reference = data.not_cloned(backups).is_none();
         let copied = if partial.is_dir() { space::survey(partial, &[]).map_or(0, |it| it.bytes) } else { 0 };
         let bytes = if by_reference { BY_REFERENCE } else { there.bytes.saturating_sub(copied) };
-        let ahead = super::has_honest_times(data);
+        let ahead = super::have_honest_times(data);
         let is_kept = data.one().is_none();
         Ok(Self { by_reference, bytes, data: there.bytes, entries: there.entries, ahead, is_kept, command: None })
     }
@@ -97,6 +109,21 @@ impl Cost {
     /// Which folder's disk the bytes are needed on.
     pub fn place<'a>(&self, paths: &'a Paths) -> &'a Path {
         if self.command.is_some() { &paths.beside } else { &paths.backups }
+    }
+
+    /// Where it needs room: in this folder, and on the file systems of the homes that are on others. Of these there is a copy by reference,
+    /// whatever the rest is.
+    pub fn needed<'a>(&self, data: &'a Data, folder: &'a Path, limits: Limits) -> Vec<Needed<'a>> {
+        let parts = Self { by_reference: true, bytes: BY_REFERENCE, ..*self };
+        let elsewhere = data.parts.values().map(|it| (it.as_path(), parts));
+        let all = [(folder, *self)].into_iter().chain(elsewhere);
+        all.map(|(folder, it)| Needed { folder, bytes: it.bytes, reserve: it.reserve(folder, limits) }).collect()
+    }
+
+    /// Sees that there is room for it there.
+    pub fn require_room(&self, data: &Data, folder: &Path, limits: Limits, what: &str) -> Result<(), NoSpace> {
+        let mut all = self.needed(data, folder, limits).into_iter();
+        all.try_for_each(|it| space::require_beside(it.folder, it.bytes, it.reserve, what))
     }
 
     /// How long the switch will take with so much that is left to it, from the end of the old node to the start of the new one.

@@ -1,0 +1,401 @@
+//! Homes on file systems of their own: one snapshot holds all of them, each is copied by reference and put back by renames where it is, and
+//! nothing is left there of a copy that is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use omnivisor_testkit::mounts::{Ground, Mounted};
+use omnivisor_testkit::{Supervised, wait_until};
+use serde_json::Value;
+
+use super::snapshots::{
+    SIGNED, backups, filled, folder_of, home, is_back, is_copied_ahead, migrate, names, on, read, said, upgraded, write,
+};
+use super::world::{NEW, OLD, World, options};
+use crate::world::SOON;
+
+/// A world whose consensus engine has a disk of its own. Its fields are dropped in this order.
+struct Scene {
+    world: World,
+    _bound: Mounted,
+    _other: Ground,
+    _ground: Ground,
+}
+
+impl Scene {
+    /// None where there can be none here.
+    fn new() -> Option<Self> {
+        let (ground, other) = match (Ground::new(), Ground::new()) {
+            (Ok(ground), Ok(other)) => (ground, other),
+            (Err(why), _) | (_, Err(why)) => {
+                println!("skipped: {why}");
+                return None;
+            }
+        };
+        let folder = ground.image("world");
+        fs::create_dir(&folder).unwrap();
+        let world = on(&folder, options());
+        let (home, there) = (world.installation.tendermint_home(), other.image("tendermint"));
+        assert!(Command::new("cp").arg("-a").args([&home, &there]).status().unwrap().success());
+        fs::remove_dir_all(&home).unwrap();
+        fs::create_dir(&home).unwrap();
+        let bound = Mounted::bind(&there, &home).unwrap();
+        Some(Self { world, _bound: bound, _other: other, _ground: ground })
+    }
+
+    fn consensus(&self) -> PathBuf {
+        self.world.installation.tendermint_home()
+    }
+
+    fn ours(&self) -> PathBuf {
+        self.world.installation.home().join(".omnivisor")
+    }
+
+    /// The parts of copies on the other disk.
+    fn parts(&self) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.consensus().join(".omnivisor-parts")).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name != "room-for-an-undo").collect()
+    }
+
+    /// Each part is one to which something of ours leads.
+    #[track_caller]
+    fn has_no_orphans(&self) {
+        let mut led = BTreeSet::new();
+        links(&self.ours(), &mut led);
+        let parts = self.parts();
+        assert!(parts.is_subset(&led), "{parts:?}, and what leads there is {led:?}");
+    }
+
+    fn omnivisor(&self, arguments: &[&str]) -> Output {
+        self.world.omnivisor(&[arguments, &["--home", &home(&self.world)]].concat())
+    }
+
+    #[track_caller]
+    fn done(&self, arguments: &[&str]) -> String {
+        let output = self.omnivisor(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        said(&output)
+    }
+
+    /// Once, so that there is something to restore to, and no longer.
+    fn was_run(&self) {
+        ended(self.world.run());
+    }
+}
+
+fn ended(mut supervised: Supervised) {
+    supervised.signal(15);
+    supervised.wait(SOON);
+}
+
+fn links(folder: &Path, led: &mut BTreeSet<String>) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if let Ok(to) = fs::read_link(&path) {
+            led.extend(to.file_name().map(|name| name.to_string_lossy().into_owned()));
+        } else if path.is_dir() {
+            links(&path, led);
+        }
+    }
+}
+
+/// What is in a folder: mode and contents, and when a file was modified. Without what is ours, and what never goes back.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(inside) = folders.pop() {
+        for path in fs::read_dir(&inside).unwrap().flatten().map(|entry| entry.path()) {
+            let below = path.strip_prefix(folder).unwrap().to_owned();
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            if below.to_string_lossy().contains("omnivisor") || below == Path::new(SIGNED) {
+                continue;
+            }
+            if metadata.is_dir() {
+                found.insert(below, (metadata.permissions().mode(), 0, Vec::new()));
+                folders.push(path);
+            } else if metadata.is_file() {
+                let contents = fs::read(&path).unwrap();
+                found.insert(below, (metadata.permissions().mode(), metadata.mtime_nsec(), contents));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn an_upgrade_that_has_migrated_homes_on_two_file_systems_is_taken_back_on_both() {
+    let Some(scene) = Scene::new() else { return };
+    let world = &scene.world;
+    let plan = scene.done(&["plan"]);
+    assert!(plan.contains("by reference") && plan.contains(".omnivisor-parts"), "{plan}");
+    let _supervised = upgraded(world, world.run(), || is_copied_ahead(world));
+    let taken = backups(world);
+    assert_eq!((taken.len(), scene.parts().len()), (1, 1), "{taken:#?}");
+    let folder = folder_of(&taken[0]);
+    assert_eq!(read(folder.join("consensus/data/blocks")), "old");
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    assert_eq!(device(&folder.join("consensus")), device(&scene.consensus()));
+    assert_ne!(device(&folder), device(&scene.consensus()));
+    let kept = |name: &str| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(kept(""), 0o700);
+    let parts = fs::metadata(scene.consensus().join(".omnivisor-parts")).unwrap();
+    assert_eq!(parts.permissions().mode() & 0o777, 0o700, "it holds keys");
+
+    let before = tree(&folder.join("consensus"));
+    let blocks = fs::metadata(folder.join("consensus/data/blocks")).unwrap().ino();
+    migrate(world);
+    let back = world.omnivisor(&["rollback"]);
+    assert!(back.status.success(), "{}", said(&back));
+    world.wait_for_status("the old one is the active one", |status| {
+        status["upgrade"]["phase"] == "idle" && status["active"]["name"] == "genesis"
+    });
+    is_back(world);
+    assert_eq!(tree(&scene.consensus()), before);
+    assert_eq!(fs::metadata(scene.consensus().join("data/blocks")).unwrap().ino(), blocks, "it was moved, not copied");
+    scene.has_no_orphans();
+    let replaced = scene.parts().into_iter().filter(|name| name.starts_with("replaced-")).count();
+    assert_eq!((replaced, scene.parts().len()), (1, 2), "{:?}", scene.parts());
+    assert_eq!(world.installation.assert_visor_would_start(), OLD);
+}
+
+#[test]
+fn a_backup_by_hand_of_two_file_systems_is_listed_and_verified_and_goes_back_to_both() {
+    let Some(scene) = Scene::new() else { return };
+    let world = &scene.world;
+    scene.was_run();
+    let before = [tree(&world.installation.core_home()), tree(&scene.consensus())];
+    scene.done(&["backup", "now"]);
+    let all = backups(world);
+    assert_eq!((all.len(), &all[0]["sealed"], &all[0]["damaged"]), (1, &Value::Bool(true), &Value::Null), "{all:#?}");
+    let manifest =
+        read(folder_of(&all[0]).with_extension("mtree")) + &read(format!("{}.mtree", folder_of(&all[0]).display()));
+    assert!(
+        manifest.contains("./consensus type=dir") && manifest.contains("./consensus/data/blocks type=file"),
+        "{manifest}"
+    );
+    assert!(scene.done(&["backup", "verify"]).contains("good"));
+
+    migrate(world);
+    let id = all[0]["id"].as_str().unwrap();
+    scene.done(&["restore", id, "--path", "consensus/data/blocks"]);
+    assert_eq!(read(scene.consensus().join("data/blocks")), "old");
+    assert_eq!(read(world.installation.core_home().join("state/node/data")), "new");
+    scene.done(&["restore", id]);
+    is_back(world);
+    assert_eq!([tree(&world.installation.core_home()), tree(&scene.consensus())], before);
+    scene.has_no_orphans();
+
+    // What is changed there shows, and what is not there at all is believed by nobody.
+    write(&folder_of(&all[0]).join("consensus/data/blocks"), "other");
+    let verified = scene.omnivisor(&["backup", "verify"]);
+    assert!(!verified.status.success() && said(&verified).contains("consensus/data/blocks"), "{}", said(&verified));
+    fs::remove_dir_all(fs::read_link(folder_of(&all[0]).join("consensus")).unwrap()).unwrap();
+    let listed = backups(world);
+    assert!(listed[0]["damaged"].as_str().unwrap().contains("is not there"), "{listed:#?}");
+    let before = [tree(&world.installation.core_home()), tree(&scene.consensus())];
+    let refused = scene.omnivisor(&["restore", id, "--unverified"]);
+    assert!(!refused.status.success() && said(&refused).contains("is not there"), "{}", said(&refused));
+    assert_eq!([tree(&world.installation.core_home()), tree(&scene.consensus())], before);
+    let _supervised = world.run();
+    world.wait_for(OLD);
+}
+
+#[test]
+fn a_snapshot_that_is_removed_takes_its_parts_along() {
+    let Some(scene) = Scene::new() else { return };
+    let world = &scene.world;
+    scene.was_run();
+    fs::write(world.installation.home().join("omnivisor.toml"), "[backup]\nkeep = 1\n").unwrap();
+    for _ in 0..3 {
+        scene.done(&["backup", "now"]);
+    }
+    assert_eq!((backups(world).len(), scene.parts().len()), (3, 3));
+    let pruned = scene.done(&["backup", "prune"]);
+    assert_eq!((backups(world).len(), scene.parts().len()), (1, 1), "{pruned}");
+    scene.has_no_orphans();
+    assert!(scene.done(&["backup", "verify"]).contains("good"));
+
+    // What somebody who was killed has left is found by the next start, and nothing else is touched.
+    let parts = scene.consensus().join(".omnivisor-parts");
+    let kept = scene.parts();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let orphan = parts.join(format!("{now}-consensus"));
+    let others = [format!("replaced-{now}-consensus"), format!("{}-consensus", now / 2), "mine".to_owned()];
+    write(&orphan.join("data/blocks"), "orphaned");
+    others.iter().for_each(|name| write(&parts.join(name).join("data/blocks"), "kept"));
+    let _supervised = world.run();
+    wait_until("it is gone", SOON, || (!orphan.exists()).then_some(()));
+    let left: BTreeSet<_> = kept.into_iter().chain(others).collect();
+    assert_eq!(scene.parts(), left);
+}
+
+/// What was copied ahead of an upgrade that is withdrawn goes, there too.
+#[test]
+fn what_was_copied_ahead_in_vain_is_removed_on_both() {
+    let Some(scene) = Scene::new() else { return };
+    let world = &scene.world;
+    let _supervised = world.run();
+    world.wait_for(OLD);
+    world.installation.place_release(NEW, &omnivisor_testkit::VegaBehaviour::new(NEW));
+    world.accept(NEW);
+    world.wait_for_phase("staged");
+    wait_until("it is copied ahead", SOON, || (is_copied_ahead(world) && scene.parts().len() == 1).then_some(()));
+    world.installation.control_core(|control| control["accepted"] = Value::Null);
+    wait_until("nothing is left", SOON, || (names(world).is_empty() && scene.parts().is_empty()).then_some(()));
+}
+
+/// Wherever it is killed: what was begun is gone on with, or nothing was changed, and it can be ordered again.
+#[test]
+fn a_restore_to_two_file_systems_that_is_killed_anywhere_can_be_ordered_again() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    let Some(scene) = Scene::new() else { return };
+    let world = &scene.world;
+    scene.was_run();
+    scene.done(&["backup", "now"]);
+    let before = [tree(&world.installation.core_home()), tree(&scene.consensus())];
+    let id = backups(world)[0]["id"].as_str().unwrap().to_owned();
+    let restore = |variable: &str, value: &str| {
+        let mut command = world.sandbox.omnivisor(crate::world::omnivisor_exe(), "omnivisor");
+        command.args(["restore", &id, "--home", &home(world)]).env(variable, value);
+        command.output().unwrap()
+    };
+    migrate(world);
+    let reached = world.sandbox.path().join("reached");
+    assert!(restore("OMNIVISOR_CHECKPOINTS_REACHED", reached.to_str().unwrap()).status.success());
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    let points = read(&reached);
+    let points = points.lines().map(|name| {
+        let times = times.entry(name.to_owned()).or_default();
+        *times += 1;
+        format!("{name}:{times}")
+    });
+    let points: Vec<String> = points.collect();
+    assert!(points.iter().any(|point| point.starts_with("link consensus")), "{points:#?}");
+    for point in &points {
+        migrate(world);
+        let killed = restore("OMNIVISOR_CHECKPOINT", point);
+        assert!(!killed.status.success(), "{point}: {}", said(&killed));
+        let again = restore("NOTHING", "");
+        assert!(again.status.success(), "{point}: {}", said(&again));
+        is_back(world);
+        assert_eq!([tree(&world.installation.core_home()), tree(&scene.consensus())], before, "{point}");
+    }
+    println!("killed at {} points", points.len());
+    let _supervised = world.run();
+    world.wait_for(OLD);
+    wait_until("no part is left to which nothing leads", SOON, || {
+        let mut led = BTreeSet::new();
+        links(&scene.ours(), &mut led);
+        scene.parts().is_subset(&led).then_some(())
+    });
+}
+
+/// The same of what takes it: it is there whole, or not at all.
+#[test]
+fn a_backup_of_two_file_systems_that_is_killed_anywhere_is_whole_or_none() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    let Some(scene) = Scene::new() else { return };
+    let world = &scene.world;
+    scene.was_run();
+    let backup = |variable: &str, value: &str| {
+        let mut command = world.sandbox.omnivisor(crate::world::omnivisor_exe(), "omnivisor");
+        command.args(["backup", "now", "--home", &home(world)]).env(variable, value);
+        command.output().unwrap()
+    };
+    // The first one makes folders that stay.
+    scene.done(&["backup", "now"]);
+    let reached = world.sandbox.path().join("reached");
+    assert!(backup("OMNIVISOR_CHECKPOINTS_REACHED", reached.to_str().unwrap()).status.success());
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    let points = read(&reached);
+    for name in points.lines() {
+        let times = times.entry(name.to_owned()).or_default();
+        *times += 1;
+        let killed = backup("OMNIVISOR_CHECKPOINT", &format!("{name}:{times}"));
+        assert!(!killed.status.success(), "{name}: {}", said(&killed));
+        for taken in backups(world) {
+            // Between its own name and that of its manifest nothing says that it is whole, as with one file system.
+            let damaged = taken["damaged"].as_str();
+            assert!(damaged.is_none_or(|why| why.contains("no manifest")), "{name}:{times}: {taken:#}");
+            assert_eq!(read(folder_of(&taken).join("consensus/data/blocks")), "old", "{name}:{times}");
+        }
+    }
+    println!("killed at {} points", points.lines().count());
+    let again = backup("NOTHING", "");
+    assert!(again.status.success(), "{}", said(&again));
+    assert!(scene.done(&["backup", "verify"]).contains("good"));
+    let _supervised = world.run();
+    wait_until("no part is left to which nothing leads", SOON, || {
+        let mut led = BTreeSet::new();
+        links(&scene.ours(), &mut led);
+        scene.parts().is_subset(&led).then_some(())
+    });
+}
+
+/// An undo that the next start does, and somebody is killed in.
+#[test]
+fn an_undo_on_two_file_systems_that_is_killed_is_ended_by_the_next_start() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    for point in
+        ["rename copy", "link consensus", "make-folder replaced-#-consensus", "rename cleared", "rename blocks:2"]
+    {
+        let Some(scene) = Scene::new() else { return };
+        let world = &scene.world;
+        ended(upgraded(world, world.run(), || is_copied_ahead(world)));
+        let before = tree(&folder_of(&backups(world)[0]).join("consensus"));
+        migrate(world);
+        scene.done(&["rollback"]);
+        let mut command = world.run_command();
+        command.env("OMNIVISOR_CHECKPOINT", point);
+        let mut killed = world.sandbox.spawn(command);
+        assert!(!killed.wait(SOON).success(), "{point}");
+        assert_ne!(scene.parts(), BTreeSet::new(), "{point}");
+        let _supervised = world.run();
+        world.wait_for_status("the old one is the active one", |status| {
+            status["upgrade"]["phase"] == "idle" && status["active"]["name"] == "genesis"
+        });
+        is_back(world);
+        assert_eq!(tree(&scene.consensus()), before, "{point}");
+        scene.has_no_orphans();
+    }
+}
+
+/// What could not be copied aside in a moment is not copied at all, and it is said of which home.
+#[test]
+fn a_home_on_a_file_system_that_cannot_clone_is_refused_by_name() {
+    let Ok(ground) = Ground::new() else { return println!("skipped: nothing can be mounted here") };
+    let folder = ground.image("world");
+    fs::create_dir(&folder).unwrap();
+    let world = filled(on(&folder, options()));
+    let ext4 = ground.make_ext4("ext4").unwrap();
+    let disk = Mounted::new(&ext4, &ground.disk()).unwrap();
+    let consensus = world.installation.tendermint_home();
+    fs::create_dir(disk.path().join("tendermint")).unwrap();
+    let bound = Mounted::bind(&disk.path().join("tendermint"), &consensus).unwrap();
+    let plan = said(&world.omnivisor(&["plan", "--home", &home(&world)]));
+    let name = consensus.canonicalize().unwrap().display().to_string();
+    for words in ["none is taken", &name, "is on another file system", "nothing is copied by reference"] {
+        assert!(plan.contains(words), "{words}: {plan}");
+    }
+    let supervised = upgraded(&world, world.run(), || true);
+    assert_eq!(backups(&world), Vec::<Value>::new());
+    ended(supervised);
+    let refused = world.omnivisor(&["backup", "now", "--home", &home(&world)]);
+    assert!(
+        !refused.status.success() && said(&refused).contains("nothing is copied by reference"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!consensus.join(".omnivisor-parts").exists(), "nothing of ours is left there");
+    drop(world);
+    drop(bound);
+}
