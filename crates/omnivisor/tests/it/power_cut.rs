@@ -8,6 +8,7 @@ mod cases;
 mod model;
 mod mutants;
 mod releases;
+mod two_disks;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -224,7 +225,7 @@ fn root(name: &str) -> tempfile::TempDir {
 }
 
 fn every_case(check: impl Fn(&Case<'_>, &Path) + Sync) {
-    let all: [Cases; 3] = [cases::all, releases::nym, releases::vega];
+    let all: [Cases; 4] = [cases::all, two_disks::all, releases::nym, releases::vega];
     std::thread::scope(|scope| {
         for some in all {
             let check = &check;

@@ -28,12 +28,12 @@ pub(super) fn all(each: &dyn Fn(&Case<'_>)) {
     data_of_two_homes_put_back(each);
 }
 
-fn is(found: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+pub(super) fn is(found: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if found { Ok(()) } else { Err(what()) }
 }
 
 /// What is at `path` is one of these; after the step, the last.
-fn one_of(path: &Path, allowed: &[&str], returned: bool) -> Result<(), String> {
+pub(super) fn one_of(path: &Path, allowed: &[&str], returned: bool) -> Result<(), String> {
     let found = fs::read_to_string(path).ok();
     let allowed = if returned { &allowed[allowed.len() - 1..] } else { allowed };
     is(found.as_deref().is_some_and(|found| allowed.contains(&found)), || {

@@ -3,7 +3,7 @@
 //! change: what it moves is under one of its names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use omnivisor::store::trace::Call;
@@ -70,15 +70,20 @@ pub struct Disk {
     inodes: Vec<Inode>,
     /// Changes of names since their folders were flushed, in order.
     pending: Vec<Renaming>,
+    /// What is on a second disk: nothing of it is flushed with all of the first one, and nothing is moved from one to the other.
+    second: BTreeSet<Number>,
 }
 
 const ROOT: Number = 0;
 
+/// What is called so is on a second disk, with all that is in it.
+pub const SECOND: &str = "second-disk";
+
 impl Disk {
     /// One on which this is durable below `root`.
     pub fn with(root: &Path, tree: &Tree) -> Self {
-        let mut disk =
-            Self { root: root.to_owned(), inodes: vec![Inode::Folder(BTreeMap::new())], pending: Vec::new() };
+        let inodes = vec![Inode::Folder(BTreeMap::new())];
+        let mut disk = Self { root: root.to_owned(), inodes, pending: Vec::new(), second: BTreeSet::new() };
         for (path, entry) in tree {
             let inode = match entry {
                 Entry::File(bytes) => Inode::File(File { durable: bytes.clone(), pending: Vec::new() }),
@@ -88,6 +93,7 @@ impl Disk {
             };
             let number = disk.add(inode);
             let (folder, name) = disk.place(&root.join(path)).unwrap_or_else(|why| panic!("{why}"));
+            disk.is_in(folder, &name, number);
             disk.names_of(folder).insert(name, number);
         }
         disk
@@ -113,21 +119,29 @@ impl Disk {
                 file.pending.clear();
             }
             Call::FlushFolder { path } => {
-                let folder = self.find(path).ok_or_else(|| missing(path))?;
+                let folder = self.follow(path).ok_or_else(|| missing(path))?;
                 self.flush_names(|it| it == folder);
             }
-            Call::FlushAll { .. } => {
-                for inode in &mut self.inodes {
-                    if let Inode::File(file) = inode {
+            Call::FlushAll { path } => {
+                let there = self.follow(path).ok_or_else(|| missing(path))?;
+                let second = self.second.clone();
+                let is_there = |number: Number| second.contains(&number) == second.contains(&there);
+                for (number, inode) in self.inodes.iter_mut().enumerate() {
+                    if let Inode::File(file) = inode
+                        && is_there(number)
+                    {
                         file.durable = file.live();
                         file.pending.clear();
                     }
                 }
-                self.flush_names(|_| true);
+                self.flush_names(is_there);
             }
             Call::Rename { from, to } => {
                 let number = self.find(from).ok_or_else(|| missing(from))?;
                 let ((source, old), (target, new)) = (self.place(from)?, self.place(to)?);
+                if self.second.contains(&number) != self.second.contains(&target) {
+                    return Err(format!("{} is on another disk than {}", from.display(), to.display()));
+                }
                 // Whoever flushes the folder that it is moved to has moved it.
                 self.pending.push(Renaming {
                     names: vec![(target, new, Some(number)), (source, old, None)],
@@ -301,8 +315,15 @@ impl Disk {
 
     fn name(&mut self, path: &Path, number: Number) -> Result<(), String> {
         let (folder, name) = self.place(path)?;
+        self.is_in(folder, &name, number);
         self.pending.push(Renaming { names: vec![(folder, name, Some(number))], folders: [folder].into() });
         Ok(())
+    }
+
+    fn is_in(&mut self, folder: Number, name: &OsStr, number: Number) {
+        if name == SECOND || self.second.contains(&folder) {
+            self.second.insert(number);
+        }
     }
 
     /// What is in it first, as the program can do no other.
@@ -350,12 +371,24 @@ impl Disk {
     }
 
     fn find(&self, path: &Path) -> Option<Number> {
-        let below = path.strip_prefix(&self.root).ok()?;
-        below.components().try_fold(ROOT, |folder, name| self.live_names(folder).get(name.as_os_str()).copied())
+        if path == self.root {
+            return Some(ROOT);
+        }
+        let folder = self.follow(path.parent()?)?;
+        self.live_names(folder).get(path.file_name()?).copied()
+    }
+
+    /// What a link leads to; else the same.
+    fn follow(&self, path: &Path) -> Option<Number> {
+        let number = self.find(path)?;
+        match &self.inodes[number] {
+            Inode::Link(target) => self.follow(&path.parent()?.join(target)),
+            _ => Some(number),
+        }
     }
 
     fn place(&self, path: &Path) -> Result<(Number, OsString), String> {
-        let folder = path.parent().and_then(|folder| self.find(folder)).ok_or_else(|| missing(path))?;
+        let folder = path.parent().and_then(|folder| self.follow(folder)).ok_or_else(|| missing(path))?;
         match &self.inodes[folder] {
             Inode::Folder(_) => Ok((folder, path.file_name().unwrap_or_default().to_owned())),
             _ => Err(format!("{} is in no folder", path.display())),
