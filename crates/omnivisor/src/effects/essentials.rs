@@ -99,18 +99,15 @@ pub fn keep(dialect: &Arc<dyn Dialect>, plan: &UpgradePlan, was_killed: bool) {
     let at_work = late.clone();
     let begun = std::thread::Builder::new().name("essentials".to_owned()).spawn(move || {
         let to = folder(&*dialect, &plan);
-        match take(&*dialect, &plan, &to, was_killed, &at_work) {
+        match of_upgrade(&*dialect, &plan, was_killed, &at_work) {
             Ok(Kept { files, bytes, left_out }) => tracing::info!(
                 folder = %to.display(), files, bytes, left_out,
                 "signer state and configuration are kept in place of a snapshot"
             ),
-            Err(error) => {
-                discard(&to);
-                tracing::warn!(
-                    folder = %to.display(), %error,
-                    "signer state and configuration cannot be kept in place of a snapshot; the upgrade goes on without"
-                );
-            }
+            Err(error) => tracing::warn!(
+                folder = %to.display(), %error,
+                "signer state and configuration cannot be kept in place of a snapshot; the upgrade goes on without"
+            ),
         }
         let _ = done.send(());
     });
@@ -126,12 +123,25 @@ pub fn keep(dialect: &Arc<dyn Dialect>, plan: &UpgradePlan, was_killed: bool) {
     }
 }
 
+/// What is to be kept, and where.
+pub struct Essentials<'a> {
+    /// Where all of it is, of which something is kept.
+    pub data: &'a Data,
+    /// Which: [`Layout::is_essential`](omnivisor_core::dialect::Layout::is_essential).
+    pub is_essential: &'a dyn Fn(&Path) -> bool,
+    /// What it is called when it is whole.
+    pub to: &'a Path,
+}
+
 /// What was kept.
-struct Kept {
-    files: usize,
-    bytes: u64,
-    /// How much was not.
-    left_out: usize,
+#[derive(Debug)]
+pub struct Kept {
+    /// So many.
+    pub files: usize,
+    /// With so many bytes.
+    pub bytes: u64,
+    /// How much was not, for whatever reason.
+    pub left_out: usize,
 }
 
 /// A file to be kept.
@@ -142,56 +152,68 @@ struct File {
     bytes: u64,
 }
 
-fn take(dialect: &dyn Dialect, plan: &UpgradePlan, to: &Path, killed: bool, late: &AtomicBool) -> io::Result<Kept> {
-    let roots = dialect.essential_roots(&plan.from.folder, &|path| small::read(path).ok());
-    let Chosen { files, mut left_out, bytes } = choose(&roots, &|path| dialect.is_essential(path));
-    let [partial, listed] = UNFINISHED.map(|ending| beside(to, ending));
-    if let Some(above) = to.parent() {
-        disk::make_folders(above, PRIVATE)?;
+impl Essentials<'_> {
+    /// Keeps it, with a manifest that has this head. Durable and complete when it returns; what is there already is replaced. On an error, and
+    /// when it is `late` before all was copied, nothing is left of it.
+    pub fn take_as(&self, head: &Head, late: &AtomicBool) -> io::Result<Kept> {
+        self.take(head, late).inspect_err(|_| discard(self.to))
     }
-    space::require(&partial, bytes, "what is kept in place of a snapshot").map_err(io::Error::other)?;
-    disk::remove(&partial)?; // of a try that was killed
-    disk::make_folder(&partial, PRIVATE)?;
-    let (mut count, mut bytes) = (0, 0);
-    for File { from, below, .. } in &files {
-        let there = fs::metadata(from).and_then(|metadata| Ok((metadata, small::read(from)?)));
-        match there {
-            Ok((metadata, contents)) => {
-                write(&partial.join(below), &metadata, &contents)?;
-                (count, bytes) = (count + 1, bytes + contents.len() as u64);
+
+    fn take(&self, head: &Head, late: &AtomicBool) -> io::Result<Kept> {
+        let to = self.to;
+        let Chosen { files, mut left_out, bytes } = choose(&self.data.roots, self.is_essential);
+        let [partial, listed] = UNFINISHED.map(|ending| beside(to, ending));
+        if let Some(above) = to.parent() {
+            disk::make_folders(above, PRIVATE)?;
+        }
+        space::require(&partial, bytes, "what is kept in place of a snapshot").map_err(io::Error::other)?;
+        disk::remove(&partial)?; // of a try that was killed
+        disk::make_folder(&partial, PRIVATE)?;
+        let (mut count, mut bytes) = (0, 0);
+        for File { from, below, .. } in &files {
+            let there = fs::metadata(from).and_then(|metadata| Ok((metadata, small::read(from)?)));
+            match there {
+                Ok((metadata, contents)) => {
+                    write(&partial.join(below), &metadata, &contents)?;
+                    (count, bytes) = (count + 1, bytes + contents.len() as u64);
+                }
+                Err(error) => left_out.push(format!("{}: {error}", below.display())),
             }
-            Err(error) => left_out.push(format!("{}: {error}", below.display())),
+            // Behind each: what was read when nobody waited any more may be what the new node has written.
+            if late.load(Ordering::Relaxed) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "to read it takes too long"));
+            }
         }
-        // Behind each: what was read when nobody waited any more may be what the new node has written.
-        if late.load(Ordering::Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "to read it takes too long"));
+        if count == 0 {
+            let why = left_out.first().map_or_else(String::new, |it| format!(": {it}"));
+            return Err(io::Error::other(format!("nothing of it can be found{why}")));
         }
+        let kept = Kept { files: count, bytes, left_out: left_out.len() };
+        if left_out.len() > NAMED {
+            left_out.splice(NAMED.., [format!("and {} more", kept.left_out - NAMED)]);
+        }
+        let id = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let head = Head { id, method: METHOD.to_owned(), not_included: left_out, ..head.clone() };
+        Written::create(&listed, MODE)?.push(&head.to_bytes())?;
+        // All that was made, with the folders above: one flush takes less than one for each.
+        disk::flush_file_system(&partial)?;
+        if to.is_dir() {
+            archive::remove_folder(to)?; // of a try before, since when the node may have gone on
+        }
+        // In this order: a manifest of nothing goes by itself, and a folder without one would stay.
+        disk::rename(&listed, &manifest::beside(to))?;
+        disk::rename(&partial, to)?;
+        atomic::flush_folder_of(to)?;
+        Ok(kept)
     }
-    if count == 0 {
-        return Err(io::Error::other(format!(
-            "nothing of it can be found{}",
-            left_out.first().map_or_else(String::new, |it| format!(": {it}"))
-        )));
-    }
-    let kept = Kept { files: count, bytes, left_out: left_out.len() };
-    if left_out.len() > NAMED {
-        left_out.splice(NAMED.., [format!("and {} more", kept.left_out - NAMED)]);
-    }
-    let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+}
+
+fn of_upgrade(dialect: &dyn Dialect, plan: &UpgradePlan, killed: bool, late: &AtomicBool) -> io::Result<Kept> {
+    let roots = dialect.essential_roots(&plan.from.folder, &|path| small::read(path).ok());
     let data = Data { home: dialect.paths().home.clone(), roots, apart: Vec::new(), parts: BTreeMap::new() };
-    let head = Head::of(plan, &data, clock::now().wall);
-    let head = Head { id: name, method: METHOD.to_owned(), killed, not_included: left_out, ..head };
-    Written::create(&listed, MODE)?.push(&head.to_bytes())?;
-    // All that was made, with the folders above: one flush takes less than one for each.
-    disk::flush_file_system(&partial)?;
-    if to.is_dir() {
-        archive::remove_folder(to)?; // of a try before, since when the node may have gone on
-    }
-    // In this order: a manifest of nothing goes by itself, and a folder without one would stay.
-    disk::rename(&listed, &manifest::beside(to))?;
-    disk::rename(&partial, to)?;
-    atomic::flush_folder_of(to)?;
-    Ok(kept)
+    let is_essential = &|path: &Path| dialect.is_essential(path);
+    let head = Head { killed, ..Head::of(plan, &data, clock::now().wall) };
+    Essentials { data: &data, is_essential, to: &folder(dialect, plan) }.take_as(&head, late)
 }
 
 fn write(to: &Path, from: &Metadata, contents: &[u8]) -> io::Result<()> {

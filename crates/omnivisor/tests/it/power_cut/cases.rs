@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use omnivisor::effects::backup::manifest::Head;
 use omnivisor::effects::data::Data;
+use omnivisor::effects::essentials::Essentials;
 use omnivisor::effects::restore::{Restore, Source};
 use omnivisor::effects::{activate, snapshot};
 use omnivisor::store::atomic;
@@ -24,6 +26,7 @@ pub(super) fn all(each: &dyn Fn(&Case<'_>)) {
     files_exchanged(each);
     link_replaced(each);
     snapshot_taken(each);
+    essentials_kept(each);
     data_put_back(each);
     data_of_two_homes_put_back(each);
 }
@@ -248,6 +251,53 @@ fn snapshot_taken(each: &dyn Fn(&Case<'_>)) {
             strict: false,
         });
     }
+}
+
+/// In place of a snapshot.
+fn essentials_kept(each: &dyn Fn(&Case<'_>)) {
+    const TO: &str = "backups/2.0/essentials-1-000001";
+    let take = |root: &Path| {
+        let roots = ["core", "consensus"].map(|name| Root { name, path: root.join(name) }).to_vec();
+        let data = Data { home: root.join("visor"), roots, apart: Vec::new(), parts: Default::default() };
+        let is_essential = &|path: &Path| path.iter().nth(1).is_some_and(|below| below == "config");
+        let essentials = Essentials { data: &data, is_essential, to: &root.join(TO) };
+        essentials.take_as(&Head::default(), &AtomicBool::new(false))
+    };
+    each(&Case {
+        name: "signer state and configuration are kept",
+        prepare: Box::new(|root| {
+            for (file, text) in
+                [("core/config/toml", "core"), ("consensus/config/a/toml", "engine"), ("core/db", "data")]
+            {
+                fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+                fs::write(root.join(file), text).unwrap();
+            }
+        }),
+        steps: vec![Box::new(move |root| {
+            take(root).unwrap();
+        })],
+        check: Box::new(move |root, steps| {
+            let whole = || {
+                for (file, text) in [("core/config/toml", "core"), ("consensus/config/a/toml", "engine")] {
+                    one_of(&root.join(TO).join(file), &[text], true)?;
+                }
+                is(!root.join(TO).join("core/db").exists(), || "it holds data".to_owned())
+            };
+            if steps == 1 || root.join(TO).exists() {
+                whole()?;
+            }
+            if steps == 1 {
+                is(root.join(TO).with_extension("mtree").exists(), || "it has no manifest".to_owned())?;
+            }
+            take(root).map_err(|error| format!("it cannot be taken again: {error}"))?;
+            whole()?;
+            let names: Vec<_> =
+                fs::read_dir(root.join("backups/2.0")).unwrap().flatten().map(|it| it.file_name()).collect();
+            is(names.len() == 2, || format!("something is left beside it: {names:?}"))
+        }),
+        again: true,
+        strict: false,
+    });
 }
 
 fn data_put_back(each: &dyn Fn(&Case<'_>)) {

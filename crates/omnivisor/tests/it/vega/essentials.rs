@@ -161,7 +161,7 @@ fn a_supervisor_that_is_killed_in_it_goes_on_and_nothing_half_made_is_left() {
     }
     let world = filled(World::new());
     let mut command = world.run_command();
-    command.env("OMNIVISOR_CHECKPOINT", "rename essentials-#-000001").env("OMNIVISOR_FAULT", "KILL");
+    command.env("OMNIVISOR_CHECKPOINT", "make essentials-#-000001.partial-mtree").env("OMNIVISOR_FAULT", "KILL");
     let mut supervised = world.sandbox.spawn(command);
     world.wait_for(OLD);
     world.installation.place_release(NEW, &VegaBehaviour::new(NEW));
@@ -193,7 +193,9 @@ fn old_ones_are_removed_and_count_as_no_backups() {
     let taken = command.output().unwrap();
     assert!(taken.status.success(), "{}", said(&taken));
     let supervised = upgraded(&world, supervised, || true);
-    wait_until("both are listed", SOON, || backups(&world).iter().all(|it| it["sealed"] == true).then_some(()));
+    wait_until("both are listed", SOON, || {
+        (backups(&world).iter().filter(|it| it["sealed"] == true).count() == 2).then_some(())
+    });
     stop(supervised);
     let folder = kept(&world);
     // Two that are older.

@@ -216,6 +216,7 @@ fn a_snapshot_that_fails_at_the_height_is_done_without_and_nothing_is_left_of_it
     wait_for_line(&supervised, &["ERROR", "no snapshot of the data is taken", "No space left on device"]);
     let is_of_it = |name: &String| name.starts_with("snapshot-");
     wait_until("nothing is left", SOON, || (!names(&world).iter().any(is_of_it)).then_some(()));
+    wait_for_line(&supervised, &["INFO", "signer state and configuration are kept"]);
     let left = backups(&world);
     assert_eq!(left.len(), 1, "{left:#?}");
     assert_eq!(left[0]["kind"], "essentials", "{left:#?}");
