@@ -4,11 +4,13 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use omnivisor_testkit::mounts::Ground;
 use omnivisor_testkit::{Supervised, VegaBehaviour, wait_until};
 use serde_json::Value;
 
-use super::snapshots::{SIGNED, backups, cannot_clone, filled, home, names, read, said, upgraded, write};
+use super::snapshots::{SIGNED, backups, cannot_clone, cloning, filled, home, names, read, said, upgraded, write};
 use super::world::{NEW, OLD, World, options, wait_for_line};
 use crate::bad_input::disk::Disk;
 use crate::world::SOON;
@@ -152,6 +154,76 @@ fn a_full_disk_keeps_no_node_from_following_its_network() {
     wait_for_line(&supervised, &["WARN", "signer state and configuration cannot be kept", "goes on without"]);
     world.wait_for(NEW);
     assert_eq!(names(&world), Vec::<String>::new());
+}
+
+/// A file system that takes no writes, until this is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(path: PathBuf) -> Option<Self> {
+        let frozen = Command::new("fsfreeze").arg("--freeze").arg(&path).status().is_ok_and(|it| it.success());
+        frozen.then_some(Self(path))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        Command::new("fsfreeze").arg("--unfreeze").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_keeps_no_node_from_following_its_network() {
+    if cannot_clone().is_none() {
+        return;
+    }
+    let ground = match Ground::new() {
+        Ok(ground) => ground,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let world = filled(World::new());
+    let backups = world.installation.home().join(".omnivisor/backups");
+    fs::create_dir_all(backups.parent().unwrap()).unwrap();
+    fs::create_dir(ground.image("backups")).unwrap();
+    symlink(ground.image("backups"), &backups).unwrap();
+    let supervised = world.run();
+    let Some(frozen) = Frozen::new(ground.image("")) else { return println!("skipped: nothing can be frozen here") };
+    let supervised = upgraded(&world, supervised, || true);
+    wait_for_line(&supervised, &["WARN", "signer state and configuration takes long", "does not wait"]);
+    world.wait_for(NEW);
+    drop(frozen);
+    // What the new node has written by then is not what is meant.
+    wait_for_line(&supervised, &["WARN", "signer state and configuration cannot be kept", "takes too long"]);
+    assert_eq!(names(&world), Vec::<String>::new());
+    stop(supervised);
+}
+
+/// Where it can be cloned, and must not.
+#[test]
+fn without_the_room_that_has_to_stay_free_only_they_are_kept() {
+    let Some((world, _ground)) = cloning(options()) else { return };
+    let mut command = world.run_command();
+    command.env("OMNIVISOR_SNAPSHOT_RESERVE", "1TiB");
+    let supervised = upgraded(&world, world.sandbox.spawn(command), || true);
+    wait_for_line(&supervised, &["ERROR", "without a snapshot", "snapshot.reserve says how much stays"]);
+    wait_for_line(&supervised, &["ERROR", "no snapshot of the data is taken"]);
+    wait_for_line(&supervised, &["INFO", "signer state and configuration are kept"]);
+    assert_eq!(read(kept(&world).join("consensus").join(SIGNED)), "1");
+    assert!(!names(&world).iter().any(|name| name.starts_with("snapshot-")), "{:?}", names(&world));
+}
+
+/// What could not be put back by renames can be copied by hand.
+#[test]
+fn of_homes_in_one_another_they_are_kept_too() {
+    let Some((world, _ground)) = cloning(options()) else { return };
+    let (consensus, within) = (world.installation.tendermint_home(), world.installation.core_home().join("tm"));
+    fs::rename(&consensus, &within).unwrap();
+    symlink(&within, &consensus).unwrap();
+    write(&consensus.join(SIGNED), "3");
+    assert!(plan(&world).contains("only, because") && plan(&world).contains("holds another home"), "{}", plan(&world));
+    let supervised = upgraded(&world, world.run(), || true);
+    wait_for_line(&supervised, &["INFO", "signer state and configuration are kept", "files=3"]);
+    assert_eq!(read(kept(&world).join("consensus").join(SIGNED)), "3");
 }
 
 #[test]
