@@ -400,6 +400,9 @@ pub fn copy_some(from: &Path, to: &Path, apart: &[PathBuf], only: &Only, each: E
     disk::make_folders(to, PRIVATE)?;
     for entry in fs::read_dir(from)? {
         let name = entry?.file_name();
+        if !only.has(Path::new(&name)) {
+            continue;
+        }
         let only = only.below(Path::new(&name));
         copy_one(&parts::real(from.join(&name)), &parts::real(to.join(&name)), apart, &only, each)?;
     }

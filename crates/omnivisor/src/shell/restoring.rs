@@ -239,7 +239,7 @@ fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::R
         space::require(restore.work, bytes, "what is put back").map_err(io::Error::other)?;
     }
     // Nothing can be compared with one that a person believes all the same.
-    if backup.kind == Kind::Folder && backup.damaged.is_some() {
+    if backup.kind == Kind::Folder && backup.damaged.is_some() && !backup.sealed {
         return restore.prepare(&Source::Kept(&backup.path), only, &mut |_| Ok(()));
     }
     restore.prepare(&Source::Made(&|to, each| backup::unpack_some(backup, to, &meant, each)), only, &mut |_| Ok(()))

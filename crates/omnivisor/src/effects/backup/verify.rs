@@ -88,7 +88,10 @@ pub fn tree(
     let mut verified = Verified { compared: true, ..Verified::default() };
     let (mut entries, mut bytes) = (0, 0);
     let mut found = || {
-        let Some(entry) = walk.next().transpose()? else { return Ok(None) };
+        // What is not meant may be there all the same, as a folder that nothing is in.
+        let Some(entry) = walk.find(|it| it.as_ref().map_or(true, |it| only.has(&it.path))).transpose()? else {
+            return Ok(None);
+        };
         entries += 1;
         let listed = listed(&walk, entry, &mut |read| {
             bytes += read;

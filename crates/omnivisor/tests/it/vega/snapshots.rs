@@ -14,7 +14,7 @@ use super::world::{NEW, OLD, World, options, wait_for_line};
 use crate::world::SOON;
 
 /// What the plan says of homes that no snapshot is taken of.
-const ESSENTIALS: &str = "signer state and configuration only, because";
+pub const ESSENTIALS: &str = "signer state and configuration only, because";
 
 pub const SIGNED: &str = "data/priv_validator_state.json";
 
