@@ -35,12 +35,21 @@ pub enum Of {
 
 /// The part that a link of ours leads to, whether it is there or not; none of anything else.
 pub fn of(link: &Path) -> Option<PathBuf> {
-    let (name, part) = (link.file_name()?, fs::read_link(link).ok()?);
+    let part = fs::read_link(link).ok()?;
+    is_ours(link, &part).then_some(part)
+}
+
+/// Whether a link that is called so, and leads there, is one of ours.
+pub fn is_ours(link: &Path, part: &Path) -> bool {
+    part_of(link, part).is_some()
+}
+
+fn part_of(link: &Path, part: &Path) -> Option<i128> {
     let is_plain = part.components().all(|it| matches!(it, Component::RootDir | Component::Normal(_)));
     let is_ours = part.is_absolute() && is_plain && part.parent()?.file_name()? == PARTS;
     let called = part.file_name()?.as_bytes();
     let called = called.strip_prefix(REPLACED.as_bytes()).unwrap_or(called);
-    (is_ours && taken(called, name).is_some()).then_some(part)
+    taken(called, link.file_name()?).filter(|_| is_ours)
 }
 
 /// When a part was begun, by its name: `<nanoseconds>-<home>`.

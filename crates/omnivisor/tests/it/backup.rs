@@ -2,6 +2,7 @@
 
 mod hostile;
 mod kept;
+mod parts;
 mod tools;
 
 use std::ffi::OsStr;

@@ -202,6 +202,10 @@ impl Tree<'_> {
                 disk::hard_link(&file, &to).map_err(refused)?;
                 return Ok(None);
             }
+            // Whoever removes what was unpacked would remove what that leads to.
+            What::Link { target } if parent.as_os_str().is_empty() && parts::is_ours(&to, target) => {
+                return Err(self::refused(entry, "it is a link to where omnivisor keeps parts of other backups"));
+            }
             What::Link { target } => disk::link(target, &to).map_err(refused)?,
             What::Pipe => disk::make_pipe(&to, 0o600).map_err(refused)?,
         }

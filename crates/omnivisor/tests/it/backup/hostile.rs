@@ -71,7 +71,7 @@ fn everything(place: &Place) -> Vec<PathBuf> {
 fn an_archive_that_leads_elsewhere_is_refused_whole() {
     let (file, folder, link) = (EntryType::Regular, EntryType::Directory, EntryType::Symlink);
     type Written<'a> = (EntryType, &'a str, &'a str, &'a str);
-    let cases: [(&str, &[Written<'_>]); 13] = [
+    let cases: [(&str, &[Written<'_>]); 14] = [
         ("is absolute", &[(file, "/tmp/omnivisor-hostile", "", "x")]),
         ("leads upwards", &[(file, "a/../../x", "", "x")]),
         ("leads upwards", &[(EntryType::Link, "a", "../x", "")]),
@@ -84,6 +84,7 @@ fn an_archive_that_leads_elsewhere_is_refused_whole() {
         ("there is another one of this name", &[(file, "a", "", "x"), (file, "./a", "", "y")]),
         ("is a device", &[(EntryType::Char, "a", "", "")]),
         ("is a device", &[(EntryType::Block, "a", "", "")]),
+        ("keeps parts of other backups", &[(EntryType::Symlink, "core", "/a/.omnivisor-parts/7-core", "")]),
         ("of a kind that is not known", &[(EntryType::new(b'V'), "a", "", "")]),
     ];
     for (expected, members) in cases {

@@ -370,6 +370,36 @@ fn an_undo_on_two_file_systems_that_is_killed_is_ended_by_the_next_start() {
     }
 }
 
+/// A small disk for the programs, and a large one for the data, as machines have them.
+#[test]
+fn homes_that_can_be_cloned_are_snapshotted_also_where_the_supervisors_own_file_system_cannot() {
+    let Ok(ground) = Ground::new() else { return println!("skipped: nothing can be mounted here") };
+    let ext4 = ground.make_ext4("ext4").unwrap();
+    let disk = Mounted::new(&ext4, &ground.disk()).unwrap();
+    let folder = ground.image("world");
+    fs::create_dir(&folder).unwrap();
+    let options = omnivisor_testkit::VegaOptions { home: Some(disk.path().join("visor")), ..options() };
+    let world = on(&folder, options);
+    let supervised = upgraded(&world, world.run(), || is_copied_ahead(&world));
+    let folder = folder_of(&backups(&world)[0]);
+    let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
+    let data = "state/node/data";
+    let before = (inode(folder.join("core").join(data)), inode(folder.join("consensus/data/blocks")));
+    migrate(&world);
+    let back = world.omnivisor(&["rollback"]);
+    assert!(back.status.success(), "{}", said(&back));
+    world.wait_for_status("the old one is the active one", |status| {
+        status["upgrade"]["phase"] == "idle" && status["active"]["name"] == "genesis"
+    });
+    is_back(&world);
+    let (core, consensus) = (world.installation.core_home(), world.installation.tendermint_home());
+    let after = (inode(core.join(data)), inode(consensus.join("data/blocks")));
+    assert_eq!(after, before, "they were moved, not copied");
+    ended(supervised);
+    drop(world);
+    drop(disk);
+}
+
 /// What could not be copied aside in a moment is not copied at all, and it is said of which home.
 #[test]
 fn a_home_on_a_file_system_that_cannot_clone_is_refused_by_name() {
