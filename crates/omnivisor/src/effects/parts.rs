@@ -84,6 +84,11 @@ pub fn missing(copy: &Path) -> Option<PathBuf> {
     all(copy).ok()?.into_iter().map(|(_, part)| part).find(|part| !is_folder(part))
 }
 
+/// Whether a copy is there, with all its parts: one may be on a disk that is not there any more.
+pub fn is_whole(copy: &Path) -> bool {
+    copy.is_dir() && missing(copy).is_none()
+}
+
 /// Whether what is in this copy of each home is on the file system that the home is on by now, as far as it is there.
 pub fn fits(data: &Data, copy: &Path) -> bool {
     let is_there = |name: &str| {

@@ -189,7 +189,7 @@ async fn carry_out(shared: &Arc<dyn Dialect>, action: &Action, with: &With, canc
 
 fn has_snapshot(dialect: &dyn Dialect, plan: &UpgradePlan) -> bool {
     let snapshot = snapshot::folder(dialect, plan);
-    if snapshot.is_symlink() { command::is_whole(&snapshot) } else { is_whole(&snapshot) }
+    if snapshot.is_symlink() { command::is_whole(&snapshot) } else { parts::is_whole(&snapshot) }
 }
 
 /// The snapshot of a switch that was given up is none of what the node has done since.
@@ -212,11 +212,6 @@ fn fall_back(dialect: &Arc<dyn Dialect>, plan: &UpgradePlan, with: &With) {
     if plan.is_agreed() && is_wanted && !has_snapshot(&**dialect, plan) {
         essentials::keep(dialect, plan, with.was_killed);
     }
-}
-
-/// A part of it may be on a disk that is not there any more.
-fn is_whole(snapshot: &Path) -> bool {
-    snapshot.is_dir() && parts::missing(snapshot).is_none()
 }
 
 /// What a network has agreed on is done without a snapshot, if none can be taken: says so, and leaves nothing of one.

@@ -21,8 +21,8 @@ use crate::world::SOON;
 /// A world whose consensus engine has a disk of its own. Its fields are dropped in this order.
 struct Scene {
     world: World,
-    _bound: Mounted,
-    _other: Ground,
+    bound: Option<Mounted>,
+    other: Ground,
     _ground: Ground,
 }
 
@@ -44,7 +44,7 @@ impl Scene {
         fs::remove_dir_all(&home).unwrap();
         fs::create_dir(&home).unwrap();
         let bound = Mounted::bind(&there, &home).unwrap();
-        Some(Self { world, _bound: bound, _other: other, _ground: ground })
+        Some(Self { world, bound: Some(bound), other, _ground: ground })
     }
 
     fn consensus(&self) -> PathBuf {
@@ -259,6 +259,8 @@ fn a_restore_to_two_file_systems_that_is_killed_anywhere_can_be_ordered_again() 
     scene.was_run();
     scene.done(&["backup", "now"]);
     let before = [tree(&world.installation.core_home()), tree(&scene.consensus())];
+    let of_the_node = |core: &Path| tree(&core.join("state"));
+    let of_the_node_then = of_the_node(&world.installation.core_home());
     let id = backups(world)[0]["id"].as_str().unwrap().to_owned();
     let restore = |variable: &str, value: &str| {
         let mut command = world.sandbox.omnivisor(crate::world::omnivisor_exe(), "omnivisor");
@@ -277,14 +279,22 @@ fn a_restore_to_two_file_systems_that_is_killed_anywhere_can_be_ordered_again() 
     });
     let points: Vec<String> = points.collect();
     assert!(points.iter().any(|point| point.starts_with("link consensus")), "{points:#?}");
-    for point in &points {
+    for (index, point) in points.iter().enumerate() {
         migrate(world);
+        let migrated = tree(&scene.consensus());
         let killed = restore("OMNIVISOR_CHECKPOINT", point);
         assert!(!killed.status.success(), "{point}: {}", said(&killed));
+        if index % 5 == 0 {
+            // A node is started on what was there, or on what was put back, and on nothing between them.
+            scene.was_run();
+            let there = tree(&scene.consensus());
+            assert!(there == migrated || there == before[1], "{point}: {there:#?}");
+        }
         let again = restore("NOTHING", "");
         assert!(again.status.success(), "{point}: {}", said(&again));
         is_back(world);
-        assert_eq!([tree(&world.installation.core_home()), tree(&scene.consensus())], before, "{point}");
+        assert_eq!(tree(&scene.consensus()), before[1], "{point}");
+        assert_eq!(of_the_node(&world.installation.core_home()), of_the_node_then, "{point}");
     }
     println!("killed at {} points", points.len());
     let _supervised = world.run();
@@ -338,6 +348,37 @@ fn a_backup_of_two_file_systems_that_is_killed_anywhere_is_whole_or_none() {
         links(&scene.ours(), &mut led);
         scene.parts().is_subset(&led).then_some(())
     });
+}
+
+/// A disk may come later than the supervisor, or not at all.
+#[test]
+fn while_the_disk_of_a_part_is_not_there_nothing_is_put_back_and_nothing_is_removed() {
+    let Some(mut scene) = Scene::new() else { return };
+    ended(upgraded(&scene.world, scene.world.run(), || is_copied_ahead(&scene.world)));
+    let before = tree(&folder_of(&backups(&scene.world)[0]).join("consensus"));
+    migrate(&scene.world);
+    let parts = scene.parts();
+    drop(scene.bound.take());
+    let core = tree(&scene.world.installation.core_home());
+    let listed = backups(&scene.world);
+    assert!(listed[0]["damaged"].as_str().unwrap().contains("is not there"), "{listed:#?}");
+    let refused = scene.omnivisor(&["rollback"]);
+    assert!(!refused.status.success() && said(&refused).contains("is not there"), "{}", said(&refused));
+    let id = listed[0]["id"].as_str().unwrap();
+    let refused = scene.omnivisor(&["restore", id, "--unverified"]);
+    assert!(!refused.status.success(), "{}", said(&refused));
+    assert_eq!(tree(&scene.world.installation.core_home()), core);
+
+    scene.bound = Some(Mounted::bind(&scene.other.image("tendermint"), &scene.consensus()).unwrap());
+    assert_eq!(scene.parts(), parts);
+    scene.done(&["rollback"]);
+    let _supervised = scene.world.run();
+    scene.world.wait_for_status("the old one is the active one", |status| {
+        status["upgrade"]["phase"] == "idle" && status["active"]["name"] == "genesis"
+    });
+    is_back(&scene.world);
+    assert_eq!(tree(&scene.consensus()), before);
+    scene.has_no_orphans();
 }
 
 /// An undo that the next start does, and somebody is killed in.
