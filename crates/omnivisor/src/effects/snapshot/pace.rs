@@ -2,7 +2,7 @@
 //!
 //! A piece is copied and written to the disk, then the thread rests until its time is over. What a piece takes from others is
 //! told by the kernel: how much more somebody had to wait for the disk or a processor while it was copied than while this rested
-//! (`/proc/pressure`), and how much less was flushed to the home's disk (its `stat`). Of a node that waits for a flush all the
+//! (`/proc/pressure`), and how much less was flushed to the homes' disks (their `stat`). Of a node that waits for a flush all the
 //! time only the latter says how it fares; a disk that needs no flushes counts none, and then the former has to do. The rate
 //! follows that, between a floor, at which a copy of any node comes to an end, and a ceiling. Where the kernel does not tell, the
 //! rate is a careful one and stays.
@@ -10,6 +10,7 @@
 //! The low priority alone is not enough: the disk's cache and the file system's journal know none. Measured on a node that flushes
 //! small writes all the time: a quarter to a third slower with it and nothing else.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -71,8 +72,8 @@ pub fn gently<T: Send>(
 ) -> io::Result<T> {
     let begin = || {
         give_way();
-        let disk = data.roots.first().and_then(|root| stat_of_disk(&root.path));
-        let mut pace = Pace::new(Machine { begun: Instant::now(), disk, cancelled });
+        let disks = data.roots.iter().filter_map(|root| stat_of_disk(&root.path)).collect();
+        let mut pace = Pace::new(Machine { begun: Instant::now(), disks, cancelled });
         work(&mut |bytes| pace.copied(bytes))
     };
     std::thread::scope(|scope| {
@@ -96,7 +97,7 @@ fn give_way() {
 struct Waited {
     disk: Duration,
     processor: Duration,
-    /// How often the disk was flushed; zero where it counts none.
+    /// How often the disks were flushed; zero where they count none.
     flushes: u64,
 }
 
@@ -112,8 +113,8 @@ trait World {
 
 struct Machine<'a> {
     begun: Instant,
-    /// What tells of the disk.
-    disk: Option<PathBuf>,
+    /// What tells of the disks, each once.
+    disks: BTreeSet<PathBuf>,
     cancelled: &'a AtomicBool,
 }
 
@@ -124,8 +125,8 @@ impl World for Machine<'_> {
 
     fn waited(&self) -> Option<Waited> {
         let of = |what| some_total(&fs::read_to_string(format!("/proc/pressure/{what}")).ok()?);
-        let flushes = self.disk.as_ref().and_then(|stat| flushes(&fs::read_to_string(stat).ok()?));
-        Some(Waited { disk: of("io")?, processor: of("cpu")?, flushes: flushes.unwrap_or_default() })
+        let flushes = self.disks.iter().filter_map(|stat| flushes(&fs::read_to_string(stat).ok()?)).sum();
+        Some(Waited { disk: of("io")?, processor: of("cpu")?, flushes })
     }
 
     fn rest(&self, time: Duration) -> io::Result<()> {
@@ -414,7 +415,7 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(20));
                 cancelled.store(true, Ordering::Relaxed);
             });
-            let machine = Machine { begun, disk: None, cancelled: &cancelled };
+            let machine = Machine { begun, disks: BTreeSet::new(), cancelled: &cancelled };
             let error = machine.rest(Duration::from_secs(600)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::Interrupted);
         });
