@@ -122,8 +122,17 @@ impl Data {
 
     /// All of it, seen to be readable.
     pub fn survey(&self) -> io::Result<Survey> {
+        self.survey_where(|_| true)
+    }
+
+    /// The same of what is copied only to where it is.
+    pub fn survey_of_parts(&self) -> io::Result<Survey> {
+        self.survey_where(|root| self.parts.contains_key(root.name))
+    }
+
+    fn survey_where(&self, is_one: impl Fn(&Root) -> bool) -> io::Result<Survey> {
         let mut all = Survey::default();
-        for root in &self.roots {
+        for root in self.roots.iter().filter(|root| is_one(root)) {
             let found = space::survey(&root.path, &self.apart)?;
             all.bytes += found.bytes;
             all.entries += found.entries;

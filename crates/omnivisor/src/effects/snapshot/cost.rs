@@ -90,7 +90,10 @@ impl Cost {
         let there = data.survey()?;
         let by_reference = data.not_cloned(backups).is_none();
         let copied = if partial.is_dir() { space::survey(partial, &[]).map_or(0, |it| it.bytes) } else { 0 };
-        let bytes = if by_reference { BY_REFERENCE } else { there.bytes.saturating_sub(copied) };
+        let bytes = match by_reference {
+            true => BY_REFERENCE,
+            false => there.bytes.saturating_sub(data.survey_of_parts()?.bytes).saturating_sub(copied),
+        };
         let ahead = super::have_honest_times(data);
         let is_kept = data.one().is_none();
         Ok(Self { by_reference, bytes, data: there.bytes, entries: there.entries, ahead, is_kept, command: None })

@@ -441,6 +441,38 @@ fn homes_that_can_be_cloned_are_snapshotted_also_where_the_supervisors_own_file_
     drop(disk);
 }
 
+/// While nothing waits for it, one home may be a plain copy, and the other one a clone.
+#[test]
+fn a_backup_by_hand_is_a_plain_copy_where_the_supervisor_is_and_a_clone_elsewhere() {
+    let Ok(ground) = Ground::new() else { return println!("skipped: nothing can be mounted here") };
+    let ext4 = ground.make_ext4("ext4").unwrap();
+    let disk = Mounted::new(&ext4, &ground.disk()).unwrap();
+    let folder = disk.path().join("world");
+    fs::create_dir(&folder).unwrap();
+    let world = on(&folder, options());
+    let (consensus, there) = (world.installation.tendermint_home(), ground.image("tendermint"));
+    assert!(Command::new("cp").arg("-a").args([&consensus, &there]).status().unwrap().success());
+    let bound = Mounted::bind(&there, &consensus).unwrap();
+    let plan = said(&world.omnivisor(&["plan", "--home", &home(&world)]));
+    let core = world.installation.core_home().canonicalize().unwrap().display().to_string();
+    assert!(plan.contains("none is taken") && plan.contains(&core), "{plan}");
+    ended(world.run());
+    let done = |arguments: &[&str]| {
+        let output = world.omnivisor(&[arguments, &["--home", &home(&world)]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    };
+    let before = tree(&consensus);
+    done(&["backup", "now"]);
+    done(&["backup", "verify"]);
+    migrate(&world);
+    done(&["restore", backups(&world)[0]["id"].as_str().unwrap()]);
+    is_back(&world);
+    assert_eq!(tree(&consensus), before);
+    drop(world);
+    drop(bound);
+    drop(disk);
+}
+
 /// What could not be copied aside in a moment is not copied at all, and it is said of which home.
 #[test]
 fn a_home_on_a_file_system_that_cannot_clone_is_refused_by_name() {
