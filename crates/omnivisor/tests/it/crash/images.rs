@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use omnivisor_testkit::Sandbox;
 use omnivisor_testkit::mounts::{Ground, Mounted, reflink};
+use omnivisor_testkit::{Sandbox, wait_until};
 
 use super::harness::{Scene, Story, kill_nodes, leftovers, said, wait_for_the_end};
 use super::{nym, vega};
@@ -256,17 +256,27 @@ fn recover(scene: &dyn Scene, image: &Image) -> Result<(), String> {
         scene.check_files(when);
         let history = scene.history().output().unwrap();
         assert!(history.status.success(), "{when}: {history:?}");
-        let supervised = supervised.insert(sandbox.spawn(scene.command()));
+        let first = supervised.insert(sandbox.spawn(scene.command()));
         wait_for_the_end(scene, when);
         scene.log().assert_never_double();
         assert!(scene.log().of("refused").is_empty(), "{when}: a node was started on newer data");
         scene.check_end(when);
-        supervised.signal(15);
-        assert_eq!(supervised.wait(SOON).code(), Some(0), "{when}");
+        first.signal(15);
+        assert_eq!(first.wait(SOON).code(), Some(0), "{when}");
         assert!(scene.log().running().is_empty(), "{when}: a node runs on");
         // Not earlier: one that is alive may be in the middle of writing a file.
         let left = leftovers(scene.folders());
-        assert!(left.is_empty(), "{when}: {left:?} is left");
+        // Whoever lists a snapshot is waited for a second and no more, and a flush may take longer; the next start removes what that leaves.
+        let is_list = |path: &PathBuf| path.to_string_lossy().contains("-preupgrade.mtree.");
+        assert!(left.iter().all(is_list), "{when}: {left:?} is left");
+        if !left.is_empty() {
+            let again = supervised.insert(sandbox.spawn(scene.command()));
+            wait_until(&format!("{when}: {left:?} is removed"), SOON, || {
+                leftovers(scene.folders()).is_empty().then_some(())
+            });
+            again.signal(15);
+            assert_eq!(again.wait(SOON).code(), Some(0), "{when}");
+        }
     }));
     let said = supervised.as_ref().map(said).unwrap_or_default();
     drop(supervised);
