@@ -112,6 +112,49 @@ fn a_backup_of_two_file_systems_that_is_killed_anywhere_is_whole_or_none() {
     });
 }
 
+/// Nobody is killed, but a call of it fails: then nothing was changed, or the next one goes on with it.
+#[test]
+fn a_restore_to_two_file_systems_of_which_any_call_fails_can_be_ordered_again() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: a release has no checkpoints");
+    }
+    let Some(scene) = Scene::new() else { return };
+    let world = &scene.world;
+    scene.was_run();
+    scene.done(&["backup", "now"]);
+    let before = tree(&scene.consensus());
+    let id = backups(world)[0]["id"].as_str().unwrap().to_owned();
+    let restore = |variables: &[(&str, &str)]| {
+        let mut command = world.sandbox.omnivisor(crate::world::omnivisor_exe(), "omnivisor");
+        command.args(["restore", &id, "--home", &home(world)]).envs(variables.iter().copied());
+        command.output().unwrap()
+    };
+    migrate(world);
+    let reached = world.sandbox.path().join("reached");
+    assert!(restore(&[("OMNIVISOR_CHECKPOINTS_REACHED", reached.to_str().unwrap())]).status.success());
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    let points = read(&reached);
+    let mut refused = 0;
+    for name in points.lines() {
+        let times = times.entry(name.to_owned()).or_default();
+        *times += 1;
+        let point = format!("{name}:{times}");
+        migrate(world);
+        let failed = restore(&[("OMNIVISOR_CHECKPOINT", &point), ("OMNIVISOR_FAULT", "EIO")]);
+        refused += usize::from(!failed.status.success());
+        if !failed.status.success() && said(&failed).contains("nothing was changed") {
+            assert_eq!(read(scene.consensus().join("data/blocks")), "new", "{point}: {}", said(&failed));
+        }
+        let again = restore(&[]);
+        assert!(again.status.success(), "{point}: {}", said(&again));
+        is_back(world);
+        assert_eq!(tree(&scene.consensus()), before, "{point}");
+        scene.has_no_orphans();
+    }
+    println!("{refused} of {} calls were refused", points.lines().count());
+    assert!(refused > 20, "{refused}");
+}
+
 /// An undo that the next start does, and somebody is killed in.
 #[test]
 fn an_undo_on_two_file_systems_that_is_killed_is_ended_by_the_next_start() {
