@@ -386,7 +386,7 @@ pub fn flush_tree(root: &Path) -> io::Result<()> {
 }
 
 /// Copies a folder, to which nobody writes, and everything in it, without what is `apart`. `to` must not be there. `each` is told of
-/// every so many bytes, may take its time, and ends it with an error. Where one of them has [parts](super::parts), `to` is there already if it
+/// every so many bytes, may take its time, and ends it with an error. Where one of them has [parts], `to` is there already if it
 /// has any, empty: then both are of several homes, and hold nothing else.
 pub fn copy_tree(from: &Path, to: &Path, apart: &[PathBuf], each: Each<'_>) -> io::Result<()> {
     copy_some(from, to, apart, &Only::default(), each)
