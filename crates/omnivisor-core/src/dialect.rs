@@ -194,6 +194,9 @@ pub struct Root {
     pub path: PathBuf,
 }
 
+/// What homes are called in a snapshot that holds several. What has anything else at its top is of one home, whose own files these are.
+pub const HOMES: [&str; 3] = ["core", "consensus", "data-node"];
+
 /// What mirror files say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirrored {

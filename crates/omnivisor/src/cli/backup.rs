@@ -15,6 +15,7 @@ use crate::clock;
 use crate::effects::backup::keep::{Spared, remove};
 use crate::effects::backup::verify::{Verified, verify};
 use crate::effects::backup::{self, Backup as Found, Kind};
+use crate::effects::data::Data;
 use crate::effects::restore::aside::{self, Aside};
 use crate::exit::Exit;
 use crate::shell::{JOURNAL, spared};
@@ -232,9 +233,9 @@ fn verdict(backup: &Found, verified: &Verified) -> String {
 fn prune(verb: &Prune) -> Outcome {
     let installation = verb.whose.find(false)?;
     let paths = installation.dialect.paths();
-    let Some(spared) = not_to_be_touched(&installation)? else {
-        return Err(anyhow!("an upgrade is between its stop and its end: nothing is removed now").into());
-    };
+    // Before it is known that none of them is needed: what comes later is not looked at.
+    let replaced = if verb.replaced { aside::all(&paths.beside) } else { Vec::new() };
+    let spared = not_to_be_touched(&installation)?.ok_or_else(under_way)?;
     let now = clock::now().wall;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let by = installation.method.removes.clone();
@@ -251,9 +252,29 @@ fn prune(verb: &Prune) -> Outcome {
             output::result(&format!("removed {what}"));
         }
     }
-    let replaced = if verb.replaced { aside::all(&paths.beside) } else { Vec::new() };
-    for aside in &replaced {
+    if verb.replaced {
+        remove_replaced(verb, &installation, &replaced)?;
+    }
+    if gone.is_empty() && replaced.is_empty() {
+        output::result("nothing has to go");
+    }
+    Ok(Exit::Success)
+}
+
+fn under_way() -> Trouble {
+    anyhow!("an upgrade is between its stop and its end: nothing is removed now").into()
+}
+
+fn remove_replaced(verb: &Prune, installation: &Installation, replaced: &[Aside]) -> Result<(), Trouble> {
+    let dialect = &*installation.dialect;
+    for aside in replaced {
         let what = told(aside);
+        let data = Data::now(dialect).with_context(|| format!("cannot remove {what}"))?;
+        not_to_be_touched(installation)?.ok_or_else(under_way)?;
+        if aside.is_needed(&data, &|path| dialect.is_monotonic(path)) {
+            let why = anyhow!("{what}, stays: what was to replace it is not all in its place");
+            return Err(Trouble::from(why).hint("put one of both in place by hand, and move the folder away"));
+        }
         if verb.dry_run {
             output::result(&format!("would remove {what}"));
         } else {
@@ -261,10 +282,7 @@ fn prune(verb: &Prune) -> Outcome {
             output::result(&format!("removed {what}"));
         }
     }
-    if gone.is_empty() && replaced.is_empty() {
-        output::result("nothing has to go");
-    }
-    Ok(Exit::Success)
+    Ok(())
 }
 
 fn told(aside: &Aside) -> String {

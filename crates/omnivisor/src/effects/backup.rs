@@ -25,6 +25,7 @@ use self::entry::{Walk, What};
 use self::manifest::Head;
 pub use self::only::Only;
 pub use self::unpack::{unpack, unpack_some};
+use super::data::Data;
 use super::essentials;
 use super::parts;
 use super::snapshot::command;
@@ -102,13 +103,36 @@ impl Backup {
         }
     }
 
-    /// Whether a copy of it there takes next to no room.
-    pub fn is_copied_by_reference(&self, to: &Path) -> bool {
-        match self.kind {
-            Kind::Folder => {
-                let mut parts = parts::all(&self.path).into_iter().flatten();
-                disk::can_clone(&self.path, to) && parts.all(|(_, part)| disk::can_clone(&part, &part))
+    /// Where a copy of what is meant of it takes room, and how much: in this folder, and where the parts are of homes that are on other file
+    /// systems. Not where it is made by reference.
+    pub fn room(&self, data: &Data, beside: &Path, only: &Only) -> io::Result<Vec<(PathBuf, u64)>> {
+        let mut rooms: Vec<(PathBuf, u64)> = Vec::new();
+        if data.one().is_some() {
+            if !self.is_copied_by_reference(beside) {
+                let known = self.head.as_ref().and_then(|head| head.bytes).filter(|_| only.is_all());
+                let bytes = known.map_or_else(|| verify::size(self, only), |bytes| Ok(Some(bytes)))?;
+                rooms.extend(bytes.or(self.bytes).map(|bytes| (beside.to_owned(), bytes)));
             }
+            return Ok(rooms);
+        }
+        for root in data.roots.iter().filter(|root| only.has(Path::new(root.name))) {
+            let to = data.parts.get(root.name).map_or(beside, PathBuf::as_path);
+            let existing = to.ancestors().find(|it| it.is_dir()).unwrap_or(to);
+            if self.kind != Kind::Folder || !disk::can_clone(&parts::real(self.path.join(root.name)), existing) {
+                let bytes = verify::size(self, &only.within(Path::new(root.name)))?.unwrap_or_default();
+                match rooms.iter_mut().find(|room| room.0 == to) {
+                    Some(room) => room.1 += bytes,
+                    None => rooms.push((to.to_owned(), bytes)),
+                }
+            }
+        }
+        Ok(rooms)
+    }
+
+    /// Whether a copy of it there takes next to no room.
+    fn is_copied_by_reference(&self, to: &Path) -> bool {
+        match self.kind {
+            Kind::Folder => disk::can_clone(&self.path, to),
             // It may be one that nobody can write to, not even to try: so with a file of it.
             Kind::Command => {
                 let all = self.tree().map(|(root, apart)| Walk::of(&root).without(apart));

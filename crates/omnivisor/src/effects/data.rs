@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use omnivisor_core::dialect::{Dialect, Root};
@@ -176,6 +178,12 @@ impl Data {
     }
 }
 
+/// A number that is the same for this home however it is written, and hardly another one's.
+pub fn id(home: &Path) -> u32 {
+    let plain: PathBuf = home.components().collect();
+    crc32fast::hash(plain.as_os_str().as_bytes())
+}
+
 fn real(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize().map_err(|error| unseen(path, &error))
 }
@@ -214,13 +222,20 @@ fn link_out(home: &Path, roots: &[Root]) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The folder of ours in a home, which may not be there yet.
+/// The folder of ours in a home, which may not be there yet. Nobody else may move it, or what is in it: what is written there would
+/// be written elsewhere.
 fn parts_in(home: &Path) -> io::Result<PathBuf> {
     let parts = home.join(PARTS);
+    let us = rustix::process::geteuid().as_raw();
+    let whose = fs::metadata(home).map_err(|error| unseen(home, &error))?;
+    if whose.uid() != us || whose.mode() & 0o022 != 0 {
+        return Err(not_so(home, "is on another file system, and others than this user may write to it"));
+    }
     match fs::symlink_metadata(&parts) {
         Ok(there) if !there.is_dir() || !disk::is_same(home, &parts) => {
             Err(not_so(&parts, "is no folder on its home's own file system"))
         }
+        Ok(there) if there.uid() != us || there.mode() & 0o077 != 0 => Err(not_so(&parts, "is not this user's alone")),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unseen(&parts, &error)),
         _ => Ok(parts),
     }

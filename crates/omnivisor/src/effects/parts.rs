@@ -5,6 +5,9 @@
 //! In the copy a link leads there, which is called as the home. A part keeps its name whatever the copy is called, so that a rename of the
 //! copy stays the one moment in which it becomes a snapshot, or is none any more. The link is there before its part is, and as long as
 //! that: a part to which no link leads is of a copy that is gone.
+//!
+//! A node may make any link at the top of its home, and of one home that is the top of the copy. So only what holds several homes, and
+//! nothing else, has parts.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +16,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::data::Data;
+use omnivisor_core::dialect::HOMES;
+
+use super::data::{self, Data};
 use super::snapshot::PRIVATE;
 use crate::clock;
 use crate::store::disk;
@@ -49,13 +54,14 @@ fn part_of(link: &Path, part: &Path) -> Option<i128> {
     let is_ours = part.is_absolute() && is_plain && part.parent()?.file_name()? == PARTS;
     let called = part.file_name()?.as_bytes();
     let called = called.strip_prefix(REPLACED.as_bytes()).unwrap_or(called);
-    taken(called, link.file_name()?).filter(|_| is_ours)
+    begun(called, link.file_name()?).map(|(at, _)| at).filter(|_| is_ours)
 }
 
-/// When a part was begun, by its name: `<nanoseconds>-<home>`.
-fn taken(called: &[u8], home: &OsStr) -> Option<i128> {
-    let digits = called.strip_suffix(home.as_bytes())?.strip_suffix(b"-")?;
-    std::str::from_utf8(digits).ok().filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+/// When a part was begun, and by whose supervisor, by its name: `<nanoseconds>-<supervisor's home>-<home>`.
+fn begun(called: &[u8], home: &OsStr) -> Option<(i128, u32)> {
+    let rest = std::str::from_utf8(called.strip_suffix(home.as_bytes())?.strip_suffix(b"-")?).ok()?;
+    let (at, whose) = rest.split_once('-').filter(|(at, _)| at.bytes().all(|it| it.is_ascii_digit()))?;
+    Some((at.parse().ok()?, whose.parse().ok()?))
 }
 
 /// Where what is called so is.
@@ -72,6 +78,9 @@ pub fn all(copy: &Path) -> io::Result<Vec<(OsString, PathBuf)>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
+        if !HOMES.iter().any(|home| entry.file_name() == *home) {
+            return Ok(Vec::new());
+        }
         if let Some(part) = of(&entry.path()) {
             found.push((entry.file_name(), part));
         }
@@ -92,7 +101,7 @@ pub fn is_whole(copy: &Path) -> bool {
 /// Whether what is in this copy of each home is on the file system that the home is on by now, as far as it is there.
 pub fn fits(data: &Data, copy: &Path) -> bool {
     let is_there = |name: &str| {
-        let link = super::data::at(copy, name);
+        let link = data::at(copy, name);
         match (data.parts.get(name), of(&link)) {
             (Some(parts), Some(part)) => part.parent() == Some(parts) && is_folder(&part),
             (None, None) => true,
@@ -116,19 +125,19 @@ pub fn lay(data: &Data, copy: &Path) -> io::Result<Vec<PathBuf>> {
             continue;
         }
         disk::make_folders(copy, PRIVATE)?;
-        lay_one(&link, parts, Of::Copy)?;
+        lay_one(data, &link, parts, Of::Copy)?;
         changed.extend([copy.to_owned(), parts.clone()].into_iter().chain(parts.parent().map(Path::to_owned)));
     }
     Ok(changed)
 }
 
 /// Makes one part, in this folder of its home. Where `link` leads there already, that is all.
-pub fn lay_one(link: &Path, parts: &Path, what: Of) -> io::Result<()> {
+pub fn lay_one(data: &Data, link: &Path, parts: &Path, what: Of) -> io::Result<()> {
     disk::make_folders_durably(parts, PRIVATE)?;
     let part = match of(link) {
         Some(part) if part.parent() == Some(parts) => part,
         _ => {
-            let part = free(parts, link.file_name().unwrap_or_default(), what);
+            let part = free(data, parts, link.file_name().unwrap_or_default(), what);
             // First, so that nobody finds a part to which nothing leads.
             disk::link(&part, link)?;
             part
@@ -138,11 +147,11 @@ pub fn lay_one(link: &Path, parts: &Path, what: Of) -> io::Result<()> {
 }
 
 /// A name that no part has had: somebody may be removing one.
-fn free(parts: &Path, home: &OsStr, what: Of) -> PathBuf {
-    let begin = if what == Of::Replaced { REPLACED } else { "" };
+fn free(data: &Data, parts: &Path, home: &OsStr, what: Of) -> PathBuf {
+    let (begin, whose) = (if what == Of::Replaced { REPLACED } else { "" }, data::id(&data.home));
     let mut nanos = clock::now().wall.unix_nanos();
     loop {
-        let mut name = OsString::from(format!("{begin}{nanos}-"));
+        let mut name = OsString::from(format!("{begin}{nanos}-{whose:012}-"));
         name.push(home);
         let part = parts.join(name);
         if fs::symlink_metadata(&part).is_err() {
@@ -152,9 +161,16 @@ fn free(parts: &Path, home: &OsStr, what: Of) -> PathBuf {
     }
 }
 
-/// Makes everything durable that is on the file systems that the parts of a copy are on.
+/// Makes everything durable that is on the file systems that a copy and its parts are on, side by side: no node runs meanwhile.
 pub fn flush(copy: &Path) -> io::Result<()> {
-    all(copy)?.iter().try_for_each(|(_, part)| disk::flush_file_system(part))
+    let parts = all(copy)?;
+    std::thread::scope(|scope| {
+        let flushes: Vec<_> =
+            parts.iter().map(|(_, part)| scope.spawn(move || disk::flush_file_system(part))).collect();
+        let flushed = disk::flush_file_system(copy);
+        let joined = flushes.into_iter().map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.fold(flushed, io::Result::and)
+    })
 }
 
 /// Removes a copy, if it is there, and its parts before it: whoever is killed meanwhile leaves links to what is left.
@@ -175,6 +191,9 @@ pub fn remove_entry(path: &Path) -> io::Result<()> {
 
 /// Removes the folder that a restore works in, and the parts of what was made ready there.
 pub fn remove_work(work: &Path) -> io::Result<()> {
+    if !is_folder(work) {
+        return disk::remove(work); // what a link leads to is none of ours
+    }
     let entries = match fs::read_dir(work) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
         entries => Some(entries?),
@@ -193,8 +212,8 @@ fn remove_part(part: &Path) -> io::Result<()> {
     }
 }
 
-/// Parts of copies that are gone: no link leads to them from the backups, or from where restores work. None that is older than `since`,
-/// as what led there may have been moved away with the state. Nobody makes or removes a copy meanwhile.
+/// Parts of copies of this supervisor that are gone: no link leads to them from the backups, or from where restores work. None that is older
+/// than `since`, as what led there may have been moved away with the state. Nobody makes or removes a copy meanwhile.
 pub fn orphans(data: &Data, within: [&Path; 2], since: i128) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for root in data.roots.iter().filter(|root| !root.name.is_empty()) {
@@ -202,8 +221,9 @@ pub fn orphans(data: &Data, within: [&Path; 2], since: i128) -> io::Result<Vec<P
         if is_folder(&parts) {
             for entry in fs::read_dir(&parts)? {
                 let entry = entry?;
-                let begun = taken(entry.file_name().as_bytes(), OsStr::new(root.name));
-                if begun.is_some_and(|begun| begun >= since) {
+                let name = entry.file_name();
+                let begun = begun(name.as_bytes(), OsStr::new(root.name));
+                if begun.is_some_and(|(at, whose)| at >= since && whose == data::id(&data.home)) {
                     found.push(entry.path());
                 }
             }

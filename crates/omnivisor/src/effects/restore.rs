@@ -18,6 +18,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use omnivisor_core::dialect::Root;
+
 use self::scope::{Moved, Scope};
 use super::backup::Only;
 use super::data::{self, Data};
@@ -129,7 +131,8 @@ impl Restore<'_> {
         parts::lay(self.data, &half)?;
         how(&half)?;
         // Of several folders each is there, and empty where nothing of it is meant.
-        for root in self.data.roots.iter().filter(|root| !only.is_empty() && !root.name.is_empty()) {
+        let is_left_out = |root: &&Root| !root.name.is_empty() && !Only::of(only).has(Path::new(root.name));
+        for root in self.data.roots.iter().filter(is_left_out) {
             disk::make_folders(&half.join(root.name), PRIVATE)?;
         }
         snapshot::flush_tree(&half)?;

@@ -90,7 +90,6 @@ impl Snapshot<'_> {
         for _ in 0..PASSES {
             let done = self.pass(false, cancelled, pace).and_then(|mut passed| {
                 parts::flush(&beside(self.to, PARTIAL))?;
-                disk::flush_file_system(self.to.parent().unwrap_or(self.to))?;
                 passed.notes.write(&beside(self.to, SEEN))?;
                 Ok(passed)
             });
@@ -347,8 +346,7 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
 /// Makes what a pass has changed durable.
 fn flush(root: &Path, passed: &Passed) -> io::Result<()> {
     if passed.copied.touched.len() > FEW {
-        parts::flush(root)?;
-        return disk::flush_file_system(root);
+        return parts::flush(root);
     }
     passed.copied.touched.iter().try_for_each(|path| flush_one(path))
 }
@@ -367,8 +365,7 @@ fn flush_one(path: &Path) -> io::Result<()> {
 /// Makes a copy durable.
 pub fn flush_tree(root: &Path) -> io::Result<()> {
     if !parts::all(root)?.is_empty() {
-        parts::flush(root)?;
-        return disk::flush_file_system(root);
+        return parts::flush(root);
     }
     let (mut paths, mut looked) = (vec![root.to_owned()], 0);
     while let Some(path) = paths.get(looked).cloned() {

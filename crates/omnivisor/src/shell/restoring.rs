@@ -97,7 +97,7 @@ pub async fn put_back(
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
     if let Err(error) = make_ready(&restore, &backup, ordered.only).and_then(|()| restore.can_be_put(ordered.only)) {
         let _ = parts::remove_work(&work);
-        let is_damaged = error.kind() == io::ErrorKind::InvalidData;
+        let is_damaged = error.kind() == io::ErrorKind::InvalidData && backup.damaged.is_none();
         let hint = if is_damaged { " (what of it is good can be put back by --path)" } else { "" };
         let what = format!("{} cannot be made ready, and nothing was changed{hint}", backup.path.display());
         return Err(StartError::State { what, source: error });
@@ -232,11 +232,9 @@ fn chosen(dialect: &dyn Dialect, data: &Data, ordered: &Ordered<'_>) -> Result<B
 }
 
 fn make_ready(restore: &Restore<'_>, backup: &Backup, only: &[PathBuf]) -> io::Result<()> {
-    let (meant, by_reference) =
-        (Only::of(only), backup.is_copied_by_reference(restore.work.parent().unwrap_or(restore.work)));
-    let bytes = if meant.is_all() { backup.bytes } else { backup::verify::size(backup, &meant)? };
-    if let Some(bytes) = bytes.filter(|_| !by_reference) {
-        space::require(restore.work, bytes, "what is put back").map_err(io::Error::other)?;
+    let meant = Only::of(only);
+    for (folder, bytes) in backup.room(restore.data, restore.work.parent().unwrap_or(restore.work), &meant)? {
+        space::require(&folder, bytes, "what is put back").map_err(io::Error::other)?;
     }
     // Nothing can be compared with one that a person believes all the same.
     if backup.kind == Kind::Folder && backup.damaged.is_some() && !backup.sealed {

@@ -9,7 +9,7 @@ use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
-use crate::effects::backup::{self, Backup, Kind};
+use crate::effects::backup::{self, Backup, Kind, Only};
 use crate::effects::data::Data;
 use crate::effects::snapshot::{self, Limits};
 use crate::effects::{parts, space};
@@ -80,25 +80,18 @@ pub(super) fn to_be_copied(dialect: &dyn Dialect, plan: &UpgradePlan) -> Option<
 /// Whether that fits; beside a node, with as much left free as any copy of its data leaves.
 pub(super) fn has_room(dialect: &dyn Dialect, from: &Backup, beside_node: Option<Limits>) -> Result<(), String> {
     let beside = &dialect.paths().beside;
-    if from.is_copied_by_reference(beside) {
-        return Ok(());
+    let data = Data::now(dialect).map_err(|error| error.to_string())?;
+    for (folder, bytes) in from.room(&data, beside, &Only::default()).map_err(|error| error.to_string())? {
+        let what = "the data as it was";
+        let fits = match (beside_node, space::room(&folder)) {
+            (Some(limits), Some(room)) => {
+                space::require_beside(&folder, bytes, space::reserve_of_a_copy(room, limits.reserve), what)
+            }
+            _ => space::require(&folder, bytes, what),
+        };
+        fits.map_err(|error| format!("{error}; if the old release can go on with the data as it is, say --keep-data"))?;
     }
-    let known = from.head.as_ref().and_then(|head| head.bytes).or(from.bytes);
-    let bytes = match known {
-        None => from.tree().map_or(Ok(0), |(root, apart)| {
-            let apart: Vec<_> = apart.iter().map(|path| root.join(path)).collect();
-            space::survey(&root, &apart).map(|it| it.bytes).map_err(|error| error.to_string())
-        })?,
-        Some(known) => known,
-    };
-    let what = "the data as it was";
-    let fits = match (beside_node, space::room(beside)) {
-        (Some(limits), Some(room)) => {
-            space::require_beside(beside, bytes, space::reserve_of_a_copy(room, limits.reserve), what)
-        }
-        _ => space::require(beside, bytes, what),
-    };
-    fits.map_err(|error| format!("{error}; if the old release can go on with the data as it is, say --keep-data"))
+    Ok(())
 }
 
 /// Orders it where no supervisor runs: the next start does it first. What is taken back; the order is on disk when it returns.

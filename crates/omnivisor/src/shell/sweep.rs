@@ -47,6 +47,10 @@ pub(super) fn sweep_parts(dialect: &dyn Dialect) {
     let begun =
         begun.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).and_then(|it| i128::try_from(it.as_nanos()).ok());
     let (Some(begun), Ok(data)) = (begun, Data::now(dialect)) else { return };
+    // Whatever is not there just now, as another disk may not be, is no reason to believe that nothing leads to them.
+    if !disk::is_same(&paths.backups, &paths.beside) {
+        return;
+    }
     match parts::orphans(&data, [&paths.backups, &paths.beside], begun) {
         Ok(orphans) if orphans.is_empty() => {}
         Ok(orphans) => drop(std::thread::spawn(move || orphans.iter().for_each(|part| remove_part(part)))),

@@ -75,12 +75,17 @@ pub struct Walk {
     first: HashMap<(u64, u64), PathBuf>,
     /// These are passed over.
     apart: Vec<PathBuf>,
+    /// What of it is elsewhere, by its name in it.
+    parts: HashMap<PathBuf, PathBuf>,
 }
 
 impl Walk {
     /// Of what is in this folder.
     pub fn of(root: &Path) -> Self {
-        Self { root: root.to_owned(), folders: Vec::new(), begun: false, first: HashMap::new(), apart: Vec::new() }
+        // What cannot be read is an error when it is looked at.
+        let parts = parts::all(root).into_iter().flatten().map(|(name, part)| (name.into(), part)).collect();
+        let (root, folders, first, apart) = (root.to_owned(), Vec::new(), HashMap::new(), Vec::new());
+        Self { root, folders, begun: false, first, apart, parts }
     }
 
     /// The same without these, below it.
@@ -156,10 +161,10 @@ impl Walk {
     /// Where an entry is.
     pub fn full(&self, path: &Path) -> PathBuf {
         // Joining nothing would put a slash behind it.
-        match path.parent() {
-            None => self.root.clone(),
-            Some(above) if above.as_os_str().is_empty() => parts::real(self.root.join(path)),
-            Some(_) => self.root.join(path),
+        match self.parts.get(path) {
+            Some(part) => part.clone(),
+            None if path.as_os_str().is_empty() => self.root.clone(),
+            None => self.root.join(path),
         }
     }
 }

@@ -28,6 +28,14 @@ impl Only {
         Self(self.0.as_ref().map(|paths| [paths.as_slice(), &more].concat()))
     }
 
+    /// What is meant of it in a folder at its top, and nothing else.
+    pub fn within(&self, folder: &Path) -> Self {
+        let all = [folder.to_owned()];
+        let paths = self.0.as_deref().unwrap_or(&all).iter();
+        let whole = |path: &PathBuf| if folder.starts_with(path) { folder.to_owned() } else { path.clone() };
+        Self(Some(paths.map(whole).filter(|path| path.starts_with(folder)).collect()))
+    }
+
     /// What is meant of what is in a folder at its top.
     pub fn below(&self, folder: &Path) -> Self {
         let Some(paths) = &self.0 else { return Self(None) };
@@ -53,6 +61,8 @@ mod tests {
         }
         assert_eq!(only.below(Path::new("core")), Only::of(&["config".into()]));
         assert!(only.below(Path::new("core/config/more")).is_all());
+        assert_eq!(only.within(Path::new("core")), Only::of(&["core/config".into()]));
+        assert_eq!(Only::default().within(Path::new("core")), Only::of(&["core".into()]));
         let nothing = only.below(Path::new("more"));
         assert!(!nothing.is_all() && !nothing.has(Path::new("x")) && !nothing.has(Path::new("")));
         assert!(Only::of(&[]).is_all() && Only::default().has(Path::new("any")));

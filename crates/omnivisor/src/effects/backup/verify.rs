@@ -1,5 +1,6 @@
 //! See whether a backup still is what its manifest says.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -211,13 +212,29 @@ pub(super) fn compare(
     is_archive: bool,
     differs: &mut dyn FnMut(&Path, &str) -> io::Result<()>,
 ) -> io::Result<()> {
+    // Of files whose first name is not meant: what stands in the list there, and then which other name is the first.
+    let (mut unmeant, mut now_first) = (HashMap::new(), HashMap::new());
     let mut next_expected = || -> io::Result<Option<Listed>> {
         loop {
-            match expected.advance()? {
-                Some(root) if is_archive && root.entry.path.as_os_str().is_empty() => {}
-                Some(other) if !only.has(&other.entry.path) => {}
-                other => return Ok(other),
+            let Some(mut listed) = expected.advance()? else { return Ok(None) };
+            if is_archive && listed.entry.path.as_os_str().is_empty() {
+                continue;
             }
+            if !only.has(&listed.entry.path) {
+                if matches!(listed.entry.what, What::File { .. } | What::Pipe) && listed.entry.names > 1 {
+                    unmeant.insert(listed.entry.path, (listed.entry.what, listed.digest));
+                }
+                continue;
+            }
+            if let What::Again { first, .. } = &mut listed.entry.what {
+                if let Some((what, digest)) = unmeant.remove(first.as_path()) {
+                    now_first.insert(first.clone(), listed.entry.path.clone());
+                    (listed.entry.what, listed.digest) = (what, digest);
+                } else if let Some(path) = now_first.get(first.as_path()) {
+                    first.clone_from(path);
+                }
+            }
+            return Ok(Some(listed));
         }
     };
     let (mut one, mut other) = (next_expected()?, found()?);
@@ -225,7 +242,7 @@ pub(super) fn compare(
         match (one, other) {
             (None, None) => return Ok(()),
             (Some(wanted), Some(there)) if wanted.entry.path == there.entry.path => {
-                for how in difference(&wanted, &there, is_archive, !only.is_all()) {
+                for how in difference(&wanted, &there, is_archive) {
                     differs(&wanted.entry.path, how)?;
                 }
                 (one, other) = (next_expected()?, found()?);
@@ -243,16 +260,8 @@ pub(super) fn compare(
     }
 }
 
-fn difference(wanted: &Listed, there: &Listed, is_archive: bool, is_part: bool) -> Vec<&'static str> {
+fn difference(wanted: &Listed, there: &Listed, is_archive: bool) -> Vec<&'static str> {
     let (one, other) = (&wanted.entry, &there.entry);
-    // Its contents were listed under a name that is not meant.
-    if let (What::Again { bytes: one, .. }, What::File { bytes: other } | What::Again { bytes: other, .. }) =
-        (&one.what, &other.what)
-        && is_part
-        && !is_archive
-    {
-        return if one == other { Vec::new() } else { vec!["has another size"] };
-    }
     if let (What::Again { first: one, .. }, What::Again { first: other, .. }) = (&one.what, &other.what)
         && (is_archive || one != other)
     {

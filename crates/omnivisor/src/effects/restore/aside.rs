@@ -7,7 +7,8 @@ use std::time::UNIX_EPOCH;
 
 use omnivisor_core::time::Timestamp;
 
-use super::{BY_HAND, CLEARED, COMPLETE, REPLACED, UNDO};
+use super::{BY_HAND, CLEARED, COMPLETE, COPY, HALF, REPLACED, Restore, UNDO};
+use crate::effects::data::Data;
 use crate::effects::parts;
 use crate::store::disk;
 
@@ -26,8 +27,9 @@ pub struct Aside {
 
 /// All there is in this folder, the newest first.
 pub fn all(beside: &Path) -> Vec<Aside> {
-    let works = fs::read_dir(beside).into_iter().flatten().flatten().map(|it| it.path());
-    let mut all: Vec<Aside> = works.filter_map(|work| look(&work)).collect();
+    let works = fs::read_dir(beside).into_iter().flatten().flatten();
+    let works = works.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())); // and no link
+    let mut all: Vec<Aside> = works.filter_map(|work| look(&work.path())).collect();
     all.sort_by_key(|it| std::cmp::Reverse(it.at));
     all
 }
@@ -35,23 +37,39 @@ pub fn all(beside: &Path) -> Vec<Aside> {
 fn look(work: &Path) -> Option<Aside> {
     let name = work.file_name()?.to_str()?;
     let by_hand = name.starts_with(BY_HAND);
-    let path = work.join(REPLACED);
-    if !(by_hand || name.starts_with(UNDO)) || !path.is_dir() {
+    if !by_hand && !name.starts_with(UNDO) {
         return None;
     }
     // From when on all of it is aside.
-    let modified = fs::metadata(work.join(CLEARED)).and_then(|it| it.modified()).ok()?;
+    let modified = fs::symlink_metadata(work.join(CLEARED)).and_then(|it| it.modified()).ok()?;
     let at = Timestamp::EPOCH.plus(modified.duration_since(UNIX_EPOCH).ok()?);
-    Some(Aside { work: work.to_owned(), path, by_hand, at })
+    Some(Aside { work: work.to_owned(), path: work.join(REPLACED), by_hand, at })
 }
 
 impl Aside {
-    /// Removes it, where what replaced it is in its place. Whoever is killed in it can do it again.
+    /// Whether something that was to replace it is not in its place, as far as it can be told: then this may be all there is of the data.
+    pub fn is_needed(&self, data: &Data, is_monotonic: &(dyn Fn(&Path) -> bool + Sync)) -> bool {
+        Restore { data, work: &self.work, is_monotonic }.is_half_done().unwrap_or(true)
+    }
+
+    /// Removes it, where it is not [needed](Self::is_needed) any more. Whoever is killed in it can do it again.
     pub fn remove(&self) -> io::Result<()> {
+        if let Some(missing) = parts::missing(&self.path) {
+            return Err(io::Error::other(format!("a part of it, {}, is not there", missing.display())));
+        }
         // First: half of it must not be taken for what a restore has still to put back.
         disk::remove(&self.work.join(COMPLETE))?;
         disk::flush_folder(&self.work)?;
-        parts::remove(&self.path)?;
-        parts::remove_work(&self.work)
+        for name in [HALF, COPY, REPLACED] {
+            parts::remove(&self.work.join(name))?;
+        }
+        // What it is known by goes last.
+        for entry in fs::read_dir(&self.work)? {
+            let entry = entry?;
+            if entry.file_name() != CLEARED {
+                disk::remove(&entry.path())?;
+            }
+        }
+        disk::remove(&self.work)
     }
 }

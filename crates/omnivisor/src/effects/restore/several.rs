@@ -68,7 +68,7 @@ impl Restore<'_> {
         let Some(parts) = below.to_str().and_then(|name| self.data.parts.get(name)) else {
             return disk::make_folders_durably(&aside, PRIVATE);
         };
-        parts::lay_one(&aside, parts, Of::Replaced)?;
+        parts::lay_one(self.data, &aside, parts, Of::Replaced)?;
         disk::flush_folder(parts)?;
         atomic::flush_folder_of(&aside)
     }

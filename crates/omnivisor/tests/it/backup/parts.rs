@@ -1,20 +1,21 @@
 //! Backups of several homes of which one has its part elsewhere: they are exactly as those of homes that are in one place, and can be put
 //! back wherever a home is by now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use omnivisor::effects::backup::archive::{Format, archive};
+use omnivisor::effects::backup::entry::{Walk, What};
 use omnivisor::effects::backup::manifest::Head;
 use omnivisor::effects::backup::seal::seal;
 use omnivisor::effects::backup::{Backup, find, manifest, unpack};
 use omnivisor::effects::data::Data;
 use omnivisor::effects::parts;
-use omnivisor::effects::restore::{Restore, Source};
-use omnivisor::effects::snapshot::Snapshot;
+use omnivisor::effects::restore::{Restore, Source, aside};
+use omnivisor::effects::snapshot::{self, Snapshot};
 use omnivisor_core::dialect::Root;
 
 use super::{NEVER, Place, fill, looked_at};
@@ -194,37 +195,74 @@ fn without_ours(place: &Place, name: &str) -> PathBuf {
     copy
 }
 
+/// Whoever moves a folder that a restore works in to another disk leaves a link, and a node may make one.
+#[test]
+fn what_a_link_in_place_of_a_work_folder_leads_to_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    fs::create_dir_all(at("elsewhere/replaced")).unwrap();
+    for name in ["precious", "cleared"] {
+        fs::write(at("elsewhere").join(name), "").unwrap();
+    }
+    symlink(at("elsewhere"), at("restored-1")).unwrap();
+    assert_eq!(aside::all(folder.path()), []);
+    parts::remove_work(&at("restored-1")).unwrap();
+    assert!(!at("restored-1").is_symlink() && at("elsewhere/precious").exists());
+}
+
 /// What a node, or an archive that somebody else has made, puts where a link of ours could be.
 #[test]
 fn no_other_link_is_followed_or_removes_anything() {
     let folder = tempfile::tempdir().unwrap();
     let at = |path: &str| folder.path().join(path);
-    let part = at("home/.omnivisor-parts/7-consensus");
+    let part = at("home/.omnivisor-parts/7-10-consensus");
     fs::create_dir_all(&part).unwrap();
-    fs::create_dir_all(at("other/7-consensus")).unwrap();
-    fs::create_dir(at("copy")).unwrap();
-    let mut cases: BTreeMap<&str, (PathBuf, bool)> = BTreeMap::new();
-    cases.insert("consensus", (part.clone(), true));
-    cases.insert("core", (part.clone(), false));
-    cases.insert("one", (at("other/7-one"), false));
-    cases.insert("two", (PathBuf::from(".omnivisor-parts/7-two"), false));
-    cases.insert("three", (at("home/.omnivisor-parts/x-three"), false));
-    cases.insert("four", (at("home/.omnivisor-parts/../.omnivisor-parts/7-four"), false));
-    cases.insert("five", (at("home/.omnivisor-parts/-5-five"), false));
-    cases.insert("six", (at("home/.omnivisor-parts"), false));
-    for (name, (target, is_ours)) in &cases {
-        let link = at("copy").join(name);
+    fs::create_dir_all(at("other/7-10-consensus")).unwrap();
+    let cases = [
+        (part.clone(), true),
+        (at("other/7-10-consensus"), false),
+        (PathBuf::from(".omnivisor-parts/7-10-consensus"), false),
+        (at("home/.omnivisor-parts/x-0a-consensus"), false),
+        (at("home/.omnivisor-parts/7-consensus"), false),
+        (at("home/.omnivisor-parts/7-x-consensus"), false),
+        (at("home/.omnivisor-parts/7-10-core"), false),
+        (at("home/.omnivisor-parts/../.omnivisor-parts/7-10-consensus"), false),
+        (at("home/.omnivisor-parts/-5-0a-consensus"), false),
+        (at("home/.omnivisor-parts"), false),
+    ];
+    for (target, is_ours) in &cases {
+        fs::create_dir(at("copy")).unwrap();
+        let link = at("copy/consensus");
         symlink(target, &link).unwrap();
-        assert_eq!(parts::of(&link).is_some(), *is_ours, "{name}");
+        assert_eq!(parts::of(&link).is_some(), *is_ours, "{}", target.display());
+        if !is_ours {
+            parts::remove(&at("copy")).unwrap();
+            assert!(part.is_dir() && at("other/7-10-consensus").is_dir(), "{}", target.display());
+        } else {
+            fs::remove_dir_all(at("copy")).unwrap();
+        }
     }
     // A deeper one is a node's own.
-    fs::create_dir(at("copy/data")).unwrap();
-    symlink(&part, at("copy/data/consensus")).unwrap();
+    fs::create_dir_all(at("copy/core")).unwrap();
+    symlink(&part, at("copy/consensus")).unwrap();
+    symlink(&part, at("copy/core/consensus")).unwrap();
     let found: BTreeSet<_> = parts::all(&at("copy")).unwrap().into_iter().map(|(_, part)| part).collect();
     assert_eq!(found, BTreeSet::from([part.clone()]));
+    // And so is one at the top of what holds one home, whatever it is called.
+    fs::write(at("copy/config.toml"), "").unwrap();
+    assert!(parts::all(&at("copy")).unwrap().is_empty() && parts::missing(&at("copy")).is_none());
+    let listed: Vec<_> = Walk::of(&at("copy")).map(|it| it.unwrap()).collect();
+    assert!(listed.iter().any(|it| matches!(&it.what, What::Link { target } if *target == part)), "{listed:?}");
+    let copied = at("copied");
+    snapshot::copy_tree(&at("copy"), &copied, &[], &mut |_| Ok(())).unwrap();
+    assert_eq!(fs::read_link(copied.join("consensus")).unwrap(), part);
+    snapshot::flush_tree(&copied).unwrap();
+    parts::remove(&copied).unwrap();
+    assert!(part.is_dir());
+    fs::remove_file(at("copy/config.toml")).unwrap();
     // A link in place of the folder of ours leads to what is none of ours.
     fs::rename(at("home/.omnivisor-parts"), at("moved")).unwrap();
     symlink(at("moved"), at("home/.omnivisor-parts")).unwrap();
     parts::remove(&at("copy")).unwrap();
-    assert!(!at("copy").exists() && at("moved/7-consensus").is_dir() && at("other/7-consensus").is_dir());
+    assert!(!at("copy").exists() && at("moved/7-10-consensus").is_dir());
 }

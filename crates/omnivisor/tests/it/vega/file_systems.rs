@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use omnivisor::effects::data;
 use omnivisor_testkit::mounts::{Ground, Mounted};
 use omnivisor_testkit::{Supervised, wait_until};
 use serde_json::Value;
@@ -225,8 +226,14 @@ fn a_snapshot_that_is_removed_takes_its_parts_along() {
     let parts = scene.consensus().join(".omnivisor-parts");
     let kept = scene.parts();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-    let orphan = parts.join(format!("{now}-consensus"));
-    let others = [format!("replaced-{now}-consensus"), format!("{}-consensus", now / 2), "mine".to_owned()];
+    let whose = data::id(world.installation.home());
+    let orphan = parts.join(format!("{now}-{whose}-consensus"));
+    let others = [
+        format!("replaced-{now}-{whose}-consensus"),
+        format!("{}-{whose}-consensus", now / 2),
+        format!("{now}-{}-consensus", whose.wrapping_add(1)), // of another supervisor
+        "mine".to_owned(),
+    ];
     write(&orphan.join("data/blocks"), "orphaned");
     others.iter().for_each(|name| write(&parts.join(name).join("data/blocks"), "kept"));
     let _supervised = world.run();

@@ -162,7 +162,7 @@ fn an_undo_on_two_file_systems_that_is_killed_is_ended_by_the_next_start() {
         return println!("skipped: a release has no checkpoints");
     }
     for point in
-        ["rename copy", "link consensus", "make-folder replaced-#-consensus", "rename cleared", "rename blocks:2"]
+        ["rename copy", "link consensus", "make-folder replaced-#-#-consensus", "rename cleared", "rename blocks:2"]
     {
         let Some(scene) = Scene::new() else { return };
         let world = &scene.world;
