@@ -57,7 +57,7 @@ impl Whose {
     }
 
     fn find(&self, logged: bool) -> Result<Installation, Trouble> {
-        Installation::find(&self.which, self.config_env_file.as_deref(), logged)
+        Installation::meant(&self.which, self.config_env_file.as_deref(), logged)
     }
 }
 

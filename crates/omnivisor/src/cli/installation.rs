@@ -8,7 +8,9 @@ use anyhow::Context;
 use clap::Args;
 use omnivisor_core::agent::Policy;
 use omnivisor_core::dialect::Dialect;
+use omnivisor_core::dialect::vega::STATE_FOLDER;
 
+use super::own::{self, Missing};
 use super::{Trouble, env_file, log, nym, nym_run, vega};
 use crate::control::Instance;
 use crate::effects::backup::keep::Keep;
@@ -75,6 +77,23 @@ pub(super) struct Installation {
 }
 
 impl Installation {
+    /// Of the instance that runs, if it is not said which is meant: the one that all other verbs are about then. Else, where none runs, of
+    /// what is installed; several have to be told apart.
+    pub(super) fn meant(which: &Which, env_file: Option<&Path>, logged: bool) -> Result<Self, Trouble> {
+        if env_file.is_some() || which.home.is_some() {
+            return Self::find(which, env_file, logged);
+        }
+        let running = match own::find(which) {
+            Ok(instance) => instance,
+            Err(Missing { error, several: true }) => return Err(error.into()),
+            Err(Missing { several: false, .. }) => return Self::find(which, None, logged),
+        };
+        let is_vega = running.state.file_name().is_some_and(|name| name == STATE_FOLDER);
+        let home = running.state.parent().filter(|_| is_vega).map(Path::to_owned);
+        let id = home.is_none().then_some(running.id);
+        Self::find(&Which { id, home }, None, logged)
+    }
+
     /// Reads it, and begins to log if that is wanted.
     pub(super) fn find(which: &Which, env_file: Option<&Path>, logged: bool) -> Result<Self, Trouble> {
         if let Some(file) = env_file {

@@ -34,24 +34,15 @@ pub(super) fn run(plan: &Plan) -> Outcome {
     if let Some(file) = &plan.config_env_file {
         env_file::apply(file)?;
     }
-    let (which, announced) = match own::find(&plan.which) {
+    let announced = match own::find(&plan.which) {
         Err(Missing { error, several: true }) => return Err(error.into()),
-        Err(Missing { several: false, .. }) => (plan.which.clone(), Value::Null),
+        Err(Missing { several: false, .. }) => Value::Null,
         Ok(instance) => {
             let answer = control::ask(&instance.socket, Command::Status);
-            let status = answer.ok().and_then(Result::ok).unwrap_or_default();
-            let which = if plan.which.home.is_some() {
-                plan.which.clone()
-            } else {
-                Which { id: Some(instance.id), home: None }
-            };
-            (which, status["announced"].clone())
+            answer.ok().and_then(Result::ok).unwrap_or_default()["announced"].clone()
         }
     };
-    let installation = match Installation::find(&which, None, false) {
-        Err(_) if which.id != plan.which.id => Installation::find(&plan.which, None, false)?,
-        found => found?,
-    };
+    let installation = Installation::meant(&plan.which, None, false)?;
     let value = json!({
         "instance": installation.dialect.instance(),
         "snapshot": snapshot(&installation)?,
@@ -193,7 +184,8 @@ fn described(snapshot: &Value) -> Vec<String> {
     );
     lines.push(match snapshot["ahead"] == true {
         _ if is_command => format!(
-            "outage      as long as the command takes, and the node's own stop and start; {} at most, or the old node goes on",
+            "outage      as long as the command takes, and the node's own stop and start; {} at most, or the old node goes on. It was \
+             not asked now: `omnivisor backup now` tries it",
             time("outageMillis")
         ),
         true => format!(

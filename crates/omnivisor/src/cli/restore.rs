@@ -1,6 +1,6 @@
 //! `omnivisor restore`: put a node's data back as a backup has it.
 
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -43,7 +43,8 @@ pub(super) fn run(restore: &Restore) -> Outcome {
     }
     let installation = Installation::find(&restore.which, restore.config_env_file.as_deref(), true)?;
     let Installation { dialect, shared, allow_network_file_system: allow, run, .. } = installation;
-    let ordered = Ordered { id: &restore.id, only: &restore.paths, unverified: restore.unverified };
+    let paths = plain(&restore.paths);
+    let ordered = Ordered { id: &restore.id, only: &paths, unverified: restore.unverified };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
     let done = runtime.block_on(put_back(&*dialect, shared, allow, &ordered)).map_err(|error| match error {
         StartError::AlreadyRunning(_) => Trouble::new(Exit::AlreadyRunning, error).hint(STOP),
@@ -52,7 +53,7 @@ pub(super) fn run(restore: &Restore) -> Outcome {
     })?;
     let head = &done.backup.head;
     let of = head.as_ref().map(|head| format!(", the data of {}", head.from.version)).unwrap_or_default();
-    let only: Vec<String> = restore.paths.iter().map(|path| path.display().to_string()).collect();
+    let only: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let mut lines = vec![
         match only.is_empty() {
             true => format!("{} is put back{of}", done.backup.id),
@@ -62,7 +63,7 @@ pub(super) fn run(restore: &Restore) -> Outcome {
         format!("keys and whatever else must never go back are as they were; `{run}` starts {}", done.active.release),
     ];
     let differs = head.as_ref().is_some_and(|head| head.from.version != done.active.release.version.as_str());
-    if differs && restore.paths.is_empty() {
+    if differs {
         let of =
             |release: &Installed| head.as_ref().is_some_and(|it| it.from.version == release.release.version.as_str());
         lines.push(match done.before.as_ref().is_some_and(of) {
@@ -74,4 +75,31 @@ pub(super) fn run(restore: &Restore) -> Outcome {
     }
     output::result(&lines.join("\n"));
     Ok(Exit::Success)
+}
+
+/// Without `./`, and none of what is in another one.
+fn plain(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let is_here = |part: &Component<'_>| *part == Component::CurDir;
+    let mut paths: Vec<PathBuf> =
+        paths.iter().map(|path| path.components().filter(|part| !is_here(part)).collect()).collect();
+    paths.sort();
+    paths.dedup_by(|one, before| !before.as_os_str().is_empty() && one.starts_with(before));
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_said_twice_is_one() {
+        let plain = |paths: &[&str]| plain(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(
+            plain(&["./config/config.toml", "config", "data/./db", "config/"]),
+            ["config", "data/db"].map(PathBuf::from)
+        );
+        assert_eq!(plain(&["a/b", "a"]), [PathBuf::from("a")]);
+        assert_eq!(plain(&["."]), [PathBuf::new()]);
+        assert_eq!(plain(&["config", "configured"]), ["config", "configured"].map(PathBuf::from));
+    }
 }

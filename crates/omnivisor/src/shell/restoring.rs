@@ -97,7 +97,8 @@ pub async fn put_back(
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
     if let Err(error) = make_ready(&restore, &backup, ordered.only).and_then(|()| restore.can_be_put(ordered.only)) {
         let _ = parts::remove_work(&work);
-        let is_damaged = error.kind() == io::ErrorKind::InvalidData && backup.damaged.is_none();
+        let is_damaged =
+            error.kind() == io::ErrorKind::InvalidData && backup.kind == Kind::Folder && backup.damaged.is_none();
         let hint = if is_damaged { " (what of it is good can be put back by --path)" } else { "" };
         let what = format!("{} cannot be made ready, and nothing was changed{hint}", backup.path.display());
         return Err(StartError::State { what, source: error });

@@ -23,6 +23,11 @@ impl Only {
         self.0.as_ref().is_none_or(|paths| paths.iter().any(is_meant))
     }
 
+    /// Whether this is a folder on the way to what is meant, and not meant itself.
+    pub fn leads_to(&self, path: &Path) -> bool {
+        self.0.as_ref().is_some_and(|paths| !paths.iter().any(|only| path.starts_with(only)))
+    }
+
     /// The same, and these.
     pub fn and(&self, more: Vec<PathBuf>) -> Self {
         Self(self.0.as_ref().map(|paths| [paths.as_slice(), &more].concat()))

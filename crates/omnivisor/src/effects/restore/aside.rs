@@ -73,3 +73,37 @@ impl Aside {
         disk::remove(&self.work)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Source;
+    use super::*;
+
+    #[test]
+    fn what_was_replaced_is_needed_until_all_that_replaces_it_is_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), text).unwrap();
+        };
+        for (path, text) in [("home/a", "new"), ("home/b", "new"), ("old/a", "old"), ("old/b", "old")] {
+            write(path, text);
+        }
+        let data = Data::in_one(&at("home"), &[at("home/beside")]);
+        let (beside, work) = (at("home/beside"), at("home/beside/restored-7"));
+        let restore = Restore { data: &data, work: &work, is_monotonic: &|_| false };
+        restore.prepare(&Source::Kept(&at("old")), &[], &mut |_| Ok(())).unwrap();
+        assert_eq!(all(&beside), [], "nothing was moved yet");
+        restore.put_in_place().unwrap();
+        let one = all(&beside).remove(0);
+        assert!(!one.is_needed(&data, &|_| false));
+        // As after a kill before the last rename.
+        fs::rename(at("home/b"), work.join("copy/b")).unwrap();
+        assert!(one.is_needed(&data, &|_| false));
+        fs::rename(work.join("copy/b"), at("home/b")).unwrap();
+        one.remove().unwrap();
+        assert!(!work.exists() && all(&beside).is_empty());
+        assert_eq!(fs::read_to_string(at("home/b")).unwrap(), "old");
+    }
+}

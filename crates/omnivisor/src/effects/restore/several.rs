@@ -106,6 +106,11 @@ mod tests {
         assert!(refused.to_string().contains("the data is in"), "{refused}");
         assert!(!restore(&ours).is_ready());
 
+        // Nor where it is asked for itself.
+        let only = ["consensus".into()];
+        let refused = restore(&ours).prepare(&Source::Kept(&at("copy")), &only, &mut |_| Ok(())).unwrap_err();
+        assert!(refused.to_string().contains("the data is in"), "{refused}");
+
         write(at("copy/consensus/db"), "old");
         restore(&ours).prepare(&Source::Kept(&at("copy")), &[], &mut |_| Ok(())).unwrap();
         let refused = restore(&others).put_in_place().unwrap_err();
