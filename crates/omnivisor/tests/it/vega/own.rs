@@ -83,3 +83,21 @@ fn a_home_says_which_of_the_running_instances_is_meant() {
     assert_eq!(supervised.wait(SOON).code(), Some(0));
     wait_until("the node is gone", SOON, || world.log().running().is_empty().then_some(()));
 }
+
+/// As it is for those that ask the supervisor: else they would speak of another node, and remove what is its.
+#[test]
+fn verbs_about_files_are_about_the_instance_that_runs() {
+    let world = World::new();
+    let _supervised = world.run();
+    world.wait_for(OLD);
+    let id = world.installation.home().file_name().unwrap().to_str().unwrap().to_owned();
+    let backups = world.installation.home().join(".omnivisor/backups").display().to_string();
+    for which in [&[][..], &["--id", &id]] {
+        for (verb, words) in
+            [(&["plan"][..], id.as_str()), (&["backup", "list"], &backups), (&["backup", "prune"], "nothing")]
+        {
+            let output = world.omnivisor(&[verb, which].concat());
+            assert!(output.status.success() && text(&output).contains(words), "{verb:?} {which:?}: {}", text(&output));
+        }
+    }
+}
