@@ -149,6 +149,9 @@ fn upgrade(backup: &Found) -> String {
     };
     match &backup.damaged {
         Some(why) => format!("{of}: DAMAGED, {why}"),
+        None if backup.differs.is_some() => {
+            format!("{of}: NOT GOOD, {}", backup.differs.as_deref().unwrap_or_default())
+        }
         None if is_to_be_listed(backup) => format!("{of}: not listed yet"),
         None => of,
     }
@@ -164,6 +167,7 @@ fn as_json(backup: &Found) -> Value {
         "bytes": backup.bytes,
         "sealed": backup.sealed,
         "damaged": backup.damaged,
+        "differs": backup.differs,
         "manifest": backup.head,
     })
 }
@@ -193,6 +197,8 @@ fn check(verb: &Verify) -> Outcome {
         match verify(backup, &mut |_| Ok(())) {
             Ok(verified) => {
                 is_good &= verified.is_good();
+                // Where that cannot be written, it is known to whoever reads this.
+                let _ = backup::differs::note(backup, &verified);
                 output::result(&verdict(backup, &verified));
             }
             Err(error) => {

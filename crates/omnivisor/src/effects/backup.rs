@@ -4,6 +4,7 @@
 //! without. Nothing here is kept in memory or anywhere else: what is there is read, by whoever wants to know.
 
 pub mod archive;
+pub mod differs;
 pub mod entry;
 mod head;
 pub mod keep;
@@ -90,6 +91,8 @@ pub struct Backup {
     pub sealed: bool,
     /// Why it is no backup, though it looks like one.
     pub damaged: Option<String>,
+    /// What is not as its list says, if somebody has found that: what is can be put back.
+    pub differs: Option<String>,
 }
 
 impl Backup {
@@ -234,6 +237,7 @@ fn look(path: &Path) -> Option<Backup> {
         bytes: metadata.is_file().then_some(metadata.len()),
         sealed: false,
         damaged: None,
+        differs: differs::noted(path),
     };
     match manifest::head(&manifest) {
         Ok(head) => {

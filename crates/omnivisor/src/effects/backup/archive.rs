@@ -9,7 +9,7 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use super::manifest::{self, Head};
-use super::{Backup, Kind, pack, verify};
+use super::{Backup, Kind, differs, pack, verify};
 use crate::checkpoint;
 use crate::effects::parts;
 use crate::effects::snapshot::command::{self, Remove};
@@ -110,6 +110,7 @@ pub fn remove_folder(snapshot: &Path) -> io::Result<()> {
     disk::rename(snapshot, &removed)?;
     atomic::flush_folder_of(snapshot)?;
     disk::remove(&manifest::beside(snapshot))?;
+    differs::forget(snapshot)?;
     parts::remove(&removed)
 }
 
@@ -145,6 +146,7 @@ fn no_command() -> io::Error {
 /// Removes an archive, and its manifest.
 pub fn remove_archive(archive: &Path) -> io::Result<()> {
     disk::remove(archive)?;
+    differs::forget(archive)?;
     disk::remove(&manifest::beside(archive))
 }
 
@@ -174,7 +176,12 @@ fn make(
             checkpoint::reach("backup-packed");
             let verified = verify::archive(&unfinished, format.kind(), Some(&sealed), each)?;
             match verified.differs.first() {
-                Some(first) => Err(io::Error::other(format!("it was read back, and is not the snapshot: {first}"))),
+                Some(first) => {
+                    let first = first.clone();
+                    // That, or the archive.
+                    differs::note(snapshot, &verify::verify(snapshot, each)?)?;
+                    Err(io::Error::other(format!("it was read back, and is not the snapshot: {first}")))
+                }
                 None => Ok(()),
             }
         })

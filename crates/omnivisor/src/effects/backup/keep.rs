@@ -15,7 +15,7 @@ use omnivisor_core::time::Timestamp;
 
 use super::archive::{self, Format, REMOVED};
 use super::seal::seal;
-use super::{Backup, Kind, list, manifest};
+use super::{Backup, Kind, differs, list, manifest};
 use crate::effects::essentials;
 use crate::effects::snapshot::command::{Remove, is_word_of, turn_word};
 use crate::store::atomic;
@@ -167,7 +167,7 @@ pub fn remove(backup: &Backup, home: &Path, by: Remove<'_>) -> io::Result<()> {
 fn own(backups: &Path, home: &Path, spared: &Spared) -> Vec<Backup> {
     let is_own = |it: &Backup| {
         let of = it.head.as_ref().map(|head| Path::new(&head.home));
-        it.damaged.is_none() && of == Some(home) && spared.under_way.as_ref() != Some(&it.id)
+        it.damaged.is_none() && it.differs.is_none() && of == Some(home) && spared.under_way.as_ref() != Some(&it.id)
     };
     list(backups).into_iter().filter(is_own).collect()
 }
@@ -198,6 +198,10 @@ fn sweep(backups: &Path, home: &Path, spared: &Spared, by: Remove<'_>) {
                 tracing::warn!(path = %path.display(), %error, "that a command has to remove something cannot be noted");
             }
             let of_essentials = || essentials::is_unfinished(name) && !is_under_way();
+            let of_nothing = || {
+                let of = name.strip_suffix(differs::ENDING).map(|name| path.with_file_name(name));
+                of.is_some_and(|of| of.symlink_metadata().is_err()) || of_nothing()
+            };
             if name.ends_with(REMOVED) || of_essentials() || of_nothing() {
                 tracing::debug!(path = %path.display(), "the rest of a backup is removed");
                 if let Err(error) = archive::remove_rest(&path, by)

@@ -10,7 +10,7 @@ use omnivisor::effects::backup::archive::{Format, archive};
 use omnivisor::effects::backup::keep::{Keep, Spared};
 use omnivisor::effects::backup::manifest::Head;
 use omnivisor::effects::backup::seal::seal;
-use omnivisor::effects::backup::{Kind, list};
+use omnivisor::effects::backup::{Kind, differs, list};
 use omnivisor::effects::data::Data;
 use omnivisor::effects::snapshot::Snapshot;
 use omnivisor_core::retention::Retention;
@@ -246,4 +246,38 @@ fn of_old_backups_so_many_stay_and_never_goes_what_is_needed_or_not_ours() {
         assert_eq!(there.count(), manifests, "no manifest of nothing is left");
     }
     assert!(list(&place.backups()).iter().any(|it| it.kind == Kind::TarGz && looked_at(it).is_good()));
+}
+
+/// It would take the place of a good one, and be tried again every hour.
+#[test]
+fn what_was_found_not_to_be_good_counts_for_none_and_stays() {
+    let place = Place::new();
+    fs::write(place.home().join("file"), "text").unwrap();
+    for number in [1, 2, 3] {
+        seal(&snapshot_of(&place, &place.home(), number), &mut |_| Ok(())).unwrap();
+    }
+    let bad = place.backups().join("2024.9/snapshot-3-000003-preupgrade");
+    fs::write(bad.join("file"), "rot!").unwrap();
+    let retention = Retention { count: Some(1), ..Retention::default() };
+    // Who packs it sees it; of those that are left one is kept.
+    let keep = |archive| Keep { archive, after: Duration::ZERO, retention };
+    let round = |keep: Keep| keep.round(&place.backups(), &place.home(), &Spared::default(), day(100), None, &NEVER);
+    let many = Keep { retention: Retention::default(), ..keep(Some(Format::Gz)) };
+    round(many).unwrap_err();
+    round(keep(Some(Format::Gz))).unwrap();
+    let all = list(&place.backups());
+    let kinds: BTreeSet<(&str, &str)> = all.iter().map(|it| (it.id.as_str(), it.kind.as_str())).collect();
+    assert_eq!(kinds, [("2-000002", "tar.gz"), ("3-000003", "folder")].into(), "{kinds:?}");
+    let noted = all.iter().find(|it| it.id == "3-000003").unwrap();
+    assert!(noted.differs.as_ref().unwrap().contains("file"), "{noted:?}");
+    // Whoever mends it, and says so, has one more.
+    fs::write(bad.join("file"), "text").unwrap();
+    let modified = fs::File::options().write(true).open(bad.join("file")).unwrap();
+    modified.set_modified(fs::metadata(place.home().join("file")).unwrap().modified().unwrap()).unwrap();
+    differs::note(noted, &looked_at(noted)).unwrap();
+    round(keep(None)).unwrap();
+    let all: Vec<_> = list(&place.backups()).into_iter().map(|it| it.id).collect();
+    assert_eq!(all, ["3-000003"]);
+    let left: Vec<_> = fs::read_dir(bad.parent().unwrap()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
 }

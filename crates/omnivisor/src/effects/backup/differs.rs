@@ -1,0 +1,40 @@
+//! Remember that a backup is not what its list says, once somebody has read it: it is no good one then, and must not take the place of one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Backup;
+use super::verify::Verified;
+use crate::store::{atomic, disk};
+
+/// What the name of the file beside it ends in.
+pub const ENDING: &str = ".differs";
+
+const MODE: u32 = 0o600;
+
+/// Notes what was seen, durably; where all is as it was, that nothing else is known any more.
+pub fn note(backup: &Backup, verified: &Verified) -> io::Result<()> {
+    let path = beside(&backup.path);
+    match verified.differs.first() {
+        Some(first) => atomic::replace(&path, first.as_bytes(), MODE),
+        None if path.exists() => disk::remove(&path),
+        None => Ok(()),
+    }
+}
+
+/// What was noted of what is at this path.
+pub(super) fn noted(path: &Path) -> Option<String> {
+    fs::read(beside(path)).ok().map(|first| String::from_utf8_lossy(&first).into_owned())
+}
+
+/// With the backup.
+pub(super) fn forget(path: &Path) -> io::Result<()> {
+    disk::remove(&beside(path))
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ENDING);
+    PathBuf::from(name)
+}
