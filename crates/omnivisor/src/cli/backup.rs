@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::installation::{Installation, Which};
 use super::{Outcome, Trouble, env_file, history, output};
 use crate::clock;
-use crate::effects::backup::keep::{Spared, remove};
+use crate::effects::backup::archive::remove_rest;
+use crate::effects::backup::keep::{Spared, not_removed, remove};
 use crate::effects::backup::verify::{Verified, verify};
 use crate::effects::backup::{self, Backup as Found, Kind};
 use crate::effects::data::Data;
@@ -248,6 +249,7 @@ fn prune(verb: &Prune) -> Outcome {
     let by = by.map(|command| move |id: &str| runtime.block_on(command.remove(&paths.home, id)));
     let by = by.as_ref().map(|by| by as &dyn Fn(&str) -> std::io::Result<()>);
     let gone = installation.keep.expendable(&paths.backups, &paths.home, &spared, now);
+    let rest = not_removed(&paths.backups, &paths.home);
     for backup in &gone {
         let what = format!("{}, taken {}, {}", backup.id, history::second(&backup.taken), backup.path.display());
         if verb.dry_run {
@@ -258,10 +260,19 @@ fn prune(verb: &Prune) -> Outcome {
             output::result(&format!("removed {what}"));
         }
     }
+    for word in &rest {
+        if verb.dry_run {
+            output::result(&format!("would remove what a command has taken, {}", word.display()));
+        } else {
+            remove_rest(word, by)
+                .with_context(|| format!("cannot remove what a command has taken, {}", word.display()))?;
+            output::result(&format!("removed what a command has taken, {}", word.display()));
+        }
+    }
     if verb.replaced {
         remove_replaced(verb, &installation, &replaced)?;
     }
-    if gone.is_empty() && replaced.is_empty() {
+    if gone.is_empty() && rest.is_empty() && replaced.is_empty() {
         output::result("nothing has to go");
     }
     Ok(Exit::Success)

@@ -187,6 +187,40 @@ fn it_is_listed_verified_put_back_and_removed_like_any_other() {
     assert_eq!(scene.list().len(), 2);
 }
 
+/// Each command answers success for an id that it does not know.
+#[test]
+fn what_another_command_has_taken_stays_until_that_one_is_set_again() {
+    let scene = Scene::new();
+    let world = &scene.world;
+    let supervised = world.run();
+    for _ in 0..2 {
+        let output = world.omnivisor(&["backup", "now"]);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let id = scene.sealed(2)[1]["id"].as_str().unwrap().to_owned();
+    stop(supervised);
+    let (taken, config) = (scene.taken().join(&id), world.installation.config().with_file_name("omnivisor.toml"));
+    let another = commands::install_another(&scene.place());
+    fs::write(&config, commands::settings(&another, &scene.taken(), "[backup]\nkeep = 1\n")).unwrap();
+    for _ in 0..2 {
+        let failed = world.omnivisor(&["backup", "prune"]);
+        let why = format!("{} is still there", taken.display());
+        assert!(!failed.status.success() && said(&failed).contains(&why), "{}", said(&failed));
+        assert!(said(&failed).contains("another command has taken it"), "{}", said(&failed));
+        assert!(taken.join("data/db/1").exists(), "nothing of it is gone");
+    }
+    let supervised = world.run();
+    wait_until("the log says so, too", SOON, || supervised.stderr().contains("another command").then_some(()));
+    stop(supervised);
+    scene.set("[backup]\nkeep = 1\n");
+    let tried = world.omnivisor(&["backup", "prune", "--dry-run"]);
+    assert!(said(&tried).contains("would remove what a command has taken") && taken.exists(), "{}", said(&tried));
+    let output = world.omnivisor(&["backup", "prune"]);
+    assert!(output.status.success() && !taken.exists(), "{}", said(&output));
+    assert!(!scene.names().iter().any(|name| name.contains(".partial")), "{:?}", scene.names());
+    assert_eq!(scene.list().len(), 1);
+}
+
 #[test]
 fn a_command_that_could_not_take_one_is_known_before_the_stop() {
     let scene = Scene::new();

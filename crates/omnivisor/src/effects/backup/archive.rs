@@ -127,7 +127,8 @@ pub fn remove_link(link: &Path, home: &Path, by: Remove<'_>) -> io::Result<()> {
     remove_rest(&with_ending(link, REMOVED), by)
 }
 
-/// Removes what was given the name of something that is being removed: where it is a word of what a command has taken, that removes it.
+/// Removes what was given the name of something that is being removed: where it is a word of what a command has taken, that removes it, or
+/// it stays.
 pub fn remove_rest(removed: &Path, by: Remove<'_>) -> io::Result<()> {
     let name = removed.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(REMOVED));
     let id = name.and_then(|name| name.strip_prefix("snapshot-")?.strip_suffix("-preupgrade"));
@@ -135,6 +136,7 @@ pub fn remove_rest(removed: &Path, by: Remove<'_>) -> io::Result<()> {
     let is_there = name.is_some_and(|name| removed.with_file_name(name).is_symlink());
     if let Some(id) = id.filter(|_| removed.is_symlink() && !is_there) {
         by.ok_or_else(no_command)?(id)?;
+        command::is_gone(removed)?;
     }
     parts::remove(removed)
 }

@@ -163,6 +163,17 @@ pub fn remove(backup: &Backup, home: &Path, by: Remove<'_>) -> io::Result<()> {
     }
 }
 
+/// What commands have taken of this home and was to be removed, and could not be yet.
+pub fn not_removed(backups: &Path, home: &Path) -> Vec<PathBuf> {
+    let folders = fs::read_dir(backups).into_iter().flatten().flatten();
+    let paths = folders.flat_map(|it| fs::read_dir(it.path()).into_iter().flatten().flatten()).map(|it| it.path());
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(REMOVED));
+        name.is_some_and(|name| !path.with_file_name(name).is_symlink()) && is_word_of(path, home)
+    };
+    paths.filter(is_one).collect()
+}
+
 /// The backups of this home that are good, as far as their manifests say.
 fn own(backups: &Path, home: &Path, spared: &Spared) -> Vec<Backup> {
     let is_own = |it: &Backup| {

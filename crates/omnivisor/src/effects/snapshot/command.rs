@@ -7,7 +7,9 @@
 //!
 //! A link to the folder stands where else the copy stands, with the same manifest beside it. From before the command is called until that
 //! link is there, and again when the snapshot is to be removed, a *word* stands beside it: a link that leads nowhere and says of which
-//! home it is. So whoever is killed leaves a word of what has to be removed.
+//! home it is, and in which folder, where that is known. So whoever is killed leaves a word of what has to be removed.
+//!
+//! One command removes what all of them have taken, and each answers success for what it does not know. So the folder is looked at, too.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -47,6 +49,12 @@ const ZFS: &str = include_str!("../../../../../dist/snapshot-zfs");
 
 /// So many bytes of names at most are noted in a manifest, of which each line has a limit.
 const NAMES: usize = 16 << 10;
+
+/// Where the folder begins in a word: no home has this in its path, as it is [written](plain) there.
+const IN: &[u8] = b"//";
+
+/// A word is no longer, and else says no folder: XFS has links of up to 1024 bytes.
+const LONGEST: usize = 1000;
 
 /// Between two looks whether somebody is gone.
 const LOOK: Duration = Duration::from_millis(50);
@@ -261,23 +269,52 @@ fn plain(home: &Path) -> PathBuf {
 }
 
 /// What a link says that leads nowhere.
-fn word(home: &Path) -> PathBuf {
+fn word(home: &Path, folder: Option<&Path>) -> PathBuf {
     let mut word = OsString::from(WORD);
     word.push(plain(home));
+    if let Some(folder) = folder.filter(|it| it.is_absolute() && word.len() + it.as_os_str().len() < LONGEST) {
+        word.push("/");
+        word.push(folder);
+    }
     PathBuf::from(word)
+}
+
+/// Of which home a word is, and the folder that it says.
+fn said(link: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
+    let said = fs::read_link(link).ok()?;
+    let said = said.as_os_str().as_bytes().strip_prefix(WORD.as_bytes())?;
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    Some(match said.windows(IN.len()).position(|it| it == IN) {
+        Some(at) => (path(&said[..at]), Some(path(&said[at + 1..]))),
+        None => (path(said), None),
+    })
 }
 
 /// Whether this is a word of what a command has taken of this home.
 pub fn is_word_of(link: &Path, home: &Path) -> bool {
-    fs::read_link(link).is_ok_and(|said| said == word(home))
+    said(link).is_some_and(|(of, _)| of == plain(home))
 }
 
-/// Puts a word beside a snapshot, with this ending, in a moment, in place of another link.
+/// Puts a word beside a snapshot, with this ending, in a moment, in place of another link. It says where that one leads, if it is there.
 pub fn put_word(to: &Path, ending: &str, home: &Path) -> io::Result<()> {
     let new = beside(to, NEW);
     disk::remove(&new)?;
-    disk::link(&word(home), &new)?;
+    disk::link(&word(home, fs::read_link(to).ok().as_deref()), &new)?;
     disk::rename(&new, &beside(to, ending))
+}
+
+/// Fails where that is still there of which this word is, though a command has answered that it is not. An empty folder is nothing: it may
+/// be where something was mounted, or what ZFS shows for a moment of a snapshot that is gone. Where no folder is known, the answer counts.
+pub fn is_gone(word: &Path) -> io::Result<()> {
+    let Some((_, Some(folder))) = said(word) else { return Ok(()) };
+    match fs::read_dir(&folder).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok())) {
+        false => Ok(()),
+        true => Err(io::Error::other(format!(
+            "{} is still there, though `remove` has succeeded: another command has taken it than the one that snapshot.method, \
+             snapshot.command and snapshot.folder say now; set them as they were, or remove it by hand",
+            folder.display()
+        ))),
+    }
 }
 
 /// A word of what is taken becomes one of what has to be removed, unless it is there whole.
@@ -373,4 +410,51 @@ fn another_file_system(home: &Path, apart: &[PathBuf]) -> io::Result<Option<Path
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The word that is put beside a snapshot of `/srv/home`, where a link to this folder stands.
+    fn put(place: &Path, folder: Option<&Path>) -> PathBuf {
+        let to = place.join("snapshot");
+        let _ = fs::remove_file(&to);
+        if let Some(folder) = folder {
+            std::os::unix::fs::symlink(folder, &to).unwrap();
+        }
+        put_word(&to, REMOVED, Path::new("/srv//home/")).unwrap();
+        beside(&to, REMOVED)
+    }
+
+    #[test]
+    fn a_word_says_of_which_home_it_is_and_where_that_was() {
+        let place = tempfile::tempdir().unwrap();
+        let long = PathBuf::from(format!("/{}", "x".repeat(1000)));
+        for (folder, known) in [
+            (None, None),
+            (Some(Path::new("/srv/snapshots/1")), Some("/srv/snapshots/1".into())),
+            (Some(Path::new("nowhere")), None),
+            (Some(long.as_path()), None),
+        ] {
+            let word = put(place.path(), folder);
+            assert_eq!(said(&word), Some(("/srv/home".into(), known)));
+            assert!(is_word_of(&word, Path::new("/srv/home")) && !is_word_of(&word, Path::new("/srv/home/snapshots")));
+            assert!(!is_word_of(&word, Path::new("/srv")) && !word.exists());
+        }
+    }
+
+    #[test]
+    fn what_is_in_a_folder_is_not_gone_and_an_empty_one_is() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("taken");
+        let word = put(place.path(), Some(&folder));
+        is_gone(&word).unwrap();
+        fs::create_dir(&folder).unwrap();
+        is_gone(&word).unwrap();
+        fs::write(folder.join("data"), "").unwrap();
+        let why = is_gone(&word).unwrap_err().to_string();
+        assert!(why.starts_with(&folder.display().to_string()), "{why}");
+        is_gone(&put(place.path(), None)).unwrap();
+    }
 }

@@ -28,6 +28,14 @@ pub fn install(folder: &Path) -> PathBuf {
     command
 }
 
+/// Another one, that knows of nothing that it has not taken, and answers success for it.
+pub fn install_another(folder: &Path) -> PathBuf {
+    let command = folder.join("another");
+    fs::write(&command, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
+    command
+}
+
 /// `omnivisor.toml` with this command, that puts its snapshots into this folder; and more.
 pub fn settings(command: &Path, taken: &Path, more: &str) -> String {
     format!("[snapshot]\nmethod = 'command'\ncommand = ['{}', '{}']\n{more}", command.display(), taken.display())
