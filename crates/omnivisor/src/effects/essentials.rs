@@ -58,6 +58,9 @@ const ENTRIES: usize = 10_000;
 /// So much of what was left out is named in the manifest.
 const NAMED: usize = 10;
 
+/// And so many bytes of each: the line that they stand in has a limit, and a byte may become six there.
+const SHOWN: usize = 300;
+
 /// All of it takes some milliseconds, most of them for a flush, and ten times as long on a disk that is busy. Where it takes longer, the
 /// node is started beside it.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -192,6 +195,7 @@ impl Essentials<'_> {
         if left_out.len() > NAMED {
             left_out.splice(NAMED.., [format!("and {} more", kept.left_out - NAMED)]);
         }
+        left_out.iter_mut().for_each(cut);
         let id = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let head = Head { id, method: METHOD.to_owned(), not_included: left_out, ..head.clone() };
         Written::create(&listed, MODE)?.push(&head.to_bytes())?;
@@ -214,6 +218,14 @@ fn of_upgrade(dialect: &dyn Dialect, plan: &UpgradePlan, killed: bool, late: &At
     let is_essential = &|path: &Path| dialect.is_essential(path);
     let head = Head { killed, ..Head::of(plan, &data, clock::now().wall) };
     Essentials { data: &data, is_essential, to: &folder(dialect, plan) }.take_as(&head, late)
+}
+
+/// To the beginning of it.
+fn cut(text: &mut String) {
+    if text.len() > SHOWN {
+        text.truncate(text.floor_char_boundary(SHOWN));
+        text.push('…');
+    }
 }
 
 fn write(to: &Path, from: &Metadata, contents: &[u8]) -> io::Result<()> {
@@ -363,6 +375,40 @@ mod tests {
         let (files, left_out) = chosen(home.path());
         assert_eq!(files, ["core/config/config.toml", "core/config/secrets.toml"]);
         assert_eq!(left_out.len(), 3, "{left_out:?}");
+    }
+
+    /// However long and odd the names are that it has to say.
+    #[test]
+    fn a_manifest_can_be_read_whatever_was_left_out() {
+        let home = tempfile::tempdir().unwrap();
+        let (core, to) = (home.path().join("core"), home.path().join("backups/2.0/essentials-1-000001"));
+        let odd = "\u{1}".repeat(254);
+        let below = [&odd; 4].into_iter().fold(core.join("config"), |path, odd| path.join(odd));
+        write(&core.join("config/config.toml"), 1);
+        for number in 0..=NAMED {
+            let path = below.join(format!("{}{number}", &odd[..240]));
+            write(&path, usize::try_from(LARGEST).unwrap() + 1);
+        }
+        let roots = vec![Root { name: "core", path: core }];
+        let data = Data { home: home.path().to_owned(), roots, apart: Vec::new(), parts: BTreeMap::new() };
+        let essentials = Essentials { data: &data, is_essential: &|_| true, to: &to };
+        let kept = essentials.take_as(&Head::default(), &AtomicBool::new(false)).unwrap();
+        assert_eq!((kept.files, kept.left_out), (1, NAMED + 1));
+        let said = manifest::head(&manifest::beside(&to)).unwrap().not_included;
+        assert_eq!((said.len(), said[NAMED].as_str()), (NAMED + 1, "and 1 more"));
+        assert!(said[0].starts_with("core/config/\u{1}") && said[0].ends_with('…'), "{}", said[0]);
+    }
+
+    #[test]
+    fn what_is_cut_stays_text() {
+        for length in 0..3 {
+            let mut text = format!("{}{}", "x".repeat(length), "€".repeat(200));
+            cut(&mut text);
+            assert!(text.len() <= SHOWN + '…'.len_utf8() && text.ends_with("€…"), "{text}");
+        }
+        let mut short = "short".to_owned();
+        cut(&mut short);
+        assert_eq!(short, "short");
     }
 
     #[test]
