@@ -7,7 +7,7 @@
 //! It holds contents, owners (as root) and times of files; where one is a link, of what that leads to. Only its owner may look into
 //! it: a configuration has passwords in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, fchown};
@@ -61,7 +61,7 @@ const NAMED: usize = 10;
 /// And so many bytes of each: the line that they stand in has a limit, and a byte may become six there.
 const SHOWN: usize = 300;
 
-/// All of it takes some milliseconds, most of them for a flush, and ten times as long on a disk that is busy. Where it takes longer, the
+/// All of it takes some milliseconds, most of them for flushes, and ten times as long on a disk that is busy. Where it takes longer, the
 /// node is started beside it.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -172,13 +172,14 @@ impl Essentials<'_> {
         space::require(&partial, bytes, "what is kept in place of a snapshot").map_err(io::Error::other)?;
         disk::remove(&partial)?; // of a try that was killed
         disk::make_folder(&partial, PRIVATE)?;
-        let (mut count, mut bytes) = (0, 0);
+        let (mut kept, mut bytes) = (Vec::new(), 0);
         for File { from, below, .. } in &files {
             let there = fs::metadata(from).and_then(|metadata| Ok((metadata, small::read(from)?)));
             match there {
                 Ok((metadata, contents)) => {
                     write(&partial.join(below), &metadata, &contents)?;
-                    (count, bytes) = (count + 1, bytes + contents.len() as u64);
+                    kept.push(below.as_path());
+                    bytes += contents.len() as u64;
                 }
                 Err(error) => left_out.push(format!("{}: {error}", below.display())),
             }
@@ -187,20 +188,19 @@ impl Essentials<'_> {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "to read it takes too long"));
             }
         }
-        if count == 0 {
+        if kept.is_empty() {
             let why = left_out.first().map_or_else(String::new, |it| format!(": {it}"));
             return Err(io::Error::other(format!("nothing of it can be found{why}")));
         }
-        let kept = Kept { files: count, bytes, left_out: left_out.len() };
+        let outcome = Kept { files: kept.len(), bytes, left_out: left_out.len() };
         if left_out.len() > NAMED {
-            left_out.splice(NAMED.., [format!("and {} more", kept.left_out - NAMED)]);
+            left_out.splice(NAMED.., [format!("and {} more", outcome.left_out - NAMED)]);
         }
         left_out.iter_mut().for_each(cut);
         let id = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let head = Head { id, method: METHOD.to_owned(), not_included: left_out, ..head.clone() };
         Written::create(&listed, MODE)?.push(&head.to_bytes())?;
-        // All that was made, with the folders above: one flush takes less than one for each.
-        disk::flush_file_system(&partial)?;
+        flush(to, &kept)?;
         if to.is_dir() {
             archive::remove_folder(to)?; // of a try before, since when the node may have gone on
         }
@@ -208,7 +208,7 @@ impl Essentials<'_> {
         disk::rename(&listed, &manifest::beside(to))?;
         disk::rename(&partial, to)?;
         atomic::flush_folder_of(to)?;
-        Ok(kept)
+        Ok(outcome)
     }
 }
 
@@ -218,6 +218,23 @@ fn of_upgrade(dialect: &dyn Dialect, plan: &UpgradePlan, killed: bool, late: &At
     let is_essential = &|path: &Path| dialect.is_essential(path);
     let head = Head { killed, ..Head::of(plan, &data, clock::now().wall) };
     Essentials { data: &data, is_essential, to: &folder(dialect, plan) }.take_as(&head, late)
+}
+
+/// Makes durable what was made for this, of which these are the files: each by itself. A flush of the whole file system would take what the
+/// node has written until it ended along, and who flushes the link meanwhile would wait for that.
+fn flush(to: &Path, files: &[&Path]) -> io::Result<()> {
+    let [partial, listed] = UNFINISHED.map(|ending| beside(to, ending));
+    for file in files {
+        disk::flush_file(&partial.join(file))?;
+    }
+    disk::flush_file(&listed)?;
+    let folders: BTreeSet<&Path> = files.iter().flat_map(|file| file.ancestors().skip(1)).collect();
+    for folder in folders.iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
+        disk::flush_folder(&partial.join(folder))?;
+    }
+    disk::flush_folder(&partial)?;
+    // That of the release and that of all backups may have been made, too.
+    to.ancestors().skip(2).take(2).try_for_each(disk::flush_folder)
 }
 
 /// To the beginning of it.
