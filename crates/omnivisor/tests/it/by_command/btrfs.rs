@@ -35,6 +35,9 @@ fn on_btrfs(settings: impl Fn(&Path) -> String) {
     assert!(made.success());
     fs::create_dir(&snapshots).unwrap();
     let path = std::env::var("PATH").unwrap();
+    is_refused_before_the_stop(&home, &settings(&snapshots), "others may look into", &snapshots);
+    fs::set_permissions(&snapshots, fs::Permissions::from_mode(0o700)).unwrap();
+    is_refused_before_the_stop(&home, &settings(&home.join("snaps")), "is in the home", &home.join("snaps"));
     let names = || fs::read_dir(&snapshots).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
     is_taken(&home, &settings(&snapshots), &path, &names);
 }
@@ -66,6 +69,29 @@ esac
     let shown = tank.join(".zfs/snapshot");
     let names = || fs::read_dir(&shown).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
     is_taken(&tank.join("daemon"), "method = 'zfs'\n", &path, &names);
+}
+
+/// What cannot be is known while the node runs, and costs no outage.
+fn is_refused_before_the_stop(home: &Path, settings: &str, why: &str, folder: &Path) {
+    let is_new = !folder.exists();
+    if is_new {
+        fs::create_dir(folder).unwrap();
+    }
+    let options = Options { daemon_home: Some(home.to_owned()), ..options() };
+    let world = World::with(Behaviour::new("1.0.0"), options);
+    let settings = format!("[snapshot]\n{settings}");
+    fs::write(world.installation.config().with_file_name("omnivisor.toml"), settings).unwrap();
+    let supervised = world.run();
+    let pid = world.wait_for("1.0.0");
+    let output = world.omnivisor(&["backup", "now"]);
+    assert!(!output.status.success() && said(&output).contains(why), "{}", said(&output));
+    assert_eq!(world.wait_for("1.0.0"), pid, "it was not stopped for that");
+    stop(supervised);
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 0, "nothing is left there");
+    if is_new {
+        fs::remove_dir(folder).unwrap();
+    }
+    fs::remove_dir_all(home.join("nymvisor")).unwrap();
 }
 
 /// An upgrade that is undone and a backup by hand, of this home with these settings; `names` lists what was taken.
