@@ -262,6 +262,10 @@ pub trait Layout {
     fn is_essential(&self, _path: &Path) -> bool {
         false
     }
+    /// Which file of those, by its path in a snapshot, says what was signed: that it is not kept is said.
+    fn signer_state(&self) -> Option<&Path> {
+        None
+    }
     /// What belongs to the node and is in no snapshot of its homes, so that it does not go back with them; one phrase each.
     fn beyond_snapshots(&self, _read: Read<'_>) -> Vec<String> {
         Vec::new()

@@ -17,7 +17,8 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn vega() -> Vega {
-    let (config, temporary, variables) = ("/config".into(), "/tmp".into(), BTreeMap::new());
+    let (config, temporary, variables) =
+        ("/config".into(), "/tmp".into(), BTreeMap::from([("HOME".to_owned(), "/home/vega".to_owned())]));
     let surroundings = Surroundings { config, temporary, variables };
     let (config, _) = Config::parse("maxNumberOfRestarts = 3\n", "vega-linux-amd64.zip").unwrap();
     let rhythm = Rhythm::default();
@@ -84,17 +85,24 @@ fn something_is_kept_of_every_home_that_can_be_found() {
     assert_eq!(roots(core, None), ["core /srv/vega", "consensus /srv/tm"]);
     let all = roots(core, Some("datanode start --home=/srv/dn"));
     assert_eq!(all, ["core /srv/vega", "consensus /srv/tm", "data-node /srv/dn"]);
+    // Of what is not said the usual places are known; a variable that is not set says none.
+    assert_eq!(
+        roots("start", Some("datanode start")),
+        ["core/config /config/vega", "consensus /home/vega/.cometbft", "data-node/config /config/vega"]
+    );
+    assert_eq!(roots("start --tendermint-home=$HOME/tm", None)[1..], ["consensus /home/vega/tm"]);
     assert_eq!(
         roots("start --tendermint-home=$TM", Some("datanode start")),
         ["core/config /config/vega", "data-node/config /config/vega"]
     );
-    assert_eq!(roots("start --home vega", None), Vec::<String>::new());
+    assert_eq!(roots("start --home vega", None), ["consensus /home/vega/.cometbft"]);
     assert_eq!(told(&vega().essential_roots(Path::new("/srv/visor/gone"), &reads(""))), Vec::<String>::new());
 }
 
 #[test]
 fn what_was_signed_and_configuration_is_kept_and_neither_keys_nor_data() {
     let is_essential = |path: &str| vega().is_essential(Path::new(path));
+    assert!(vega().is_essential(vega().signer_state().unwrap()));
     for kept in [
         "core/config",
         "core/config/node/config.toml",

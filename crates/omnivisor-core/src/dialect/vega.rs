@@ -39,6 +39,9 @@ const WALLETS: &str = "wallets";
 /// What the consensus engine has signed, in its home; and the folder that it is in.
 const SIGNED: [&str; 2] = ["data/priv_validator_state.json", "data"];
 
+/// The same in a snapshot.
+const SIGNER_STATE: &str = "consensus/data/priv_validator_state.json";
+
 /// The folder of configuration in each home.
 const CONFIG: &str = "config";
 
@@ -331,7 +334,7 @@ impl Layout for Vega {
     }
 
     /// All of the homes that are said, by whatever; of those that are not, the user's own folder of configurations stands for their
-    /// [`CONFIG`].
+    /// [`CONFIG`], and `.cometbft` is that of the consensus engine.
     fn essential_roots(&self, release: &Path, read: Read<'_>) -> Vec<Root> {
         let Ok(run) = self.run_config(release, read) else { return Vec::new() };
         let usual = self.surroundings.config.join("vega");
@@ -342,7 +345,8 @@ impl Layout for Vega {
         };
         let mut roots = vec![root(arguments::core_home(&run.vega.args), "core", "core/config")];
         let consensus = arguments::tendermint_home(&run.vega.args, variable);
-        roots.extend(consensus.map(|path| Root { name: "consensus", path }));
+        let consensus = consensus.unwrap_or_else(|| arguments::usual_tendermint_home(variable));
+        roots.push(Root { name: "consensus", path: consensus });
         let data_node = run.data_node.iter().map(|it| arguments::data_node_home(&it.args));
         roots.extend(data_node.map(|said| root(said, "data-node", "data-node/config")));
         roots.retain(|root| root.path.is_absolute());
@@ -355,6 +359,10 @@ impl Layout for Vega {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let is_key = || self.is_monotonic(path) || KEYS.iter().any(|ending| name.ends_with(ending));
         SIGNED.iter().any(|signed| below == Path::new(signed)) || below.starts_with(CONFIG) && !is_key()
+    }
+
+    fn signer_state(&self) -> Option<&Path> {
+        Some(Path::new(SIGNER_STATE))
     }
 
     fn beyond_snapshots(&self, read: Read<'_>) -> Vec<String> {

@@ -17,6 +17,7 @@ use crate::effects::backup::keep::{Spared, not_removed, remove};
 use crate::effects::backup::verify::{Verified, verify};
 use crate::effects::backup::{self, Backup as Found, Kind};
 use crate::effects::data::Data;
+use crate::effects::essentials;
 use crate::effects::restore::aside::{self, Aside};
 use crate::exit::Exit;
 use crate::shell::{JOURNAL, spared};
@@ -145,7 +146,7 @@ fn upgrade(backup: &Found) -> String {
         None => format!("-> {}", backup.release),
     };
     let of = match backup.kind {
-        Kind::Essentials => format!("{of}: signer state and configuration only"),
+        Kind::Essentials => format!("{of}: {}", essentials::described(backup.head.as_ref())),
         _ => of,
     };
     match &backup.damaged {

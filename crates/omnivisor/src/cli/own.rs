@@ -263,10 +263,16 @@ fn describe(status: &Value) -> String {
         lines.push(format!("rollback    {how}"));
     }
     if status["essentials"].is_string() {
-        lines.push(format!(
-            "essentials  no snapshot was taken; signer state and configuration are in {}",
-            text("/essentials")
-        ));
+        lines.push(match status["signerState"] == false {
+            true => format!(
+                "essentials  no snapshot was taken; CONFIGURATION ONLY is in {}, and no signer state: its manifest says why",
+                text("/essentials")
+            ),
+            false => format!(
+                "essentials  no snapshot was taken; signer state and configuration are in {}",
+                text("/essentials")
+            ),
+        });
     }
     if status["held"] == true {
         lines.push("held        no automatic upgrades until `omnivisor resume`".to_owned());

@@ -13,6 +13,7 @@ use super::own::{self, Missing};
 use super::{Outcome, env_file, output};
 use crate::control::{self, Command};
 use crate::effects::data::Data;
+use crate::effects::essentials;
 use crate::effects::snapshot::{Cost, Left, Needed};
 use crate::effects::space;
 use crate::exit::Exit;
@@ -48,6 +49,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
         "snapshot": snapshot(&installation)?,
         "withoutSnapshot": installation.without,
         "essentials": installation.without.is_some() && installation.method.falls_back,
+        "signerState": installation.without.as_ref().map(|_| essentials::is_found(&*installation.dialect)),
         "announced": announced,
     });
     output::result(&if plan.json { value.to_string() } else { describe(&value) });
@@ -114,8 +116,11 @@ fn describe(plan: &Value) -> String {
         let why = plan["withoutSnapshot"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
         lines.push(match plan["essentials"] == true {
             true => format!(
-                "snapshot    signer state and configuration only, because {}: an upgrade that is taken back leaves the data as the \
-                 new release has left it",
+                "snapshot    {}, because {}: an upgrade that is taken back leaves the data as the new release has left it",
+                match plan["signerState"] == false {
+                    true => "CONFIGURATION ONLY, as no signer state can be read",
+                    false => "signer state and configuration only",
+                },
                 plan["withoutSnapshot"].as_str().unwrap_or_default()
             ),
             false => format!(

@@ -7,6 +7,7 @@ use anyhow::anyhow;
 
 use super::vega::Loaded;
 use super::{Outcome, Trouble, log, supervise};
+use crate::effects::essentials;
 use crate::shell::{Reload, Start};
 use crate::store::small;
 
@@ -28,6 +29,10 @@ pub(super) fn start(home: &Path, loaded: Loaded) -> Result<(Start, Vec<String>),
     }
     if let Some(why) = loaded.without_snapshots(&loaded.dialect()) {
         match settings.snapshots.method.falls_back {
+            true if !essentials::is_found(&loaded.dialect()) => tracing::warn!(
+                why,
+                "no snapshots are taken, and of an upgrade configuration only is kept: no signer state can be read"
+            ),
             true => tracing::info!(
                 why,
                 "no snapshots are taken, and of an upgrade only signer state and configuration are kept"

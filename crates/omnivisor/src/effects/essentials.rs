@@ -34,6 +34,9 @@ pub const NAME: &str = "essentials-";
 /// What the folder of configuration in a home is called.
 const CONFIG: &str = "config";
 
+/// What a manifest says first, and why, where what says what was signed is not in it.
+const UNSIGNED: &str = "consensus: no signer state";
+
 /// How a manifest calls it.
 const METHOD: &str = "essentials";
 
@@ -75,6 +78,30 @@ pub fn is_unfinished(name: &str) -> bool {
     name.starts_with(NAME) && UNFINISHED.iter().any(|ending| name.ends_with(ending))
 }
 
+/// What is in one of these, for people.
+pub fn described(head: Option<&Head>) -> &'static str {
+    let said = head.and_then(|head| head.not_included.first());
+    match said.is_some_and(|said| said.starts_with(UNSIGNED)) {
+        true => "configuration only, no signer state",
+        false => "signer state and configuration only",
+    }
+}
+
+/// Whether what says what was signed is in the one that is in this folder.
+pub fn is_signed(dialect: &dyn Dialect, folder: &Path) -> bool {
+    dialect.signer_state().is_none_or(|below| folder.join(below).is_file())
+}
+
+/// Whether what says what was signed can be read now, by whoever asks.
+pub fn is_found(dialect: &dyn Dialect) -> bool {
+    let Some(signed) = dialect.signer_state() else { return true };
+    let link = &dialect.paths().link;
+    let release = if link.exists() { link.clone() } else { dialect.genesis_folder() };
+    let roots = dialect.essential_roots(&release, &|path| small::read(path).ok());
+    let paths = roots.iter().filter_map(|root| Some(root.path.join(signed.strip_prefix(root.name).ok()?)));
+    paths.into_iter().any(|path| fs::File::open(path).is_ok())
+}
+
 /// Why it is not put back, and how that is done instead.
 pub fn by_hand(kept: &Backup) -> String {
     let mut roots = kept.head.iter().flat_map(|head| &head.roots);
@@ -85,10 +112,11 @@ pub fn by_hand(kept: &Backup) -> String {
         None => (kept.path.clone(), PathBuf::from("<home>")),
     };
     format!(
-        "{} is no backup: no snapshot was taken then, and it holds signer state and configuration only. Copy by hand what you need \
-         of it, while nothing runs, as with `cp -a {}/. {}/`; but never an older priv_validator_state.json over a newer one: the node would \
+        "{} is no backup: no snapshot was taken then, and it holds {}. Copy by hand what you need \
+         of it, while nothing runs, as with `cp -r {}/. {}/`; but never an older priv_validator_state.json over a newer one: the node would \
          sign twice",
         kept.path.display(),
+        described(kept.head.as_ref()),
         from.display(),
         to.display()
     )
@@ -103,7 +131,11 @@ pub fn keep(dialect: &Arc<dyn Dialect>, plan: &UpgradePlan, was_killed: bool) {
     let begun = std::thread::Builder::new().name("essentials".to_owned()).spawn(move || {
         let to = folder(&*dialect, &plan);
         match of_upgrade(&*dialect, &plan, was_killed, &at_work) {
-            Ok(Kept { files, bytes, left_out }) => tracing::info!(
+            Ok(Kept { files, bytes, left_out, unsigned: Some(why) }) => tracing::warn!(
+                folder = %to.display(), files, bytes, left_out,
+                "configuration only: {why}; so much is kept in place of a snapshot"
+            ),
+            Ok(Kept { files, bytes, left_out, unsigned: None }) => tracing::info!(
                 folder = %to.display(), files, bytes, left_out,
                 "signer state and configuration are kept in place of a snapshot"
             ),
@@ -132,6 +164,8 @@ pub struct Essentials<'a> {
     pub data: &'a Data,
     /// Which: [`Layout::is_essential`](omnivisor_core::dialect::Layout::is_essential).
     pub is_essential: &'a dyn Fn(&Path) -> bool,
+    /// Which of it says what was signed: [`Layout::signer_state`](omnivisor_core::dialect::Layout::signer_state).
+    pub signed: Option<&'a Path>,
     /// What it is called when it is whole.
     pub to: &'a Path,
 }
@@ -145,6 +179,8 @@ pub struct Kept {
     pub bytes: u64,
     /// How much was not, for whatever reason.
     pub left_out: usize,
+    /// Why what says what was signed is not there, if it should be.
+    pub unsigned: Option<String>,
 }
 
 /// A file to be kept.
@@ -192,7 +228,10 @@ impl Essentials<'_> {
             let why = left_out.first().map_or_else(String::new, |it| format!(": {it}"));
             return Err(io::Error::other(format!("nothing of it can be found{why}")));
         }
-        let outcome = Kept { files: kept.len(), bytes, left_out: left_out.len() };
+        let unsigned = self.signed.filter(|signed| !kept.contains(signed));
+        let unsigned = unsigned.map(|signed| unsigned_for(signed, &self.data.roots, &mut left_out));
+        left_out.splice(..0, unsigned.clone());
+        let outcome = Kept { files: kept.len(), bytes, left_out: left_out.len(), unsigned };
         if left_out.len() > NAMED {
             left_out.splice(NAMED.., [format!("and {} more", outcome.left_out - NAMED)]);
         }
@@ -217,7 +256,24 @@ fn of_upgrade(dialect: &dyn Dialect, plan: &UpgradePlan, killed: bool, late: &At
     let data = Data { home: dialect.paths().home.clone(), roots, apart: Vec::new(), parts: BTreeMap::new() };
     let is_essential = &|path: &Path| dialect.is_essential(path);
     let head = Head { killed, ..Head::of(plan, &data, clock::now().wall) };
-    Essentials { data: &data, is_essential, to: &folder(dialect, plan) }.take_as(&head, late)
+    let (signed, to) = (dialect.signer_state(), &folder(dialect, plan));
+    Essentials { data: &data, is_essential, signed, to }.take_as(&head, late)
+}
+
+/// Why there is none of what says what was signed, which is so called in a snapshot, in place of what is said of it already.
+fn unsigned_for(signed: &Path, roots: &[Root], left_out: &mut Vec<String>) -> String {
+    let root = roots.iter().find(|root| signed.starts_with(root.name));
+    // Each begins with a path: its own, or that of a folder above.
+    let is_of_it = |said: &String| said.split_once(": ").is_some_and(|(path, _)| signed.starts_with(path));
+    let why = match left_out.iter().position(is_of_it) {
+        Some(at) => left_out.remove(at),
+        None if root.is_none() => "it is not known where its home is".to_owned(),
+        None => format!("{}: it is not there", signed.display()),
+    };
+    let of = root.map(|root| format!(" of {}", root.path.display())).unwrap_or_default();
+    let mut said = format!("{UNSIGNED}{of} is kept ({why})");
+    cut(&mut said);
+    said
 }
 
 /// Makes durable what was made for this, of which these are the files: each by itself. A flush of the whole file system would take what the
@@ -335,107 +391,4 @@ fn beside(to: &Path, ending: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    /// What is chosen of a home in this folder, of which all that is in `config` is meant; and what is left out.
-    fn chosen(home: &Path) -> (Vec<String>, Vec<String>) {
-        let roots = [Root { name: "core", path: home.to_owned() }];
-        let is_essential = |path: &Path| path.starts_with("core/config");
-        let Chosen { files, left_out, bytes } = choose(&roots, &is_essential);
-        assert!(files.len() <= FILES && bytes <= BYTES);
-        (files.iter().map(|it| it.below.display().to_string()).collect(), left_out)
-    }
-
-    fn write(path: &Path, bytes: usize) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, vec![b'x'; bytes]).unwrap();
-    }
-
-    #[test]
-    fn the_smallest_come_first_and_what_is_too_much_is_left_out() {
-        let home = tempfile::tempdir().unwrap();
-        let config = home.path().join("config");
-        write(&home.path().join("state/data"), 1);
-        for number in 0..20 {
-            write(&config.join(format!("large-{number:02}")), 1 << 20);
-        }
-        write(&config.join("larger"), (1 << 20) + 1);
-        write(&config.join("node/config.toml"), 10);
-        write(&config.join("a/b/c/d/config.toml"), 10);
-        write(&config.join("a/b/c/d/e/config.toml"), 10);
-        let (files, left_out) = chosen(home.path());
-        assert_eq!(files[..2], ["core/config/a/b/c/d/config.toml", "core/config/node/config.toml"]);
-        // With the two there is room for fifteen of these.
-        assert_eq!((files.len(), files[16].as_str()), (17, "core/config/large-14"));
-        assert_eq!(left_out.len(), 7, "{left_out:?}");
-        for said in ["core/config/larger: it has 1048577 bytes", "core/config/a/b/c/d/e: it is too deep"] {
-            assert!(left_out.iter().any(|it| it.starts_with(said)), "{said}: {left_out:?}");
-        }
-    }
-
-    #[test]
-    fn no_link_leads_to_the_data_or_in_a_circle() {
-        let home = tempfile::tempdir().unwrap();
-        let elsewhere = tempfile::tempdir().unwrap();
-        let config = elsewhere.path().join("etc");
-        write(&config.join("config.toml"), 1);
-        write(&elsewhere.path().join("secrets.toml"), 1);
-        write(&home.path().join("data/db"), 1);
-        symlink(&config, home.path().join("config")).unwrap();
-        symlink(elsewhere.path().join("secrets.toml"), config.join("secrets.toml")).unwrap();
-        symlink(home.path().join("data"), config.join("data")).unwrap();
-        symlink(&config, config.join("again")).unwrap();
-        symlink("nowhere", config.join("gone")).unwrap();
-        let (files, left_out) = chosen(home.path());
-        assert_eq!(files, ["core/config/config.toml", "core/config/secrets.toml"]);
-        assert_eq!(left_out.len(), 3, "{left_out:?}");
-    }
-
-    /// However long and odd the names are that it has to say.
-    #[test]
-    fn a_manifest_can_be_read_whatever_was_left_out() {
-        let home = tempfile::tempdir().unwrap();
-        let (core, to) = (home.path().join("core"), home.path().join("backups/2.0/essentials-1-000001"));
-        let odd = "\u{1}".repeat(254);
-        let below = [&odd; 4].into_iter().fold(core.join("config"), |path, odd| path.join(odd));
-        write(&core.join("config/config.toml"), 1);
-        for number in 0..=NAMED {
-            let path = below.join(format!("{}{number}", &odd[..240]));
-            write(&path, usize::try_from(LARGEST).unwrap() + 1);
-        }
-        let roots = vec![Root { name: "core", path: core }];
-        let data = Data { home: home.path().to_owned(), roots, apart: Vec::new(), parts: BTreeMap::new() };
-        let essentials = Essentials { data: &data, is_essential: &|_| true, to: &to };
-        let kept = essentials.take_as(&Head::default(), &AtomicBool::new(false)).unwrap();
-        assert_eq!((kept.files, kept.left_out), (1, NAMED + 1));
-        let said = manifest::head(&manifest::beside(&to)).unwrap().not_included;
-        assert_eq!((said.len(), said[NAMED].as_str()), (NAMED + 1, "and 1 more"));
-        assert!(said[0].starts_with("core/config/\u{1}") && said[0].ends_with('…'), "{}", said[0]);
-    }
-
-    #[test]
-    fn what_is_cut_stays_text() {
-        for length in 0..3 {
-            let mut text = format!("{}{}", "x".repeat(length), "€".repeat(200));
-            cut(&mut text);
-            assert!(text.len() <= SHOWN + '…'.len_utf8() && text.ends_with("€…"), "{text}");
-        }
-        let mut short = "short".to_owned();
-        cut(&mut short);
-        assert_eq!(short, "short");
-    }
-
-    #[test]
-    fn many_files_are_bounded() {
-        let home = tempfile::tempdir().unwrap();
-        for number in 0..FILES + 5 {
-            write(&home.path().join(format!("config/{number}")), 1);
-        }
-        let (files, left_out) = chosen(home.path());
-        assert_eq!((files.len(), left_out.len()), (FILES, 5));
-        assert_eq!(chosen(&home.path().join("gone")).0, Vec::<String>::new());
-    }
-}
+mod tests;

@@ -278,6 +278,7 @@ impl Shell {
         };
         let again = self.supervisor.restarts_at().map(|at| rounded_up(at.saturating_sub(now.monotonic)));
         let running = self.node.as_ref().filter(|_| self.supervisor.is_running());
+        let essentials = self.essentials();
         json!({
             "instance": self.dialect.instance(),
             "supervisor": std::process::id(),
@@ -303,7 +304,8 @@ impl Shell {
             })),
             "backup": self.backed_up,
             "rollback": self.making_ready.said(),
-            "essentials": self.essentials(),
+            "essentials": essentials,
+            "signerState": essentials.as_ref().map(|folder| essentials::is_signed(&*self.dialect, folder)),
             "upgrade": phase(journal.phase(), self.agent.lacks(), self.agent.in_flight()),
             "unwritable": self.unwritable(),
             "silent": self.heard.silent,

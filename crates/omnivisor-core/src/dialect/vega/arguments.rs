@@ -58,6 +58,11 @@ pub fn tendermint_home(arguments: &[String], variable: impl Fn(&str) -> Option<S
     Some(PathBuf::from(expanded(&home, variable)))
 }
 
+/// What that usual place is. A variable that is not set is nothing, as for core itself.
+pub fn usual_tendermint_home(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
+    PathBuf::from(expanded("$HOME/.cometbft", variable))
+}
+
 fn home(arguments: &[String]) -> Option<PathBuf> {
     value_of(arguments, HOME).filter(|home| !home.is_empty()).map(PathBuf::from)
 }

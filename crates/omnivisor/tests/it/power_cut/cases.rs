@@ -260,7 +260,7 @@ fn essentials_kept(each: &dyn Fn(&Case<'_>)) {
         let roots = ["core", "consensus"].map(|name| Root { name, path: root.join(name) }).to_vec();
         let data = Data { home: root.join("visor"), roots, apart: Vec::new(), parts: Default::default() };
         let is_essential = &|path: &Path| path.iter().nth(1).is_some_and(|below| below == "config");
-        let essentials = Essentials { data: &data, is_essential, to: &root.join(TO) };
+        let essentials = Essentials { data: &data, is_essential, signed: None, to: &root.join(TO) };
         essentials.take_as(&Head::default(), &AtomicBool::new(false))
     };
     each(&Case {

@@ -102,6 +102,7 @@ fn without_a_snapshot_signer_state_and_configuration_are_kept_and_listed_and_nev
     assert_eq!(status["essentials"], folder.to_str().unwrap(), "{status:#}");
     let shown = said(&world.omnivisor(&["status"]));
     assert!(shown.contains("signer state and configuration are in") && shown.contains(&name), "{shown}");
+    assert_eq!(status["signerState"], true, "{status:#}");
     let manifest = wait_until("it is listed", SOON, || {
         let all = backups(&world);
         all.iter().find(|it| it["sealed"] == true).map(|it| it["manifest"].clone())
@@ -123,10 +124,56 @@ fn without_a_snapshot_signer_state_and_configuration_are_kept_and_listed_and_nev
     for more in [&[][..], &["--unverified"], &["--path", "core/config"]] {
         let restore = ["restore", &name, "--home", &home(&world)];
         let restored = world.omnivisor(&[&restore, more].concat());
-        let copies = format!("cp -a {}/consensus/config/. ", folder.display());
+        let copies = format!("cp -r {}/consensus/config/. ", folder.display());
         assert!(!restored.status.success() && said(&restored).contains(&copies), "{}", said(&restored));
         assert!(said(&restored).contains("sign twice"), "{}", said(&restored));
     }
+}
+
+/// A world whose core is not told where the home of its consensus engine is.
+fn unsaid(is_there: bool) -> World {
+    let world = World::new();
+    world.change_run_config(|run| {
+        let at = run.core_args.iter().position(|word| word == "--tendermint-home").unwrap();
+        run.core_args.drain(at..at + 2);
+    });
+    if is_there {
+        write(&world.sandbox.home().join(".cometbft").join(SIGNED), "7");
+        write(&world.sandbox.home().join(".cometbft/config/config.toml"), "");
+    }
+    world
+}
+
+#[test]
+fn where_no_home_of_the_consensus_engine_is_said_its_usual_one_is_looked_into() {
+    let world = unsaid(true);
+    assert!(plan(&world).contains("signer state and configuration only, because"), "{}", plan(&world));
+    let supervised = upgraded(&world, world.run(), || true);
+    wait_for_line(&supervised, &["INFO", "signer state and configuration are kept", "files=3"]);
+    assert_eq!(read(kept(&world).join("consensus").join(SIGNED)), "7");
+    assert_eq!(world.status().unwrap()["signerState"], true);
+}
+
+#[test]
+fn where_no_signer_state_is_found_nobody_says_that_it_is_kept() {
+    let world = unsaid(false);
+    assert!(plan(&world).contains("CONFIGURATION ONLY, as no signer state can be read"), "{}", plan(&world));
+    let supervised = upgraded(&world, world.run(), || true);
+    wait_for_line(&supervised, &["WARN", "configuration only: ", "/.cometbft is kept (", "files=1"]);
+    wait_for_line(&supervised, &["WARN", "of an upgrade configuration only is kept"]);
+    assert!(!super::world::said(&supervised).contains("signer state and configuration are kept"));
+    let status = world.status().unwrap();
+    assert_eq!((&status["signerState"], status["essentials"].is_string()), (&Value::Bool(false), true), "{status:#}");
+    let shown = said(&world.omnivisor(&["status"]));
+    assert!(shown.contains("CONFIGURATION ONLY is in") && !shown.contains("signer state and"), "{shown}");
+    let listed = &backups(&world)[0];
+    let left_out = listed["manifest"]["not_included"][0].as_str().unwrap();
+    assert!(left_out.starts_with("consensus: no signer state of "), "{listed:#}");
+    let list = said(&world.omnivisor(&["backup", "list", "--home", &home(&world)]));
+    assert!(list.contains("configuration only, no signer state"), "{list}");
+    stop(supervised);
+    let restored = world.omnivisor(&["restore", listed["id"].as_str().unwrap(), "--home", &home(&world)]);
+    assert!(said(&restored).contains("it holds configuration only, no signer state"), "{}", said(&restored));
 }
 
 #[test]
@@ -136,7 +183,8 @@ fn who_wants_no_snapshots_has_nothing_kept() {
     command.env("OMNIVISOR_SNAPSHOT_METHOD", "none");
     let _supervised = upgraded(&world, world.sandbox.spawn(command), || true);
     assert_eq!(names(&world), Vec::<String>::new());
-    assert!(world.status().unwrap()["essentials"].is_null());
+    let status = world.status().unwrap();
+    assert!(status["essentials"].is_null() && status["signerState"].is_null(), "{status:#}");
 }
 
 #[test]
