@@ -162,12 +162,14 @@ fn free(data: &Data, parts: &Path, home: &OsStr, what: Of) -> PathBuf {
 }
 
 /// Makes everything durable that is on the file systems that a copy and its parts are on, side by side: no node runs meanwhile.
-pub fn flush(copy: &Path) -> io::Result<()> {
+///
+/// `on` is on the file system that the copy is on.
+pub fn flush(copy: &Path, on: &Path) -> io::Result<()> {
     let parts = all(copy)?;
     std::thread::scope(|scope| {
         let flushes: Vec<_> =
             parts.iter().map(|(_, part)| scope.spawn(move || disk::flush_file_system(part))).collect();
-        let flushed = disk::flush_file_system(copy);
+        let flushed = disk::flush_file_system(on);
         let joined = flushes.into_iter().map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         joined.fold(flushed, io::Result::and)
     })

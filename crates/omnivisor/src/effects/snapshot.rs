@@ -89,7 +89,7 @@ impl Snapshot<'_> {
         let mut left = None;
         for _ in 0..PASSES {
             let done = self.pass(false, cancelled, pace).and_then(|mut passed| {
-                parts::flush(&beside(self.to, PARTIAL))?;
+                parts::flush(&beside(self.to, PARTIAL), self.to.parent().unwrap_or(self.to))?;
                 passed.notes.write(&beside(self.to, SEEN))?;
                 Ok(passed)
             });
@@ -346,7 +346,7 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
 /// Makes what a pass has changed durable.
 fn flush(root: &Path, passed: &Passed) -> io::Result<()> {
     if passed.copied.touched.len() > FEW {
-        return parts::flush(root);
+        return parts::flush(root, root);
     }
     passed.copied.touched.iter().try_for_each(|path| flush_one(path))
 }
@@ -365,7 +365,7 @@ fn flush_one(path: &Path) -> io::Result<()> {
 /// Makes a copy durable.
 pub fn flush_tree(root: &Path) -> io::Result<()> {
     if !parts::all(root)?.is_empty() {
-        return parts::flush(root);
+        return parts::flush(root, root);
     }
     let (mut paths, mut looked) = (vec![root.to_owned()], 0);
     while let Some(path) = paths.get(looked).cloned() {

@@ -158,6 +158,7 @@ fn it_is_listed_verified_put_back_and_removed_like_any_other() {
     let verified = world.omnivisor(&["backup", "verify", "--all"]);
     assert!(verified.status.success(), "{}", said(&verified));
     let rotten = scene.taken().join(id(0)).join("data/db/1");
+    let (good, modified) = (fs::read(&rotten).unwrap(), fs::metadata(&rotten).unwrap().modified().unwrap());
     fs::write(&rotten, "rot").unwrap();
     let verified = world.omnivisor(&["backup", "verify"]);
     assert!(!verified.status.success() && said(&verified).contains("data/db/1"), "{}", said(&verified));
@@ -169,6 +170,12 @@ fn it_is_listed_verified_put_back_and_removed_like_any_other() {
     let output = world.omnivisor(&["restore", &id(1)]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(fs::read_to_string(scene.home().join("data/db/1")).unwrap(), "old");
+
+    // What is not good counts for none, until it is again.
+    fs::write(&rotten, good).unwrap();
+    fs::File::options().write(true).open(&rotten).unwrap().set_modified(modified).unwrap();
+    let verified = world.omnivisor(&["backup", "verify"]);
+    assert!(verified.status.success(), "{}", said(&verified));
 
     // The first one is what the upgrade is taken back with.
     scene.set("[backup]\nkeep = 1\n");

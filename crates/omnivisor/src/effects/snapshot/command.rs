@@ -26,7 +26,7 @@ use super::{LISTED, MODE, PARTIAL, PRIVATE, SEEN, Snapshot, beside, discard, voi
 use crate::checkpoint;
 use crate::effects::backup::archive::REMOVED;
 use crate::effects::backup::manifest::{self, Head};
-use crate::effects::data::Data;
+use crate::effects::data::{self, Data};
 use crate::effects::{mounts, process, run_command};
 use crate::store::atomic;
 use crate::store::disk::{self, Written};
@@ -260,7 +260,7 @@ pub type Remove<'a> = Option<&'a dyn Fn(&str) -> io::Result<()>>;
 
 /// As the command has it: those of two homes may be equal.
 fn unique(home: &Path, id: &str) -> String {
-    format!("{:08x}-{id}", crc32fast::hash(plain(home).as_os_str().as_bytes()))
+    format!("{:08x}-{id}", data::id(home))
 }
 
 /// However many slashes somebody has written.

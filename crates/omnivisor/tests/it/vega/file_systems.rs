@@ -360,7 +360,7 @@ fn a_home_on_a_file_system_that_cannot_clone_is_refused_by_name() {
     let ext4 = ground.make_ext4("ext4").unwrap();
     let disk = Mounted::new(&ext4, &ground.disk()).unwrap();
     let consensus = world.installation.tendermint_home();
-    fs::create_dir(disk.path().join("tendermint")).unwrap();
+    write(&disk.path().join("tendermint").join(SIGNED), "1");
     let bound = Mounted::bind(&disk.path().join("tendermint"), &consensus).unwrap();
     let plan = said(&world.omnivisor(&["plan", "--home", &home(&world)]));
     let name = consensus.canonicalize().unwrap().display().to_string();
