@@ -251,53 +251,78 @@ fn prune(verb: &Prune) -> Outcome {
     let by = by.as_ref().map(|by| by as &dyn Fn(&str) -> std::io::Result<()>);
     let gone = installation.keep.expendable(&paths.backups, &paths.home, &spared, now);
     let rest = not_removed(&paths.backups, &paths.home);
+    // One that cannot be removed keeps nobody from the others.
+    let mut failed: Vec<anyhow::Error> = Vec::new();
     for backup in &gone {
         let what = format!("{}, taken {}, {}", backup.id, history::second(&backup.taken), backup.path.display());
         if verb.dry_run {
             output::result(&format!("would remove {what}"));
         } else {
-            remove(backup, &paths.home, by)
-                .with_context(|| format!("cannot remove the backup {}", backup.path.display()))?;
-            output::result(&format!("removed {what}"));
+            match remove(backup, &paths.home, by) {
+                Ok(()) => output::result(&format!("removed {what}")),
+                Err(error) => {
+                    failed.push(anyhow!(error).context(format!("cannot remove the backup {}", backup.path.display())));
+                }
+            }
         }
     }
     for word in &rest {
         if verb.dry_run {
             output::result(&format!("would remove what a command has taken, {}", word.display()));
         } else {
-            remove_rest(word, by)
-                .with_context(|| format!("cannot remove what a command has taken, {}", word.display()))?;
-            output::result(&format!("removed what a command has taken, {}", word.display()));
+            match remove_rest(word, by) {
+                Ok(()) => output::result(&format!("removed what a command has taken, {}", word.display())),
+                Err(error) => {
+                    let what = format!("cannot remove what a command has taken, {}", word.display());
+                    failed.push(anyhow!(error).context(what));
+                }
+            }
         }
     }
     if verb.replaced {
-        remove_replaced(verb, &installation, &replaced)?;
+        remove_replaced(verb, &installation, &replaced, &mut failed)?;
     }
     if gone.is_empty() && rest.is_empty() && replaced.is_empty() {
         output::result("nothing has to go");
     }
-    Ok(Exit::Success)
+    let mut failed = failed.into_iter();
+    let Some(first) = failed.next() else { return Ok(Exit::Success) };
+    failed.for_each(|error| output::result(&format!("{error:#}")));
+    Err(first.into())
 }
 
 fn under_way() -> Trouble {
     anyhow!("an upgrade is between its stop and its end: nothing is removed now").into()
 }
 
-fn remove_replaced(verb: &Prune, installation: &Installation, replaced: &[Aside]) -> Result<(), Trouble> {
+fn remove_replaced(
+    verb: &Prune,
+    installation: &Installation,
+    replaced: &[Aside],
+    failed: &mut Vec<anyhow::Error>,
+) -> Result<(), Trouble> {
     let dialect = &*installation.dialect;
     for aside in replaced {
         let what = told(aside);
-        let data = Data::now(dialect).with_context(|| format!("cannot remove {what}"))?;
         not_to_be_touched(installation)?.ok_or_else(under_way)?;
-        if aside.is_needed(&data, &|path| dialect.is_monotonic(path)) {
-            let why = anyhow!("{what}, stays: what was to replace it is not all in its place");
-            return Err(Trouble::from(why).hint("put one of both in place by hand, and move the folder away"));
+        match Data::now(dialect).and_then(|data| aside.is_needed(&data, &|path| dialect.is_monotonic(path))) {
+            Ok(false) => {}
+            Ok(true) => {
+                failed.push(anyhow!("{what}, stays: what was to replace it is not all in its place"));
+                continue;
+            }
+            Err(error) => {
+                failed.push(anyhow!("{what}, stays: whether it is needed cannot be told: {error}"));
+                continue;
+            }
         }
         if verb.dry_run {
             output::result(&format!("would remove {what}"));
         } else {
-            aside.remove().with_context(|| format!("cannot remove {}", aside.path.display()))?;
-            output::result(&format!("removed {what}"));
+            match aside.remove() {
+                Ok(()) => output::result(&format!("removed {what}")),
+                Err(error) => failed.push(anyhow!(error).context(format!("cannot remove {what}"))),
+            }
         }
     }
     Ok(())

@@ -80,7 +80,9 @@ impl Installation {
     /// Of the instance that runs, if it is not said which is meant: the one that all other verbs are about then. Else, where none runs, of
     /// what is installed; several have to be told apart.
     pub(super) fn meant(which: &Which, env_file: Option<&Path>, logged: bool) -> Result<Self, Trouble> {
-        if env_file.is_some() || which.home.is_some() {
+        // Who says it by Nymvisor's own variables means that one.
+        let said = ["NYMVISOR_ID", "NYMVISOR_CONFIG_PATH"].iter().any(|name| std::env::var_os(name).is_some());
+        if env_file.is_some() || which.home.is_some() || which.id.is_none() && said {
             return Self::find(which, env_file, logged);
         }
         let running = match own::find(which) {
@@ -90,8 +92,16 @@ impl Installation {
         };
         let is_vega = running.state.file_name().is_some_and(|name| name == STATE_FOLDER);
         let home = running.state.parent().filter(|_| is_vega).map(Path::to_owned);
-        let id = home.is_none().then_some(running.id);
-        Self::find(&Which { id, home }, None, logged)
+        let id = home.is_none().then(|| running.id.clone());
+        let id_of = running.id;
+        match Self::find(&Which { id, home }, None, logged) {
+            Ok(found) => Ok(found),
+            // Its configuration may be elsewhere.
+            Err(trouble) => match Self::find(which, None, logged) {
+                Ok(found) if found.dialect.instance() == id_of => Ok(found),
+                _ => Err(trouble),
+            },
+        }
     }
 
     /// Reads it, and begins to log if that is wanted.

@@ -151,7 +151,11 @@ impl Data {
 
     /// Where the supervisor has no folder of its own all that is copied of a home is copied by reference: an error says of which that cannot be
     /// done.
+    /// And nobody else may write to where it is.
     pub fn may_have_parts(&self) -> io::Result<()> {
+        for root in &self.roots {
+            self.parts.get(root.name).map_or(Ok(()), |parts| is_ours_alone(&root.path, parts))?;
+        }
         let cannot =
             |root: &&Root| self.parts.get(root.name).is_some_and(|parts| !disk::can_clone(&root.path, there(parts)));
         match self.roots.iter().find(cannot) {
@@ -222,20 +226,27 @@ fn link_out(home: &Path, roots: &[Root]) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The folder of ours in a home, which may not be there yet. Nobody else may move it, or what is in it: what is written there would
-/// be written elsewhere.
-fn parts_in(home: &Path) -> io::Result<PathBuf> {
-    let parts = home.join(PARTS);
+/// Whether nobody else may move the folder of ours in a home, or what is in it: what is copied there would be written elsewhere.
+fn is_ours_alone(home: &Path, parts: &Path) -> io::Result<()> {
     let us = rustix::process::geteuid().as_raw();
     let whose = fs::metadata(home).map_err(|error| unseen(home, &error))?;
     if whose.uid() != us || whose.mode() & 0o022 != 0 {
-        return Err(not_so(home, "is on another file system, and others than this user may write to it"));
+        let why = "is on another file system, is not this user's, or others may write to it: they could lead a copy elsewhere";
+        return Err(not_so(home, why));
     }
+    match fs::symlink_metadata(parts) {
+        Ok(there) if there.uid() != us || there.mode() & 0o077 != 0 => Err(not_so(parts, "is not this user's alone")),
+        _ => Ok(()),
+    }
+}
+
+/// The folder of ours in a home, which may not be there yet.
+fn parts_in(home: &Path) -> io::Result<PathBuf> {
+    let parts = home.join(PARTS);
     match fs::symlink_metadata(&parts) {
         Ok(there) if !there.is_dir() || !disk::is_same(home, &parts) => {
             Err(not_so(&parts, "is no folder on its home's own file system"))
         }
-        Ok(there) if there.uid() != us || there.mode() & 0o077 != 0 => Err(not_so(&parts, "is not this user's alone")),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unseen(&parts, &error)),
         _ => Ok(parts),
     }

@@ -167,9 +167,14 @@ fn free(data: &Data, parts: &Path, home: &OsStr, what: Of) -> PathBuf {
 pub fn flush(copy: &Path, on: &Path) -> io::Result<()> {
     let parts = all(copy)?;
     std::thread::scope(|scope| {
-        let flushes: Vec<_> =
-            parts.iter().map(|(_, part)| scope.spawn(move || disk::flush_file_system(part))).collect();
-        let flushed = disk::flush_file_system(on);
+        let (mut flushes, mut flushed) = (Vec::new(), Ok(()));
+        for (_, part) in &parts {
+            match std::thread::Builder::new().spawn_scoped(scope, move || disk::flush_file_system(part)) {
+                Ok(flush) => flushes.push(flush),
+                Err(_) => flushed = flushed.and(disk::flush_file_system(part)), // there are too many threads
+            }
+        }
+        let flushed = flushed.and(disk::flush_file_system(on));
         let joined = flushes.into_iter().map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         joined.fold(flushed, io::Result::and)
     })

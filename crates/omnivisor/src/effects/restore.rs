@@ -189,7 +189,8 @@ impl Restore<'_> {
         match missing {
             None => Ok(scope),
             Some(path) => Err(io::Error::other(format!(
-                "{} must never go back to an earlier state, and is missing: a person has to decide",
+                "{} must never go back to an earlier state, and is missing: a person has to decide, and copies it there by hand \
+                 if none that is newer was ever in use",
                 path.display()
             ))),
         }
@@ -208,7 +209,14 @@ impl Restore<'_> {
             let mut folders = vec![root];
             while let Some(folder) = folders.pop() {
                 let there = if is_live { self.live(&folder) } else { data::at(&self.work.join(COPY), &folder) };
-                for entry in fs::read_dir(there)? {
+                let entries = match fs::read_dir(there) {
+                    // A node may be at work there.
+                    Err(error) if error.kind() == ErrorKind::NotFound && is_live && folder.parent().is_some() => {
+                        continue;
+                    }
+                    entries => entries?,
+                };
+                for entry in entries {
                     let entry = entry?;
                     let path = folder.join(entry.file_name());
                     if scope.kept.contains(&path) {

@@ -30,9 +30,9 @@ pub use self::command::{Method, SnapshotCommand};
 pub use self::cost::{Cost, Left, Limits, Needed, cost, folder};
 use self::pass::{Copied, FEW, Pass, Passed, Rules};
 use self::seen::Seen;
-use super::backup::Only;
 use super::backup::archive::REMOVED;
 use super::backup::manifest::{self, Head};
+use super::backup::{Only, differs};
 use super::data::{self, Data};
 use super::parts;
 use crate::clock;
@@ -272,6 +272,7 @@ fn have_honest_times(data: &Data) -> bool {
 /// What is at `to` is no snapshot any more, if it was one: the node has gone on since. Done in a moment; not durable, as what
 /// has been written since may not be, either.
 pub fn void(to: &Path, home: &Path) -> io::Result<()> {
+    differs::forget(to)?;
     if to.is_symlink() {
         command::put_word(to, REMOVED, home)?;
         return disk::remove(to);

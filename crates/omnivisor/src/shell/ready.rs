@@ -94,7 +94,7 @@ impl Shell {
         }
         let limits = self.limits;
         if is_counted(&from) {
-            has_room(&*self.dialect, &from, Some(limits))?;
+            has_room(&*self.dialect, &plan.from.folder, &from, Some(limits))?;
         }
         tracing::info!(from = %from.path.display(), "what the rollback puts back is made ready; the node runs on until then");
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -104,7 +104,7 @@ impl Shell {
         let release = plan.from.folder.clone();
         tokio::task::spawn_blocking(move || {
             // To count it may take a while.
-            let room = if is_counted(&from) { Ok(()) } else { has_room(&*dialect, &from, Some(limits)) };
+            let room = if is_counted(&from) { Ok(()) } else { has_room(&*dialect, &release, &from, Some(limits)) };
             let done =
                 room.map_err(io::Error::other).and_then(|()| make(&*dialect, (&release, &id), &from, &cancelled));
             checkpoint::reach("rollback-copied");

@@ -1,5 +1,7 @@
 //! Take an upgrade back by hand: whether that can be done, and, where no supervisor runs, that it is to be done at the next start.
 
+use std::path::Path;
+
 use omnivisor_core::dialect::Dialect;
 use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::UpgradePlan;
@@ -78,9 +80,16 @@ pub(super) fn to_be_copied(dialect: &dyn Dialect, plan: &UpgradePlan) -> Option<
 }
 
 /// Whether that fits; beside a node, with as much left free as any copy of its data leaves.
-pub(super) fn has_room(dialect: &dyn Dialect, from: &Backup, beside_node: Option<Limits>) -> Result<(), String> {
+///
+/// `release` is the folder of the one that it goes back to.
+pub(super) fn has_room(
+    dialect: &dyn Dialect,
+    release: &Path,
+    from: &Backup,
+    beside_node: Option<Limits>,
+) -> Result<(), String> {
     let beside = &dialect.paths().beside;
-    let data = Data::now(dialect).map_err(|error| error.to_string())?;
+    let data = Data::of(dialect, release).map_err(|error| error.to_string())?;
     for (folder, bytes) in from.room(&data, beside, &Only::default()).map_err(|error| error.to_string())? {
         let what = "the data as it was";
         let fits = match (beside_node, space::room(&folder)) {
@@ -112,7 +121,7 @@ pub async fn order_rollback(
     let journal = Journal::replay(&records).unwrap_or_default();
     let plan = may_roll_back(dialect, &journal, keep_data).map_err(StartError::Refused)?;
     if let Some(from) = (!keep_data).then(|| to_be_copied(dialect, &plan)).flatten() {
-        has_room(dialect, &from, None).map_err(StartError::Refused)?;
+        has_room(dialect, &plan.from.folder, &from, None).map_err(StartError::Refused)?;
     }
     let at = clock::now().wall;
     let order = Record::RollbackOrdered { restore: plan.snapshot && !keep_data, at };

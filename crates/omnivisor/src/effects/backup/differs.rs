@@ -25,11 +25,15 @@ pub fn note(backup: &Backup, verified: &Verified) -> io::Result<()> {
 
 /// What was noted of what is at this path.
 pub(super) fn noted(path: &Path) -> Option<String> {
-    fs::read(beside(path)).ok().map(|first| String::from_utf8_lossy(&first).into_owned())
+    match fs::read(beside(path)) {
+        Ok(first) => Some(String::from_utf8_lossy(&first).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(format!("and what is not as its list says cannot be read: {error}")),
+    }
 }
 
 /// With the backup.
-pub(super) fn forget(path: &Path) -> io::Result<()> {
+pub fn forget(path: &Path) -> io::Result<()> {
     disk::remove(&beside(path))
 }
 

@@ -47,14 +47,17 @@ fn look(work: &Path) -> Option<Aside> {
 }
 
 impl Aside {
-    /// Whether something that was to replace it is not in its place, as far as it can be told: then this may be all there is of the data.
-    pub fn is_needed(&self, data: &Data, is_monotonic: &(dyn Fn(&Path) -> bool + Sync)) -> bool {
-        Restore { data, work: &self.work, is_monotonic }.is_half_done().unwrap_or(true)
+    /// Whether something that was to replace it is not in its place: then this may be all there is of the data. An error says that it cannot be
+    /// told.
+    pub fn is_needed(&self, data: &Data, is_monotonic: &(dyn Fn(&Path) -> bool + Sync)) -> io::Result<bool> {
+        Restore { data, work: &self.work, is_monotonic }.is_half_done()
     }
 
     /// Removes it, where it is not [needed](Self::is_needed) any more. Whoever is killed in it can do it again.
     pub fn remove(&self) -> io::Result<()> {
-        if let Some(missing) = parts::missing(&self.path) {
+        // Later it may be gone because it was removed here.
+        let is_whole = self.work.join(COMPLETE).exists();
+        if let Some(missing) = parts::missing(&self.path).filter(|_| is_whole) {
             return Err(io::Error::other(format!("a part of it, {}, is not there", missing.display())));
         }
         // First: half of it must not be taken for what a restore has still to put back.
@@ -97,10 +100,10 @@ mod tests {
         assert_eq!(all(&beside), [], "nothing was moved yet");
         restore.put_in_place().unwrap();
         let one = all(&beside).remove(0);
-        assert!(!one.is_needed(&data, &|_| false));
+        assert!(!one.is_needed(&data, &|_| false).unwrap());
         // As after a kill before the last rename.
         fs::rename(at("home/b"), work.join("copy/b")).unwrap();
-        assert!(one.is_needed(&data, &|_| false));
+        assert!(one.is_needed(&data, &|_| false).unwrap());
         fs::rename(work.join("copy/b"), at("home/b")).unwrap();
         one.remove().unwrap();
         assert!(!work.exists() && all(&beside).is_empty());

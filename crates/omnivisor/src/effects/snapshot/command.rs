@@ -85,6 +85,8 @@ pub struct SnapshotCommand {
     arguments: Vec<String>,
     /// What people call it.
     name: String,
+    /// Where it is known to put what it takes.
+    folder: Option<PathBuf>,
     /// How long it may take; the node is down meanwhile.
     pub patience: Duration,
 }
@@ -94,12 +96,12 @@ impl SnapshotCommand {
     pub fn new(program: PathBuf, arguments: Vec<String>, patience: Duration) -> Self {
         let words = arguments.iter().map(String::as_str);
         let name = [program.to_string_lossy().as_ref()].into_iter().chain(words).collect::<Vec<_>>().join(" ");
-        Self { program, arguments, name, patience }
+        Self { program, arguments, name, folder: None, patience }
     }
 
     /// The one that comes along for a home that is a subvolume of a Btrfs; snapshots go to this folder.
     pub fn btrfs(folder: &str, patience: Duration) -> Self {
-        Self::along("btrfs", BTRFS, &[folder], patience)
+        Self { folder: Some(folder.into()), ..Self::along("btrfs", BTRFS, &[folder], patience) }
     }
 
     /// The one that comes along for a home on a dataset of ZFS.
@@ -116,6 +118,15 @@ impl SnapshotCommand {
     /// Whether it could take one, as far as it can be known while the node runs.
     pub async fn check(&self, data: &Data, id: &str) -> io::Result<()> {
         let (home, apart) = (in_one(data)?, data.apart.as_slice());
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let is_in = |folder: &Path, above: &Path| real(folder).starts_with(real(above));
+        if let Some(folder) = &self.folder
+            && is_in(folder, home)
+            && !apart.iter().any(|apart| is_in(folder, apart))
+        {
+            // What is taken would be a part of the home.
+            return Err(io::Error::other(format!("{} is in the home {}", folder.display(), home.display())));
+        }
         if let Some(other) = another_file_system(home, apart)? {
             return Err(io::Error::other(format!(
                 "{} is a file system or a subvolume of its own, and would be empty in a snapshot of {}",
