@@ -210,8 +210,8 @@ impl Restore<'_> {
             while let Some(folder) = folders.pop() {
                 let there = if is_live { self.live(&folder) } else { data::at(&self.work.join(COPY), &folder) };
                 let entries = match fs::read_dir(there) {
-                    // A node may be at work there.
-                    Err(error) if error.kind() == ErrorKind::NotFound && is_live && folder.parent().is_some() => {
+                    // A node may be at work there; but a home has to be there.
+                    Err(error) if error.kind() == ErrorKind::NotFound && is_live && !self.data.is_root(&folder) => {
                         continue;
                     }
                     entries => entries?,

@@ -272,7 +272,10 @@ fn have_honest_times(data: &Data) -> bool {
 /// What is at `to` is no snapshot any more, if it was one: the node has gone on since. Done in a moment; not durable, as what
 /// has been written since may not be, either.
 pub fn void(to: &Path, home: &Path) -> io::Result<()> {
-    differs::forget(to)?;
+    // One that is taken under this name later is another one. Whether that can be noted is no reason to leave this one what it was.
+    if let Err(error) = differs::forget(to) {
+        tracing::warn!(path = %to.display(), %error, "what is known of a snapshot that is none any more cannot be removed");
+    }
     if to.is_symlink() {
         command::put_word(to, REMOVED, home)?;
         return disk::remove(to);

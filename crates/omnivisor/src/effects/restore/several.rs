@@ -112,6 +112,12 @@ mod tests {
         assert!(refused.to_string().contains("the data is in"), "{refused}");
 
         write(at("copy/consensus/db"), "old");
+        let gone = data("gone");
+        let elsewhere = Restore { data: &gone, work: &at("visor/elsewhere"), is_monotonic: &|_| false };
+        elsewhere.prepare(&Source::Kept(&at("copy")), &[], &mut |_| Ok(())).unwrap();
+        elsewhere.put_in_place().unwrap_err();
+        assert!(elsewhere.can_be_put(&[]).is_err() && elsewhere.is_half_done().is_ok_and(|is_half| !is_half));
+
         restore(&ours).prepare(&Source::Kept(&at("copy")), &[], &mut |_| Ok(())).unwrap();
         let refused = restore(&others).put_in_place().unwrap_err();
         assert!(refused.to_string().contains("made for other folders"), "{refused}");
