@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use omnivisor_core::dialect::vega::config::Config;
 use omnivisor_core::dialect::vega::{Extra, Surroundings, Vega};
-use omnivisor_core::dialect::{Layout, Root};
+use omnivisor_core::dialect::{HOMES, Layout, Root};
 use omnivisor_core::health::{HealthProbe, Rhythm};
 
 /// Words as a list; no word has a blank.
@@ -61,6 +61,8 @@ fn a_snapshot_holds_every_home_that_is_said_or_none() {
     assert_eq!(roots(core, None).unwrap(), ["core /srv/vega", "consensus /srv/tm"]);
     let all = roots(core, Some("datanode start --home=/srv/dn")).unwrap();
     assert_eq!(all, ["core /srv/vega", "consensus /srv/tm", "data-node /srv/dn"]);
+    // By these names a copy of several is told from one of a single home.
+    assert!(all.iter().map(|it| it.split(' ').next().unwrap()).eq(HOMES), "{all:?}");
     for (core, data_node, said) in [
         ("start --tendermint-home /srv/tm", None, "core"),
         ("start --home vega --tendermint-home /srv/tm", None, "core"),

@@ -21,12 +21,14 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use self::bugs::{BUGS, Bug};
 
 /// The fast tests are run for every bug, the slow ones only for what the fast ones did not notice.
-const FAST: [&str; 11] = [
+const FAST: [&str; 13] = [
     "--lib",
     "--test",
     "transcripts",
     "--test",
     "properties",
+    "--test",
+    "ends",
     "--test",
     "nym_releases",
     "--test",
