@@ -46,15 +46,11 @@ pub fn of(link: &Path) -> Option<PathBuf> {
 
 /// Whether a link that is called so, and leads there, is one of ours.
 pub fn is_ours(link: &Path, part: &Path) -> bool {
-    part_of(link, part).is_some()
-}
-
-fn part_of(link: &Path, part: &Path) -> Option<i128> {
     let is_plain = part.components().all(|it| matches!(it, Component::RootDir | Component::Normal(_)));
-    let is_ours = part.is_absolute() && is_plain && part.parent()?.file_name()? == PARTS;
-    let called = part.file_name()?.as_bytes();
+    let is_in_parts = part.parent().and_then(Path::file_name).is_some_and(|name| name == PARTS);
+    let called = part.file_name().unwrap_or_default().as_bytes();
     let called = called.strip_prefix(REPLACED.as_bytes()).unwrap_or(called);
-    begun(called, link.file_name()?).map(|(at, _)| at).filter(|_| is_ours)
+    part.is_absolute() && is_plain && is_in_parts && begun(called, link.file_name().unwrap_or_default()).is_some()
 }
 
 /// When a part was begun, and by whose supervisor, by its name: `<nanoseconds>-<supervisor's home>-<home>`.

@@ -7,7 +7,7 @@ use omnivisor_testkit::wait_until;
 
 use super::super::snapshots::{backups, folder_of, home, is_back, is_copied_ahead, migrate, read, said, upgraded};
 use super::super::world::OLD;
-use super::{Scene, ended, links, tree};
+use super::{Scene, ended, tree};
 use crate::world::SOON;
 
 /// Wherever it is killed: what was begun is gone on with, or nothing was changed, and it can be ordered again.
@@ -61,11 +61,7 @@ fn a_restore_to_two_file_systems_that_is_killed_anywhere_can_be_ordered_again() 
     println!("killed at {} points", points.len());
     let _supervised = world.run();
     world.wait_for(OLD);
-    wait_until("no part is left to which nothing leads", SOON, || {
-        let mut led = BTreeSet::new();
-        links(&scene.ours(), &mut led);
-        scene.parts().is_subset(&led).then_some(())
-    });
+    wait_until("no part is left to which nothing leads", SOON, || scene.orphans().is_empty().then_some(()));
 }
 
 /// The same of what takes it: it is there whole, or not at all.
@@ -105,11 +101,7 @@ fn a_backup_of_two_file_systems_that_is_killed_anywhere_is_whole_or_none() {
     assert!(again.status.success(), "{}", said(&again));
     assert!(scene.done(&["backup", "verify"]).contains("good"));
     let _supervised = world.run();
-    wait_until("no part is left to which nothing leads", SOON, || {
-        let mut led = BTreeSet::new();
-        links(&scene.ours(), &mut led);
-        scene.parts().is_subset(&led).then_some(())
-    });
+    wait_until("no part is left to which nothing leads", SOON, || scene.orphans().is_empty().then_some(()));
 }
 
 /// Nobody is killed, but a call of it fails: then nothing was changed, or the next one goes on with it.
