@@ -153,6 +153,11 @@ fn on(file_system: &'static str, folder: &Path, table: &mut Table, shapes: &[Sha
         };
         theirs = Some((home, took));
         table.add(Cell { file_system, shape, warm, cold, slow, theirs: took });
+        if file_system == "XFS" && matches!(shape, Shape::OneFile { places: None, .. }) {
+            scene.keeps = true;
+            scene.upgrade(How::Warm);
+            table.second_of_a_day(shape, &scene.upgrade(How::Warm));
+        }
     }
 }
 

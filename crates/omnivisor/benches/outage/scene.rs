@@ -45,6 +45,8 @@ pub struct Scene {
     installation: Installation,
     shape: Shape,
     round: u64,
+    /// Whether the snapshot of an upgrade stays where it is, as it does for a day.
+    pub keeps: bool,
 }
 
 impl Scene {
@@ -67,6 +69,7 @@ impl Scene {
             sandbox,
             shape,
             round: 0,
+            keeps: false,
         };
         // The genesis node's end is as that of the others.
         let first = scene.next();
@@ -168,7 +171,7 @@ impl Scene {
         Outage { took: Duration::from_nanos(start.mono_ns - ended), ahead, changed, flushes, memory }
     }
 
-    /// Ends the node as an operator does, and removes what was copied: there is no room for all of it.
+    /// Ends the node as an operator does, and removes what was copied, if it is not kept: there is no room for all of it.
     fn end(&self, mut supervised: Supervised) {
         let node = self.sandbox.node_log().last_start().unwrap();
         fs::write(self.answer(), "").unwrap();
@@ -176,7 +179,8 @@ impl Scene {
         kill_process(supervisor, Signal::TERM).unwrap();
         supervised.wait(SOON);
         let _ = fs::remove_file(self.asked());
-        for entry in fs::read_dir(self.installation.backups()).unwrap() {
+        let copied = fs::read_dir(self.installation.backups()).unwrap();
+        for entry in copied.filter(|_| !self.keeps) {
             fs::remove_dir_all(entry.unwrap().path()).unwrap();
         }
         flush(self.sandbox.path());

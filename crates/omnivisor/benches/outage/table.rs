@@ -87,6 +87,17 @@ impl Table {
         }
     }
 
+    /// An upgrade while the snapshot of the one before is still a folder.
+    pub fn second_of_a_day(&mut self, shape: Shape, outage: &Outage) {
+        self.note(&format!(
+            "As long as a snapshot on XFS is no archive yet (`backup.archive-after`, a day), it shares what it holds with the home: whatever the \
+            node changes is written elsewhere, so that a file falls into pieces. An upgrade within that time, {} of {}: {}.",
+            shape.name(),
+            size(shape.bytes()),
+            seconds(outage.took)
+        ));
+    }
+
     /// What the cells say of their limits.
     fn judged(&self) -> Vec<String> {
         let (cells, mut all) = (&self.cells, Vec::new());
@@ -177,7 +188,7 @@ const INTRODUCTION: &str = "<!-- Written by `just bench-outage`. -->\n\n# How lo
 fn line(cell: &Cell) -> String {
     // A pass knows how large a file is that has changed, not how much of it has.
     let read = if matches!(cell.shape, Shape::OneFile { .. }) { cell.shape.bytes() } else { cell.warm.changed.bytes };
-    let left = Left { files: cell.shape.files(), changed: cell.warm.changed.files, bytes: read };
+    let left = Left { files: cell.shape.files(), changed: cell.warm.changed.files, bytes: read, later: Duration::ZERO };
     format!(
         "| {} | {} | {} | {} | {} in {} | {} | {} | {} | {} | {} | {} |",
         cell.file_system,

@@ -141,7 +141,8 @@ impl Backup {
                 let all = self.tree().map(|(root, apart)| Walk::of(&root).without(apart));
                 let mut some = all.into_iter().flatten().flatten().take(TRIED);
                 let file = some.find(|entry| matches!(entry.what, What::File { bytes: 1.. }));
-                file.is_some_and(|file| disk::can_clone_file(&led(&self.path).join(file.path), to))
+                let file = file.and_then(|file| File::open(led(&self.path).join(file.path)).ok());
+                file.is_some_and(|file| disk::can_clone_file(&file, to))
             }
             Kind::TarZst | Kind::TarGz | Kind::Nymvisor | Kind::Essentials => false,
         }

@@ -11,6 +11,7 @@
 pub mod command;
 mod copy;
 mod cost;
+mod later;
 mod look;
 pub mod pace;
 pub mod pass;
@@ -94,9 +95,9 @@ impl Snapshot<'_> {
                 Ok(passed)
             });
             let passed = self.clean(done)?;
-            let (files, Copied { count: changed, bytes, .. }) = (passed.files, passed.copied);
-            tracing::debug!(files, changed, bytes, "a pass is done");
-            left = Some(Left { files, changed, bytes });
+            let (files, Copied { count: changed, bytes, .. }, later) = (passed.files, passed.copied, passed.later);
+            tracing::debug!(files, changed, bytes, later = later.files, "a pass is done");
+            left = Some(Left { files, changed, bytes, later: later.takes });
             if bytes <= LITTLE.0 && changed <= LITTLE.1 {
                 break;
             }

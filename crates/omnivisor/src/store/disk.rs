@@ -172,10 +172,9 @@ pub fn can_clone(from: &Path, to: &Path) -> bool {
     from.write_all_at(&[0; 4096], 0).is_ok() && clone(&from, &to).unwrap_or(false)
 }
 
-/// The same of this file, which is only read.
-pub fn can_clone_file(from: &Path, to: &Path) -> bool {
-    let (Ok(from), Ok(to)) = (File::open(from), nameless(to)) else { return false };
-    clone(&from, &to).unwrap_or(false)
+/// The same of this file, which is only read. It shares nothing with anybody when this returns: what is only closed may do so for a while.
+pub fn can_clone_file(from: &File, to: &Path) -> bool {
+    nameless(to).is_ok_and(|to| clone(from, &to).unwrap_or(false) && to.set_len(0).is_ok())
 }
 
 fn nameless(folder: &Path) -> rustix::io::Result<File> {

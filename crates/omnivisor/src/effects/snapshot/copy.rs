@@ -24,7 +24,7 @@ use crate::store::disk::{self, Progress, Written};
 use crate::sys;
 
 /// Of a file that is larger, the blocks are compared, if a copy is there.
-const LARGE: u64 = 16 << 20;
+pub(super) const LARGE: u64 = 16 << 20;
 
 /// So much is compared at a time.
 const BLOCK: usize = 256 << 10;
@@ -118,7 +118,7 @@ fn is_without_holes(stat: &Stat) -> bool {
 }
 
 /// What has several names is made anew.
-fn may_be_written_over(it: &fs::Metadata) -> bool {
+pub(super) fn may_be_written_over(it: &fs::Metadata) -> bool {
     it.is_file() && it.nlink() == 1 && (it.mode() & 0o200 != 0 || rustix::process::geteuid().is_root())
 }
 

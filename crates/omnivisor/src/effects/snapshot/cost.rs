@@ -7,7 +7,7 @@ use std::time::Duration;
 use omnivisor_core::dialect::{Dialect, Paths};
 use omnivisor_core::plan::UpgradePlan;
 
-use super::{LITTLE, Method, PARTIAL, SnapshotCommand, beside};
+use super::{LITTLE, Method, PARTIAL, SnapshotCommand, beside, later};
 use crate::effects::data::Data;
 use crate::effects::space::{self, NoSpace};
 
@@ -145,8 +145,11 @@ impl Cost {
 
     /// The same if it changes as much as is left to the last pass at most.
     pub fn left_at_most(&self) -> Left {
+        let later = if self.by_reference { later::AT_MOST } else { Duration::ZERO };
         match self.ahead {
-            true => Left { files: self.entries, changed: LITTLE.1.min(self.entries), bytes: LITTLE.0.min(self.data) },
+            true => {
+                Left { files: self.entries, changed: LITTLE.1.min(self.entries), bytes: LITTLE.0.min(self.data), later }
+            }
             false => self.left(),
         }
     }
@@ -154,8 +157,8 @@ impl Cost {
     /// What the last pass will be about if the node changes little between two passes; all of it, where no pass can be taken before.
     pub fn left(&self) -> Left {
         match self.ahead {
-            true => Left { files: self.entries, changed: 0, bytes: 0 },
-            false => Left { files: self.entries, changed: self.entries, bytes: self.data },
+            true => Left { files: self.entries, changed: 0, bytes: 0, later: Duration::ZERO },
+            false => Left { files: self.entries, changed: self.entries, bytes: self.data, later: Duration::ZERO },
         }
     }
 
@@ -190,6 +193,8 @@ pub struct Left {
     pub changed: u64,
     /// What these hold, in bytes.
     pub bytes: u64,
+    /// How long those take that are not copied ahead, as they can be copied by reference in a moment.
+    pub later: Duration,
 }
 
 impl Left {
@@ -197,7 +202,7 @@ impl Left {
     pub fn outage(&self, by_reference: bool) -> Duration {
         let times = |each: Duration, count: u64| each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
         let copied = if by_reference { Duration::ZERO } else { Duration::from_millis(self.bytes * 1000 / SPEED) };
-        SWITCH + times(LOOK, self.files) + times(FILE, self.changed) + copied
+        SWITCH + times(LOOK, self.files) + times(FILE, self.changed) + copied + self.later
     }
 }
 
@@ -207,10 +212,12 @@ mod tests {
 
     #[test]
     fn an_outage_grows_with_what_has_changed_and_hardly_with_what_has_not() {
-        let outage = |files, changed, bytes| Left { files, changed, bytes }.outage(false).as_millis();
+        let outage =
+            |files, changed, bytes| Left { files, changed, bytes, later: Duration::ZERO }.outage(false).as_millis();
         assert_eq!(outage(0, 0, 0), 10);
         assert_eq!(outage(10_000, 100, 30 << 20), 10 + 20 + 10 + 100);
         assert_eq!(outage(1_000_000, 0, 0), 2010);
-        assert_eq!(Left { files: 0, changed: 0, bytes: 1 << 40 }.outage(true), SWITCH);
+        let later = Duration::from_millis(3);
+        assert_eq!(Left { files: 0, changed: 0, bytes: 1 << 40, later }.outage(true), SWITCH + later);
     }
 }

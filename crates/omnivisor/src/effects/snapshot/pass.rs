@@ -18,6 +18,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat,
 use rustix::io::Errno;
 
 use super::copy::{self, dress, processors};
+use super::later::{self, Later};
 use super::look::{Changed, Found, Look};
 use super::seen::{Notes, Place, Seen, Stamp};
 use super::trail::Trail;
@@ -84,6 +85,8 @@ pub struct Passed {
     pub files: u64,
     /// What it copied.
     pub copied: Copied,
+    /// What it has left to the last one, which is no part of the copy.
+    pub later: Later,
     /// Sockets and devices, which are not copied: the first few.
     pub left_out: Vec<PathBuf>,
 }
@@ -94,6 +97,7 @@ impl Passed {
         self.notes.and(&mut other.notes);
         self.files += other.files;
         self.copied.and(other.copied);
+        self.later.and(other.later);
         self.left_out.append(&mut other.left_out);
     }
 }
@@ -359,6 +363,10 @@ impl Walk<'_> {
         let Some((from, stat)) = copy::open(folder, name)? else { return Ok(None) };
         if self.pass.rules.cleans {
             sys::clean_pages(&from)?;
+        }
+        if self.passed.later.takes(&from, &stat, self.pass.begun, to.parent().unwrap_or(to)) {
+            later::remove(to)?;
+            return Ok(None);
         }
         let (cancelled, pace, trail) = (self.pass.cancelled, &mut *self.pass.pace, &mut self.trail);
         let written = copy::contents(&from, &stat, to, false, &mut |to, bytes| {

@@ -74,7 +74,7 @@ impl Stamp {
     }
 }
 
-fn nanos(seconds: i64, nanos: u64) -> i128 {
+pub(super) fn nanos(seconds: i64, nanos: u64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(nanos)
 }
 
