@@ -156,7 +156,8 @@ fn on(file_system: &'static str, folder: &Path, table: &mut Table, shapes: &[Sha
         if file_system == "XFS" && matches!(shape, Shape::OneFile { places: None, .. }) {
             scene.keeps = true;
             scene.upgrade(How::Warm);
-            table.second_of_a_day(shape, &scene.upgrade(How::Warm));
+            scene.keeps = false;
+            table.later_ones(shape, &scene.upgrade(How::Warm), &scene.upgrade(How::Warm));
         }
     }
 }

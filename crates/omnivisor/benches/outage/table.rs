@@ -87,14 +87,16 @@ impl Table {
         }
     }
 
-    /// An upgrade while the snapshot of the one before is still a folder.
-    pub fn second_of_a_day(&mut self, shape: Shape, outage: &Outage) {
+    /// An upgrade while the snapshot of the one before is still a folder, and one after that is gone.
+    pub fn later_ones(&mut self, shape: Shape, within: &Outage, after: &Outage) {
         self.note(&format!(
-            "As long as a snapshot on XFS is no archive yet (`backup.archive-after`, a day), it shares what it holds with the home: whatever the \
-            node changes is written elsewhere, so that a file falls into pieces. An upgrade within that time, {} of {}: {}.",
+            "The files of these homes are in few pieces, and no older snapshot shares them. As long as a snapshot on XFS is no archive yet \
+            (`backup.archive-after`, a day), it does: whatever the node changes is written elsewhere, and its file stays in so many pieces. \
+            {} of {}: an upgrade within that time {}, and the next one after it {}.",
             shape.name(),
             size(shape.bytes()),
-            seconds(outage.took)
+            seconds(within.took),
+            seconds(after.took)
         ));
     }
 

@@ -142,7 +142,7 @@ impl Backup {
                 let mut some = all.into_iter().flatten().flatten().take(TRIED);
                 let file = some.find(|entry| matches!(entry.what, What::File { bytes: 1.. }));
                 let file = file.and_then(|file| File::open(led(&self.path).join(file.path)).ok());
-                file.is_some_and(|file| disk::can_clone_file(&file, to))
+                file.is_some_and(|file| disk::can_clone_all([(&file, to)]))
             }
             Kind::TarZst | Kind::TarGz | Kind::Nymvisor | Kind::Essentials => false,
         }

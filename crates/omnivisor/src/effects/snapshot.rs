@@ -11,7 +11,7 @@
 pub mod command;
 mod copy;
 mod cost;
-mod later;
+pub mod later;
 mod look;
 pub mod pace;
 pub mod pass;
@@ -29,6 +29,7 @@ use omnivisor_core::dialect::Root;
 
 pub use self::command::{Method, SnapshotCommand};
 pub use self::cost::{Cost, Left, Limits, Needed, cost, folder};
+use self::later::Later;
 use self::pass::{Copied, FEW, Pass, Passed, Rules};
 use self::seen::Seen;
 use super::backup::archive::REMOVED;
@@ -88,16 +89,22 @@ impl Snapshot<'_> {
             return Ok(None);
         }
         let mut left = None;
+        let mut most = later::AT_MOST;
         for _ in 0..PASSES {
-            let done = self.pass(false, cancelled, pace).and_then(|mut passed| {
+            let mut later = Later::at_most(most);
+            let done = self.pass(false, &mut later, cancelled, pace).and_then(|mut passed| {
                 parts::flush(&beside(self.to, PARTIAL), self.to.parent().unwrap_or(self.to))?;
                 passed.notes.write(&beside(self.to, SEEN))?;
                 Ok(passed)
             });
             let passed = self.clean(done)?;
-            let (files, Copied { count: changed, bytes, .. }, later) = (passed.files, passed.copied, passed.later);
-            tracing::debug!(files, changed, bytes, later = later.files, "a pass is done");
-            left = Some(Left { files, changed, bytes, later: later.takes });
+            let (files, Copied { count: changed, bytes, .. }) = (passed.files, passed.copied);
+            tracing::debug!(files, changed, bytes, later = later.count(), "a pass is done");
+            left = Some(Left { files, changed, bytes, later: later.time() });
+            if !later.fits() {
+                most = Duration::ZERO; // the next pass has to copy all of it
+                continue;
+            }
             if bytes <= LITTLE.0 && changed <= LITTLE.1 {
                 break;
             }
@@ -144,7 +151,7 @@ impl Snapshot<'_> {
             disk::make_folders(parent, PRIVATE)?;
         }
         let partial = beside(self.to, PARTIAL);
-        self.pass(true, cancelled, &mut |_| Ok(())).and_then(|mut passed| {
+        self.pass(true, &mut Later::default(), cancelled, &mut |_| Ok(())).and_then(|mut passed| {
             // Whatever the home's own mode is, and whoever made the folders above.
             disk::set_mode(&partial, PRIVATE)?;
             // Flushed with the rest: a manifest costs the outage nothing that takes time.
@@ -195,7 +202,7 @@ impl Snapshot<'_> {
         Head { not_included: head.not_included.iter().cloned().chain(apart).chain(left_out).collect(), ..head.clone() }
     }
 
-    fn pass(&self, is_last: bool, cancelled: &AtomicBool, pace: Each<'_>) -> io::Result<Passed> {
+    fn pass(&self, is_last: bool, later: &mut Later, cancelled: &AtomicBool, pace: Each<'_>) -> io::Result<Passed> {
         let partial = beside(self.to, PARTIAL);
         if partial.is_symlink() {
             command::turn_word(self.to)?; // of a command that was set before
@@ -220,7 +227,7 @@ impl Snapshot<'_> {
         for Root { name, path: home } in &self.data.roots {
             let (to, seen) = (&parts::real(data::at(&partial, name)), &seen);
             let only = &Only::default();
-            all.and(Pass { home, name, to, apart, only, seen, begun, is_last, rules, cancelled, pace }.take()?);
+            all.and(Pass { home, name, to, apart, only, seen, begun, is_last, rules, cancelled, later, pace }.take()?);
         }
         Ok(all)
     }
@@ -426,6 +433,7 @@ fn copy_one(from: &Path, to: &Path, apart: &[PathBuf], only: &Only, each: Each<'
         is_last: true,
         rules,
         cancelled: &never,
+        later: &mut Later::default(),
         pace: each,
     }
     .take()

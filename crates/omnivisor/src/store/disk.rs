@@ -172,9 +172,17 @@ pub fn can_clone(from: &Path, to: &Path) -> bool {
     from.write_all_at(&[0; 4096], 0).is_ok() && clone(&from, &to).unwrap_or(false)
 }
 
-/// The same of this file, which is only read. It shares nothing with anybody when this returns: what is only closed may do so for a while.
-pub fn can_clone_file(from: &File, to: &Path) -> bool {
-    nameless(to).is_ok_and(|to| clone(from, &to).unwrap_or(false) && to.set_len(0).is_ok())
+/// The same of all these files together, which are only read, and of the folders that they would go to. They share nothing with anybody for
+/// it when it returns: what is only closed may do so for a while.
+pub fn can_clone_all<'a>(files: impl IntoIterator<Item = (&'a File, &'a Path)>) -> bool {
+    let mut copies = Vec::new();
+    let mut is_cloned = |from, copy| {
+        let is_cloned = clone(from, &copy).unwrap_or(false);
+        copies.push(copy);
+        is_cloned
+    };
+    let all = files.into_iter().all(|(from, to)| nameless(to).is_ok_and(|copy| is_cloned(from, copy)));
+    copies.iter().all(|copy| copy.set_len(0).is_ok()) && all
 }
 
 fn nameless(folder: &Path) -> rustix::io::Result<File> {

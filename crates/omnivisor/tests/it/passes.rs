@@ -10,11 +10,12 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symli
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use omnivisor::effects::backup::Only;
 use omnivisor::effects::data::Data;
 use omnivisor::effects::snapshot::Snapshot;
+use omnivisor::effects::snapshot::later::Later;
 use omnivisor::effects::snapshot::pass::{Pass, Passed, Rules};
 use omnivisor::effects::snapshot::seen::Seen;
 use omnivisor_core::time::Timestamp;
@@ -197,6 +198,10 @@ fn let_the_clock_tick(beside: &Path) {
 }
 
 fn pass(home: &Path, to: &Path, seen: &Seen, rules: Rules, is_last: bool) -> Passed {
+    pass_but(home, to, seen, rules, is_last, &mut Later::default())
+}
+
+fn pass_but(home: &Path, to: &Path, seen: &Seen, rules: Rules, is_last: bool, later: &mut Later) -> Passed {
     Pass {
         home,
         name: "",
@@ -208,6 +213,7 @@ fn pass(home: &Path, to: &Path, seen: &Seen, rules: Rules, is_last: bool) -> Pas
         is_last,
         rules,
         cancelled: &NEVER,
+        later,
         pace: &mut |_| Ok(()),
     }
     .take()
@@ -371,7 +377,6 @@ fn of_a_large_file_the_blocks_that_differ_are_copied() {
     file.set_len(100 << 20).unwrap();
     file.write_at(b"begin", 0).unwrap();
     file.write_at(&[7; 100_000], 40 << 20).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_hours(2)).unwrap(); // else it may be left to the last pass
     let blocks = || fs::metadata(to.join("large")).unwrap().blocks();
     let first = pass(&home, &to, &Seen::default(), Rules::default(), false);
     let seen = as_seen(first, &folder.path().join("seen"));

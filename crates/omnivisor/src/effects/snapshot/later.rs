@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fiemap::Fiemap;
@@ -18,53 +18,72 @@ use super::copy::{LARGE, may_be_written_over};
 use super::seen::nanos;
 use crate::store::disk::{self, Written};
 
-/// A file that was written to no longer ago is written to still: nanoseconds. Two passes are not so far apart.
-const RECENT: i128 = 3600 * 1_000_000_000;
+/// A file that was written to no longer ago is written to still: nanoseconds. A table of a database is written once and then left, and a
+/// database is not.
+const RECENT: i128 = 600 * 1_000_000_000;
 
-/// A piece of a file is copied by reference on XFS, as `just bench-outage` finds, and somewhat more.
-const PIECE: Duration = Duration::from_micros(15);
+/// A piece that is shared with nobody is copied by reference on XFS, as `just bench-outage` finds, and somewhat more.
+const EACH_PIECE: Duration = Duration::from_micros(15);
 
 /// And what else there is to do for a file.
 const FILE: Duration = Duration::from_micros(100);
 
-/// So long may all of it take, of one home, while no node runs.
+/// So long may all of it take while no node runs. What is in more pieces is better copied ahead: then it takes its time only for those that
+/// have changed.
 pub(super) const AT_MOST: Duration = Duration::from_millis(10);
 
 /// What a pass leaves to the last one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Later {
-    /// So many files.
-    pub files: u64,
-    /// So long they take then.
-    pub takes: Duration,
+    most: Duration,
+    time: Duration,
+    /// With the folders that they are copied to.
+    files: Vec<(File, PathBuf)>,
 }
 
 impl Later {
-    /// Whether this file is better left to the last pass, where it will be in `folder`; if so, it is counted.
-    pub(super) fn takes(&mut self, from: &File, stat: &Stat, begun: Timestamp, folder: &Path) -> bool {
-        let is_large = u64::try_from(stat.st_size).is_ok_and(|size| size >= LARGE);
-        let is_written_to = nanos(stat.st_mtime, stat.st_mtime_nsec) + RECENT >= begun.unix_nanos();
-        if !is_large || !is_written_to || stat.st_nlink > 1 {
-            return false;
-        }
-        let left = AT_MOST.saturating_sub(self.takes + FILE);
-        let Some(takes) = pieces(from, left).filter(|_| disk::can_clone_file(from, folder)) else { return false };
-        self.files += 1;
-        self.takes += FILE + takes;
-        true
+    /// As much as takes so long in the last pass.
+    pub fn at_most(most: Duration) -> Self {
+        Self { most, ..Self::default() }
     }
 
-    /// Together with what another pass leaves.
-    pub(super) fn and(&mut self, other: Self) {
-        self.files += other.files;
-        self.takes += other.takes;
+    /// How long it takes then.
+    pub fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// How many files it is.
+    pub(super) fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Leaves this file to the last pass, if that is better, where it is copied to `folder`. Else it is given back.
+    pub(super) fn leave(&mut self, from: File, stat: &Stat, begun: Timestamp, folder: &Path) -> Option<File> {
+        let is_large = u64::try_from(stat.st_size).is_ok_and(|size| size >= LARGE);
+        let is_written_to = nanos(stat.st_mtime, stat.st_mtime_nsec) + RECENT >= begun.unix_nanos();
+        let left = self.most.checked_sub(self.time + FILE);
+        let Some(left) = left.filter(|_| is_large && is_written_to && stat.st_nlink == 1) else { return Some(from) };
+        let Some(takes) = pieces(&from, left).filter(|_| disk::can_clone_all([(&from, folder)])) else {
+            return Some(from);
+        };
+        self.time += FILE + takes;
+        self.files.push((from, folder.to_owned()));
+        None
+    }
+
+    /// Whether all of them can be copied together, as each of them can: a quota may say no, and shall say so before the node is stopped.
+    pub(super) fn fits(&self) -> bool {
+        self.files.len() < 2 || disk::can_clone_all(self.files.iter().map(|(from, folder)| (from, folder.as_path())))
     }
 }
 
-/// Removes a copy of such a file, if there is one. It shares nothing with it when this returns, which what was only removed may do for a while.
+/// Removes an older copy of such a file, if there is one; as well as it can be done, it shares nothing with it when this returns, which
+/// what was only removed may do for a while.
 pub(super) fn remove(copy: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(copy).is_ok_and(|it| may_be_written_over(&it)) {
-        Written::open(copy)?.set_length(0)?;
+    if fs::symlink_metadata(copy).is_ok_and(|it| may_be_written_over(&it))
+        && let Err(error) = Written::open(copy).and_then(|it| it.set_length(0))
+    {
+        tracing::debug!(path = %copy.display(), %error, "a copy that is removed is not emptied before");
     }
     disk::remove(copy)
 }
@@ -72,7 +91,7 @@ pub(super) fn remove(copy: &Path) -> io::Result<()> {
 /// How long it takes to copy the pieces of a file; none if that cannot be known, or is longer than `left`.
 fn pieces(file: &File, left: Duration) -> Option<Duration> {
     Fiemap::new(file).try_fold(Duration::ZERO, |takes, piece| {
-        let takes = takes + piece.ok().map(|_| PIECE)?;
+        let takes = takes + piece.ok().map(|_| EACH_PIECE)?;
         (takes <= left).then_some(takes)
     })
 }

@@ -1,4 +1,5 @@
-//! One pass over a home: what looks as it did in the pass before is left alone, everything else is copied once more.
+//! One pass over a home: what looks as it did in the pass before is left alone, everything else is copied once more, or [left to the last
+//! one](super::later).
 //!
 //! What looks the same is the same because of two rules. A file is looked at, then its pages are cleaned, then it is read: a
 //! mapped page that is dirty already is written to without a new time stamp, and a clean one is not. And what was stamped within
@@ -72,6 +73,8 @@ pub struct Pass<'a> {
     pub rules: Rules,
     /// Set by somebody who does not want it any more.
     pub cancelled: &'a AtomicBool,
+    /// What is left to the last one, and is no part of the copy until then.
+    pub later: &'a mut Later,
     /// Is told of every so many bytes that were copied, and may take its time.
     pub pace: Each<'a>,
 }
@@ -85,8 +88,6 @@ pub struct Passed {
     pub files: u64,
     /// What it copied.
     pub copied: Copied,
-    /// What it has left to the last one, which is no part of the copy.
-    pub later: Later,
     /// Sockets and devices, which are not copied: the first few.
     pub left_out: Vec<PathBuf>,
 }
@@ -97,7 +98,6 @@ impl Passed {
         self.notes.and(&mut other.notes);
         self.files += other.files;
         self.copied.and(other.copied);
-        self.later.and(other.later);
         self.left_out.append(&mut other.left_out);
     }
 }
@@ -337,7 +337,8 @@ impl Walk<'_> {
         self.links.entry((stat.st_dev, stat.st_ino)).or_insert_with(first).1
     }
 
-    /// Copies a file. What it looked like before it was read; none if that is another one by now.
+    /// Copies a file. What it looked like before it was read; none if that is another one by now, or if it is left to the last pass: neither is
+    /// noted, so that it is looked at again.
     fn file(&mut self, folder: BorrowedFd<'_>, name: &OsStr, stat: &Stat, to: &Path) -> io::Result<Option<Stat>> {
         let inode = (stat.st_dev, stat.st_ino);
         if let Some((first, _)) = self.links.get(&inode).filter(|_| stat.st_nlink > 1) {
@@ -364,10 +365,10 @@ impl Walk<'_> {
         if self.pass.rules.cleans {
             sys::clean_pages(&from)?;
         }
-        if self.passed.later.takes(&from, &stat, self.pass.begun, to.parent().unwrap_or(to)) {
-            later::remove(to)?;
-            return Ok(None);
-        }
+        let Some(from) = self.pass.later.leave(from, &stat, self.pass.begun, to.parent().unwrap_or(to)) else {
+            (self.pass.pace)(0)?;
+            return later::remove(to).map(|()| None);
+        };
         let (cancelled, pace, trail) = (self.pass.cancelled, &mut *self.pass.pace, &mut self.trail);
         let written = copy::contents(&from, &stat, to, false, &mut |to, bytes| {
             wanted(cancelled)?;
