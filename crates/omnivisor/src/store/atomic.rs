@@ -17,8 +17,15 @@ pub const UNFINISHED: &str = ".omnivisor-new";
 ///
 /// On an error nothing is left beside it, and `path` is what it was; or, if only its folder could not be flushed, the new one.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    replace_by(path, mode, |file| file.push(contents))
+}
+
+/// The same with what is written to the new file, in pieces: for what is long.
+pub fn replace_by(path: &Path, mode: u32, write: impl FnOnce(&mut Written) -> io::Result<()>) -> io::Result<()> {
     let unfinished = unfinished(path)?;
-    let written = write(&unfinished, contents, mode, true).and_then(|()| disk::rename(&unfinished, path));
+    let written = Written::create(&unfinished, mode)
+        .and_then(|mut file| write(&mut file).and_then(|()| file.flush()))
+        .and_then(|()| disk::rename(&unfinished, path));
     clean(written, &unfinished)?;
     flush_folder_of(path)
 }

@@ -7,11 +7,13 @@
 //! Form: [`MAGIC`], then the boot's id, then pairs of numbers (the path, the stamp), little-endian, in ascending order, then the CRC-32 of all that.
 //! Whatever else is there is nothing, and all is copied again.
 
-use std::fs;
-use std::hash::{DefaultHasher, Hasher};
-use std::io;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io::{self, Read};
+use std::mem;
 use std::path::Path;
 
+use crc32fast::Hasher;
 use omnivisor_core::time::Timestamp;
 use rustix::fs::Stat;
 
@@ -24,6 +26,12 @@ const MAGIC: &[u8; 16] = b"omnivisor-seen/2";
 
 /// A path and a stamp.
 const PAIR: usize = 16;
+
+/// What ends the file.
+const CRC: usize = 4;
+
+/// So many pairs are read and written at a time.
+const PAIRS: usize = 4096;
 
 /// About so many places have the same first bits.
 const SAME_BITS: usize = 8;
@@ -88,25 +96,36 @@ impl Notes {
         self.0.extend(stamp.0.map(|stamp| (place.number(), stamp)));
     }
 
-    /// Together with those of another pass.
+    /// Together with those of another pass. The first ones are not copied: of many files they take much memory.
     pub fn and(&mut self, other: &mut Self) {
-        self.0.append(&mut other.0);
+        if self.0.is_empty() {
+            mem::swap(&mut self.0, &mut other.0);
+        } else {
+            self.0.append(&mut other.0);
+        }
     }
 
     /// Writes it, durably: after what was copied, or it would promise too much.
     pub fn write(&mut self, path: &Path) -> io::Result<()> {
         self.0.sort_unstable();
         let boot = boot().unwrap_or_default();
-        let mut bytes = Vec::with_capacity(MAGIC.len() + boot.len() + self.0.len() * PAIR + 4);
-        bytes.extend(MAGIC);
-        bytes.extend(boot.as_bytes());
-        for (place, stamp) in &self.0 {
-            bytes.extend(place.to_le_bytes());
-            bytes.extend(stamp.to_le_bytes());
-        }
-        let crc = crc32fast::hash(&bytes);
-        bytes.extend(crc.to_le_bytes());
-        atomic::replace(path, &bytes, 0o600)
+        let mut crc = Hasher::new();
+        let mut piece: Vec<u8> = [MAGIC.as_slice(), boot.as_bytes()].concat();
+        atomic::replace_by(path, 0o600, |file| {
+            for pairs in self.0.chunks(PAIRS) {
+                piece.extend(
+                    pairs.iter().flat_map(|(place, stamp)| [place.to_le_bytes(), stamp.to_le_bytes()]).flatten(),
+                );
+                if pairs.len() == PAIRS {
+                    crc.update(&piece);
+                    file.push(&piece)?;
+                    piece.clear();
+                }
+            }
+            crc.update(&piece);
+            piece.extend(crc.finalize().to_le_bytes());
+            file.push(&piece)
+        })
     }
 }
 
@@ -151,13 +170,28 @@ impl Seen {
 
     /// What stands in this file, if that is whole and of this life of the machine.
     pub fn read(path: &Path) -> Option<Self> {
-        let bytes = fs::read(path).ok()?;
-        let (body, crc) = bytes.split_last_chunk::<4>()?;
-        (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then_some(())?;
-        let pairs = body.strip_prefix(MAGIC)?.strip_prefix(boot()?.as_bytes())?;
+        let mut file = File::open(path).ok()?;
+        let length = usize::try_from(file.metadata().ok()?.len()).ok()?;
+        let mut piece: Vec<u8> = [MAGIC.as_slice(), boot()?.as_bytes()].concat();
+        let mut left = length.checked_sub(piece.len() + CRC).filter(|left| left.is_multiple_of(PAIR))?;
+        let mut read = |piece: &mut Vec<u8>, length: usize| {
+            piece.resize(length, 0);
+            file.read_exact(piece).ok()
+        };
+        let wanted = piece.clone();
+        read(&mut piece, wanted.len())?;
+        let mut crc = Hasher::new();
+        crc.update(&piece);
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        let mut seen = Vec::with_capacity(pairs.len() / PAIR);
-        seen.extend(pairs.chunks_exact(PAIR).map(|pair| (number(&pair[..8]), number(&pair[8..]))));
+        let mut seen = Vec::with_capacity((piece == wanted).then_some(left / PAIR)?);
+        while left > 0 {
+            read(&mut piece, left.min(PAIRS * PAIR))?;
+            crc.update(&piece);
+            seen.extend(piece.chunks_exact(PAIR).map(|pair| (number(&pair[..8]), number(&pair[8..]))));
+            left -= piece.len();
+        }
+        read(&mut piece, CRC)?;
+        (crc.finalize().to_le_bytes() == piece.as_slice()).then_some(())?;
         seen.is_sorted().then(|| Self::of(seen))
     }
 }
@@ -174,6 +208,8 @@ fn boot() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -200,6 +236,12 @@ mod tests {
         let path = folder.path().join("seen");
         Notes(vec![(7, 8), (1, 2)]).write(&path).unwrap();
         assert_eq!(Seen::read(&path).map(|it| it.pairs), Some(vec![(1, 2), (7, 8)]));
+
+        let many: Vec<_> = (0..3 * PAIRS as u64 + 1).map(|number| (number, number * 7)).collect();
+        for length in [0, 1, PAIRS - 1, PAIRS, PAIRS + 1, many.len()] {
+            Notes(many[..length].to_vec()).write(&path).unwrap();
+            assert_eq!(Seen::read(&path).map(|it| it.pairs), Some(many[..length].to_vec()));
+        }
 
         let mut bytes = fs::read(&path).unwrap();
         let whole = bytes.clone();
