@@ -183,7 +183,8 @@ impl Seen {
         let mut crc = Hasher::new();
         crc.update(&piece);
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        let mut seen = Vec::with_capacity((piece == wanted).then_some(left / PAIR)?);
+        let mut seen = Vec::new();
+        (piece == wanted && seen.try_reserve_exact(left / PAIR).is_ok()).then_some(())?;
         while left > 0 {
             read(&mut piece, left.min(PAIRS * PAIR))?;
             crc.update(&piece);
@@ -253,5 +254,11 @@ mod tests {
         assert!(Seen::read(&path).is_none(), "of another life of the machine");
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert!(Seen::read(&path).is_none(), "torn");
+        for at in [MAGIC.len() + boot().unwrap().len() + 1, whole.len() / 2, whole.len() - 1] {
+            let mut other = whole.clone();
+            other[at] ^= 1;
+            fs::write(&path, other).unwrap();
+            assert!(Seen::read(&path).is_none(), "another byte at {at}");
+        }
     }
 }
