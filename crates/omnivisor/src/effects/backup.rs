@@ -4,6 +4,7 @@
 //! without. Nothing here is kept in memory or anywhere else: what is there is read, by whoever wants to know.
 
 pub mod archive;
+pub mod contents;
 pub mod differs;
 pub mod entry;
 mod head;
@@ -267,6 +268,18 @@ fn look(path: &Path) -> Option<Backup> {
     Some(backup)
 }
 
+/// What a decoder cannot read is invalid data, whatever it calls it; what a disk says stays what it is.
+struct Decoded<R>(R);
+
+impl<R: Read> Read for Decoded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.raw_os_error() {
+            None if error.kind() != io::ErrorKind::Interrupted => member::damaged(&error.to_string()),
+            _ => error,
+        })
+    }
+}
+
 /// What is in an archive, not compressed any more.
 fn open(path: &Path, kind: Kind) -> io::Result<Box<dyn Read>> {
     let file = BufReader::with_capacity(256 << 10, File::open(path).map_err(|error| entry::named(path, error))?);
@@ -274,9 +287,9 @@ fn open(path: &Path, kind: Kind) -> io::Result<Box<dyn Read>> {
         Kind::TarZst => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(file)?;
             decoder.window_log_max(WINDOW_LOG)?;
-            Ok(Box::new(decoder))
+            Ok(Box::new(Decoded(decoder)))
         }
-        Kind::TarGz | Kind::Nymvisor => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(file))),
+        Kind::TarGz | Kind::Nymvisor => Ok(Box::new(Decoded(flate2::bufread::MultiGzDecoder::new(file)))),
         Kind::Folder | Kind::Command | Kind::Essentials => {
             Err(io::Error::other(format!("{} is no archive", path.display())))
         }

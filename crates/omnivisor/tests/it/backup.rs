@@ -133,6 +133,35 @@ fn only_what_is_meant_is_unpacked_and_compared() {
     }
 }
 
+/// All of it is refused, and so is what is damaged itself, or stands behind the end of what is cut short.
+#[test]
+fn what_stands_in_an_archive_before_its_damage_can_be_had() {
+    for format in [Format::Zst, Format::Gz] {
+        let place = Place::new();
+        fill(&place.home());
+        let mut random = Random(11);
+        let noise: Vec<u8> = (0..1 << 19).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect();
+        fs::write(place.home().join("noise"), &noise).unwrap();
+        fs::write(place.home().join("z-last"), "1").unwrap();
+        let backup = place.archived(format);
+        let good = fs::read(&backup.path).unwrap();
+        let cut_short = good[..good.len() / 2].to_vec();
+        let mut changed = good.clone();
+        changed[good.len() * 3 / 4..][..4096].fill(0);
+        for (how, bytes, gone) in [("short", cut_short, "z-last"), ("changed", changed, "noise")] {
+            fs::write(&backup.path, &bytes).unwrap();
+            let (all, some) = (place.path("all"), place.path(how));
+            let had = |path: &str, to: &Path| unpack_some(&backup, to, &Only::of(&[path.into()]), &mut |_| Ok(()));
+            for error in [unpack(&backup, &all, &mut |_| Ok(())), had(gone, &all)].map(Result::unwrap_err) {
+                assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{format:?}, {how}: {error}");
+                assert!(!all.exists());
+            }
+            had("data", &some).unwrap();
+            assert_same(&place.home().join("data"), &some.join("data"), &format!("{format:?}, {how}"));
+        }
+    }
+}
+
 fn looked_at(backup: &Backup) -> Verified {
     verify(backup, &mut |_| Ok(())).unwrap()
 }

@@ -10,7 +10,7 @@ use omnivisor_core::release::Algorithm;
 use super::entry::{Entry, Walk, What, named};
 use super::manifest::{self, Listed, Reader};
 use super::member::{Members, Part};
-use super::{Backup, Kind, Only, open};
+use super::{Backup, Kind, Only, contents, open};
 use crate::effects::digest::Hasher;
 
 /// So many differences are told; the others are counted.
@@ -62,20 +62,16 @@ pub fn verify(backup: &Backup, each: &mut dyn FnMut(u64) -> io::Result<()>) -> i
 /// list.
 pub fn size(backup: &Backup, only: &Only) -> io::Result<Option<u64>> {
     let mut bytes = 0;
-    let mut add = |entry: &Entry| match entry.what {
-        What::File { bytes: more } | What::Again { bytes: more, .. } if only.has(&entry.path) => bytes += more,
-        _ => {}
-    };
-    if backup.sealed {
-        let mut list = Reader::open(&manifest::beside(&backup.path))?;
-        while let Some(listed) = list.advance()? {
-            add(&listed.entry);
-        }
-    } else if let Some((root, apart)) = backup.tree() {
-        Walk::of(&root).without(apart).try_for_each(|entry| entry.map(|entry| add(&entry)))?;
-    } else {
+    if !backup.sealed && backup.tree().is_none() {
         return Ok(None);
     }
+    contents::tell(backup, only, &mut |listed| match listed.entry.what {
+        What::File { bytes: more } | What::Again { bytes: more, .. } => {
+            bytes += more;
+            Ok(())
+        }
+        _ => Ok(()),
+    })?;
     Ok(Some(bytes))
 }
 
@@ -237,7 +233,10 @@ pub(super) fn compare(
             return Ok(Some(listed));
         }
     };
-    let (mut one, mut other) = (next_expected()?, found()?);
+    // An archive is not read any further than is meant: what comes behind that may be damaged.
+    let is_all_seen = |one: &Option<Listed>| one.is_none() && is_archive && !only.is_all();
+    let mut one = next_expected()?;
+    let mut other = if is_all_seen(&one) { None } else { found()? };
     loop {
         match (one, other) {
             (None, None) => return Ok(()),
@@ -247,7 +246,8 @@ pub(super) fn compare(
                 for how in differences.into_iter().filter(|_| !only.leads_to(&wanted.entry.path)) {
                     differs(&wanted.entry.path, how)?;
                 }
-                (one, other) = (next_expected()?, found()?);
+                one = next_expected()?;
+                other = if is_all_seen(&one) { None } else { found()? };
             }
             (Some(wanted), there) if there.as_ref().is_none_or(|there| wanted.entry.path < there.entry.path) => {
                 differs(&wanted.entry.path, "is missing")?;
