@@ -11,6 +11,7 @@ use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::{Step, Undo};
 use omnivisor_core::schedule::{Announcement, Trigger};
 use omnivisor_core::supervisor::Wanted;
+use omnivisor_core::time::Timestamp;
 use world::{Data, Disturbance, Fault, Fuse, Health, Lab, NEW, NEWER, OLD, Scenario, World, announce, asked, at};
 
 const MINUTES: fn(u64) -> Duration = |minutes| Duration::from_secs(60 * minutes);
@@ -27,6 +28,11 @@ fn live(scenario: &Scenario, crashes: &[usize]) -> (World, bool) {
 
 fn has(world: &World, wanted: impl Fn(&Record) -> bool) -> bool {
     world.journal.iter().any(wanted)
+}
+
+fn restore(backup: &str, at: Timestamp) -> Record {
+    let (version, paths, work) = (Some(OLD.to_owned()), Vec::new(), "/work".into());
+    Record::RestoreOrdered { backup: backup.to_owned(), version, paths, work, at }
 }
 
 /// At every turn, with a crash at every point after it: the old release runs on its old data, and the other one is denied.
@@ -117,7 +123,7 @@ fn no_node_runs_until_what_was_begun_to_be_put_back_is_put_back() {
     let (world, _) = live(&Scenario::default(), &[]);
     let mut records = world.journal.clone();
     let now = world.now();
-    records.push(Record::RestoreOrdered { backup: "1-000001".to_owned(), work: "/work".into(), at: now.wall });
+    records.push(restore("1-000001", now.wall));
     let installed = world::installed(&world::release(NEWER, 3));
     records.push(Record::TakenOver { installed, at: now.wall });
     let (mut agent, effects) = Agent::recover(&records, world.policy(), now).unwrap();
@@ -133,7 +139,7 @@ fn no_node_runs_until_what_was_begun_to_be_put_back_is_put_back() {
     for end in 1..world.journal.len() {
         let mut journal = Journal::replay(&world.journal[..end]).unwrap();
         let may = matches!(journal.phase(), Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. });
-        let ordered = Record::RestoreOrdered { backup: "1".to_owned(), work: "/work".into(), at: now.wall };
+        let ordered = restore("1", now.wall);
         assert_eq!(journal.append(&ordered).is_ok(), may, "{:?}", journal.phase());
     }
 }

@@ -8,6 +8,7 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use omnivisor_core::formats::journal::{MAGIC, decode, encode};
@@ -23,6 +24,9 @@ const SECOND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/journa
 /// And then.
 const THIRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/journal-1c.bin");
 
+/// And with what a person orders.
+const FOURTH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/journal-1d.bin");
+
 /// One life with every record that the first version knew.
 fn first_records() -> Vec<Record> {
     let mut records = records();
@@ -33,6 +37,40 @@ fn first_records() -> Vec<Record> {
 
 /// And with every one there is.
 fn every_record() -> Vec<Record> {
+    let mut records = third_records();
+    records.pop();
+    let now = at(Duration::from_secs(1));
+    let from = installed(&release(OLD, 0));
+    let to = announce(NEW, 5);
+    for (number, restore) in [(8, true), (9, false)] {
+        records.extend([
+            Record::Approved(to.release.clone()),
+            Record::Planned(UpgradePlan { number, begun: now, from: from.clone(), to: to.clone(), snapshot: true }),
+            Record::Started(Step::Preflight),
+            Record::Staged(installed(&to.release)),
+        ]);
+        records.extend([Step::Stop, Step::Snapshot, Step::Activate, Step::Probe].map(Record::Started));
+        records.extend([Record::Committed { at: now }, Record::RollbackOrdered { restore, at: now }]);
+        let owed = [Undo::Stop, Undo::Restore, Undo::Reactivate];
+        records.extend(owed.into_iter().filter(|it| restore || *it != Undo::Restore).map(Record::Undone));
+        records.push(Record::RolledBack);
+    }
+    let restore = |version: Option<&str>, paths: &[&str]| Record::RestoreOrdered {
+        backup: "1800000000000-000008".to_owned(),
+        version: version.map(str::to_owned),
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        work: "/home/nymvisor/restored-1".into(),
+        at: now,
+    };
+    // As it was written before it told of what it puts back.
+    records.extend([restore(None, &[]), Record::Restored { at: now }]);
+    records.extend([restore(Some(OLD), &["data/db", "config"]), Record::Restored { at: now }]);
+    records.push(Journal::replay(&records).unwrap().summary().unwrap());
+    records
+}
+
+/// With what became of supervisors.
+fn third_records() -> Vec<Record> {
     let mut records = second_records();
     records.pop();
     let summary = Journal::replay(&records).unwrap();
@@ -138,7 +176,9 @@ fn records() -> Vec<Record> {
 
 #[test]
 fn a_journal_of_version_1_is_read_and_written_as_ever() {
-    for (path, records) in [(FIRST, first_records()), (SECOND, second_records()), (THIRD, every_record())] {
+    let all =
+        [(FIRST, first_records()), (SECOND, second_records()), (THIRD, third_records()), (FOURTH, every_record())];
+    for (path, records) in all {
         let mut bytes = MAGIC.to_vec();
         records.iter().for_each(|record| bytes.extend(encode(std::slice::from_ref(record))));
         // For a fixture that is new; one that was released is never written again.
@@ -149,4 +189,35 @@ fn a_journal_of_version_1_is_read_and_written_as_ever() {
         assert_eq!(decode(&fixture).unwrap().records, records, "what was written is read");
         assert!(fixture == bytes, "what is written is what was written: a change is a new version");
     }
+}
+
+/// A kind that is new has no number: this does not compile until it has one, and fails until it is in a fixture.
+#[test]
+fn every_kind_of_record_is_in_a_fixture() {
+    let number = |record: &Record| match record {
+        Record::Adopted { .. } => 0,
+        Record::Planned(_) => 1,
+        Record::Started(_) => 2,
+        Record::Staged(_) => 3,
+        Record::Rescheduled(_) => 4,
+        Record::Cancelled(_) => 5,
+        Record::Failed { .. } => 6,
+        Record::Died { .. } => 7,
+        Record::Undone(_) => 8,
+        Record::UndoFailed { .. } => 9,
+        Record::Committed { .. } => 10,
+        Record::RolledBack => 11,
+        Record::RollbackOrdered { .. } => 12,
+        Record::RestoreOrdered { .. } => 13,
+        Record::Restored { .. } => 14,
+        Record::Held => 15,
+        Record::Resumed => 16,
+        Record::Approved(_) => 17,
+        Record::TakenOver { .. } => 18,
+        Record::Replaced { .. } => 19,
+        Record::Began { .. } => 20,
+        Record::Summed(_) => 21,
+    };
+    let numbers: BTreeSet<_> = every_record().iter().map(number).collect();
+    assert_eq!(numbers, (0..22).collect());
 }

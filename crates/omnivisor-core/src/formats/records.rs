@@ -62,6 +62,10 @@ pub(super) enum RecordDto {
     },
     RestoreOrdered {
         backup: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        paths: Vec<String>,
         work: PathBuf,
         at: String,
     },
@@ -374,9 +378,13 @@ impl From<&Record> for RecordDto {
             Record::Committed { at } => Self::Committed { at: at.to_string() },
             Record::RolledBack => Self::RolledBack,
             Record::RollbackOrdered { restore, at } => Self::RollbackOrdered { restore: *restore, at: at.to_string() },
-            Record::RestoreOrdered { backup, work, at } => {
-                Self::RestoreOrdered { backup: backup.clone(), work: work.clone(), at: at.to_string() }
-            }
+            Record::RestoreOrdered { backup, version, paths, work, at } => Self::RestoreOrdered {
+                backup: backup.clone(),
+                version: version.clone(),
+                paths: paths.clone(),
+                work: work.clone(),
+                at: at.to_string(),
+            },
             Record::Restored { at } => Self::Restored { at: at.to_string() },
             Record::Held => Self::Held,
             Record::Resumed => Self::Resumed,
@@ -424,7 +432,9 @@ impl RecordDto {
             Self::Committed { at } => Record::Committed { at: time(&at)? },
             Self::RolledBack => Record::RolledBack,
             Self::RollbackOrdered { restore, at } => Record::RollbackOrdered { restore, at: time(&at)? },
-            Self::RestoreOrdered { backup, work, at } => Record::RestoreOrdered { backup, work, at: time(&at)? },
+            Self::RestoreOrdered { backup, version, paths, work, at } => {
+                Record::RestoreOrdered { backup, version, paths, work, at: time(&at)? }
+            }
             Self::Restored { at } => Record::Restored { at: time(&at)? },
             Self::Held => Record::Held,
             Self::Resumed => Record::Resumed,

@@ -147,6 +147,10 @@ pub enum Record {
     RestoreOrdered {
         /// Which backup.
         backup: String,
+        /// The version of the release that its data is of, where that is known.
+        version: Option<String>,
+        /// What of it, for people; none is all of it.
+        paths: Vec<String>,
         /// The folder that it is put back from, and that keeps what is replaced.
         work: PathBuf,
         /// When.

@@ -107,7 +107,11 @@ fn words(record: &Record) -> String {
             let data = if *restore { "with its data" } else { "without its data" };
             format!("an operator takes the upgrade back, {data}")
         }
-        Record::RestoreOrdered { backup, .. } => format!("data is put back from {backup}"),
+        Record::RestoreOrdered { backup, version, paths, .. } => {
+            let of = version.as_ref().map(|version| format!(", the data of {version}")).unwrap_or_default();
+            let only = if paths.is_empty() { String::new() } else { format!(": {}", paths.join(", ")) };
+            format!("data is put back from {backup}{of}{only}")
+        }
         Record::Restored { .. } => "the data is put back".to_owned(),
         Record::Held => "held: no automatic upgrades".to_owned(),
         Record::Resumed => "resumed".to_owned(),

@@ -97,13 +97,22 @@ pub async fn put_back(
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
     if let Err(error) = make_ready(&restore, &backup, ordered.only).and_then(|()| restore.can_be_put(ordered.only)) {
         let _ = parts::remove_work(&work);
-        let is_damaged =
-            error.kind() == io::ErrorKind::InvalidData && backup.kind == Kind::Folder && backup.damaged.is_none();
-        let hint = if is_damaged { " (what of it is good can be put back by --path)" } else { "" };
+        let is_damaged = error.kind() == io::ErrorKind::InvalidData && backup.damaged.is_none();
+        let hint = match backup.kind {
+            Kind::Folder if is_damaged => " (what of it is good can be put back by --path)",
+            Kind::TarZst | Kind::TarGz if is_damaged => " (what stands in it before that can be put back by --path)",
+            _ => "",
+        };
         let what = format!("{} cannot be made ready, and nothing was changed{hint}", backup.path.display());
         return Err(StartError::State { what, source: error });
     }
-    let order = Record::RestoreOrdered { backup: backup.id.clone(), work: work.clone(), at };
+    let order = Record::RestoreOrdered {
+        backup: backup.id.clone(),
+        version: backup.head.as_ref().map(|head| head.from.version.clone()),
+        paths: ordered.only.iter().map(|path| path.display().to_string()).collect(),
+        work: work.clone(),
+        at,
+    };
     journal.append(&[order], at).map_err(state("the journal cannot be written, and nothing was changed".to_owned()))?;
     finish(dialect, &active, &mut journal, &backup.id, &work)?;
     let before = replayed.may_roll_back().map(|plan| plan.from.clone());
