@@ -1,7 +1,7 @@
 //! The only place that prints: results to standard output, trouble to standard error. A closed stream is no error.
 
 use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Style};
@@ -12,6 +12,26 @@ use crate::demo::{Audience, Line};
 /// Prints a result.
 pub(super) fn result(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// Prints many lines.
+pub(super) struct Lines(BufWriter<StdoutLock<'static>>);
+
+impl Lines {
+    /// Begins.
+    pub(super) fn new() -> Self {
+        Self(BufWriter::new(io::stdout().lock()))
+    }
+
+    /// The next one. An error of kind `BrokenPipe` says that nobody reads any more.
+    pub(super) fn push(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.0, "{line}")
+    }
+
+    /// That was all.
+    pub(super) fn end(mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Prints what went wrong, with all its causes.

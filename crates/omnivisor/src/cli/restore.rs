@@ -78,7 +78,7 @@ pub(super) fn run(restore: &Restore) -> Outcome {
 }
 
 /// Without `./`, and none of what is in another one.
-fn plain(paths: &[PathBuf]) -> Vec<PathBuf> {
+pub(super) fn plain(paths: &[PathBuf]) -> Vec<PathBuf> {
     let is_here = |part: &Component<'_>| *part == Component::CurDir;
     let mut paths: Vec<PathBuf> =
         paths.iter().map(|path| path.components().filter(|part| !is_here(part)).collect()).collect();

@@ -1,5 +1,6 @@
 //! What an operator does by hand: takes an upgrade back, and puts data back.
 
 mod backup_now;
+mod backups;
 mod restore;
 mod rollback;

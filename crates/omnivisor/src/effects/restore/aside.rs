@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 use omnivisor_core::time::Timestamp;
 
 use super::{BY_HAND, CLEARED, COMPLETE, COPY, HALF, REPLACED, Restore, UNDO};
+use crate::effects::backup::entry::{Walk, What};
 use crate::effects::data::Data;
 use crate::effects::parts;
 use crate::store::disk;
@@ -51,6 +52,14 @@ impl Aside {
     /// told.
     pub fn is_needed(&self, data: &Data, is_monotonic: &(dyn Fn(&Path) -> bool + Sync)) -> io::Result<bool> {
         Restore { data, work: &self.work, is_monotonic }.is_half_done()
+    }
+
+    /// How many bytes its files take: counted now, one by one.
+    pub fn bytes(&self) -> io::Result<u64> {
+        Walk::of(&self.path).try_fold(0, |sum, entry| match entry?.what {
+            What::File { bytes } => Ok(sum + bytes),
+            _ => Ok(sum),
+        })
     }
 
     /// Removes it, where it is not [needed](Self::is_needed) any more. Whoever is killed in it can do it again.

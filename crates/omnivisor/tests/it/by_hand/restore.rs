@@ -10,12 +10,12 @@ use crate::bad_input::disk::Disk;
 use crate::world::{SOON, World, omnivisor_exe, options};
 
 /// After an upgrade from 1.0.0 to 2.0.0 the node was stopped; there is a snapshot of before, and a key that is newer than that.
-struct Scene {
-    world: World,
-    id: String,
+pub(super) struct Scene {
+    pub(super) world: World,
+    pub(super) id: String,
 }
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
 }
 
@@ -25,7 +25,7 @@ fn stop(mut supervised: Supervised) {
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::of(World::new())
     }
 
@@ -53,7 +53,7 @@ impl Scene {
         Self { world, id }
     }
 
-    fn home(&self) -> &Path {
+    pub(super) fn home(&self) -> &Path {
         self.world.installation.daemon_home()
     }
 
@@ -62,11 +62,11 @@ impl Scene {
     }
 
     /// What is there of what was changed: two files of a database and one that was added, a configuration, a key.
-    fn found(&self) -> [Option<String>; 5] {
+    pub(super) fn found(&self) -> [Option<String>; 5] {
         ["data/db/1", "data/db/2", "data/db/3", "config/x.toml", "data/id.pem"].map(|path| self.read(path))
     }
 
-    fn restore(&self, arguments: &[&str]) -> Output {
+    pub(super) fn restore(&self, arguments: &[&str]) -> Output {
         self.world.omnivisor(&[&["restore", &self.id], arguments].concat())
     }
 
@@ -84,12 +84,12 @@ fn everywhere(scene: &Scene, path: &str) -> Vec<String> {
     roots.filter_map(|root| fs::read_to_string(root.join(path)).ok()).collect()
 }
 
-fn some(texts: [&str; 5]) -> [Option<String>; 5] {
+pub(super) fn some(texts: [&str; 5]) -> [Option<String>; 5] {
     texts.map(|text| (!text.is_empty()).then(|| text.to_owned()))
 }
 
 const BACK: [&str; 5] = ["old", "old", "", "old", "2"];
-const CHANGED: [&str; 5] = ["", "new", "new", "new", "2"];
+pub(super) const CHANGED: [&str; 5] = ["", "new", "new", "new", "2"];
 
 #[test]
 fn the_data_goes_back_as_a_whole_but_for_keys_and_what_it_replaces_is_kept() {
