@@ -1,5 +1,7 @@
 //! What is copied ahead of a switch, what that may cost, and what becomes of it when nothing comes of the switch.
 
+mod large;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
