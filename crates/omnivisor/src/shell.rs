@@ -63,7 +63,7 @@ pub use adopt::{JOURNAL, adopt, adopt_installation, initialise};
 pub use back_up::back_up_now;
 pub use claim::StartError;
 pub use gone::upstream_gone;
-pub use keep::spared;
+pub use keep::{give_way, spared, spared_by_hand};
 pub use orphan::{Ended, Left, end_orphan, look_for_orphan};
 pub use reload::{Reload, Reloaded};
 pub use replace::could_take_over;

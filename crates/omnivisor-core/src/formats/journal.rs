@@ -25,7 +25,7 @@ const VERSION: u8 = 1;
 const OPTIONAL: u8 = 1;
 
 /// A record has two releases and a reason in it: some kilobytes. A length above this is no length.
-const LONGEST: usize = 1 << 20;
+pub const LONGEST: usize = 1 << 20;
 
 /// What was found in a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]

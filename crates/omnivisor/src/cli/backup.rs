@@ -1,4 +1,4 @@
-//! `omnivisor backup`: what there is to go back to. Reads the files, whether a supervisor runs or not.
+//! `omnivisor backup`: what there is to go back to. Works with the files, whether a supervisor runs or not.
 
 mod list;
 mod now;
@@ -19,10 +19,10 @@ use super::installation::{Installation, Which};
 use super::{Outcome, Trouble, env_file, history};
 use crate::effects::backup::Backup as Found;
 use crate::effects::backup::archive;
-use crate::effects::backup::keep::{self, Spared};
+use crate::effects::backup::keep;
 use crate::effects::restore::aside::Aside;
 use crate::effects::snapshot::command::{Remove, SnapshotCommand};
-use crate::shell::{JOURNAL, spared};
+use crate::shell::JOURNAL;
 
 /// What can be asked of backups.
 #[derive(Subcommand)]
@@ -87,12 +87,12 @@ pub(super) fn run(verb: &Backup) -> Outcome {
 }
 
 /// As the journal has it. Without a journal nothing is known, and nothing may be touched.
-fn not_to_be_touched(installation: &Installation) -> Result<Option<Spared>, Trouble> {
+fn journal(installation: &Installation) -> Result<Journal, Trouble> {
     let records = history::read(&installation.dialect.paths().state.join(JOURNAL))
         .context("which backups an upgrade still needs cannot be known, so nothing is removed")?;
     let journal = Journal::replay(records.iter().map(|(record, _)| record))
         .context("the journal contradicts itself, so nothing is removed")?;
-    Ok(spared(&journal))
+    Ok(journal)
 }
 
 /// Removes backups, those that a command has taken by that command.
@@ -118,11 +118,9 @@ impl Remover {
     }
 
     fn with<T>(&self, work: impl FnOnce(Remove<'_>) -> T) -> T {
-        let by = |id: &str| match &self.command {
-            Some(command) => self.runtime.block_on(command.remove(&self.home, id)),
-            None => Ok(()),
-        };
-        work(self.command.is_some().then_some(&by))
+        let by = self.command.as_ref();
+        let by = by.map(|command| |id: &str| self.runtime.block_on(command.remove(&self.home, id)));
+        work(by.as_ref().map(|by| by as &dyn Fn(&str) -> io::Result<()>))
     }
 }
 

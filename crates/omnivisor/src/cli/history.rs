@@ -36,7 +36,7 @@ pub(super) fn run(history: &History) -> Outcome {
         vec![format!("[{}]", records.iter().map(text).collect::<Vec<_>>().join(",\n"))]
     } else {
         let line = |(record, at): &(Record, Option<Timestamp>)| {
-            format!("{:20}  {}", at.as_ref().map_or_else(String::new, second), words(record))
+            format!("{:20}  {}", at.as_ref().map_or_else(String::new, second), output::readable(&words(record)))
         };
         records.iter().map(line).collect()
     };

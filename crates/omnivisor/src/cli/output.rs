@@ -55,6 +55,22 @@ pub(super) fn trouble(error: &anyhow::Error, hint: Option<&str>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// What others have named, for people: with nothing in it that a terminal would obey, or show in another order.
+pub(super) fn readable(text: &str) -> String {
+    let is_odd = |it: char| {
+        it.is_control()
+            || matches!(it, '\\' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut readable = String::with_capacity(text.len());
+    for it in text.chars() {
+        match is_odd(it) {
+            true => readable.extend(it.escape_debug()),
+            false => readable.push(it),
+        }
+    }
+    readable
+}
+
 /// A number of bytes, for people.
 pub(super) fn size(bytes: u64) -> String {
     BinaryBytes(bytes).to_string()

@@ -97,6 +97,16 @@ pub struct Backup {
 }
 
 impl Backup {
+    /// Whether it was taken of this home, as its manifest says.
+    pub fn is_of(&self, home: &Path) -> bool {
+        self.head.as_ref().is_some_and(|head| Path::new(&head.home) == home)
+    }
+
+    /// Whether nothing is known to be wrong with it.
+    pub fn is_good(&self) -> bool {
+        self.damaged.is_none() && self.differs.is_none()
+    }
+
     /// The folder that holds it, and what of that is no part of it; none of an archive.
     pub fn tree(&self) -> Option<(PathBuf, Vec<PathBuf>)> {
         match self.kind {

@@ -55,6 +55,17 @@ pub fn spared(journal: &Journal) -> Option<Spared> {
     Some(Spared { under_way, way_back: journal.may_roll_back().map(|plan| plan.id()) })
 }
 
+/// The same for what a person removes: there may be no room for what an upgrade that is stuck, or a restore, still has to do, and nothing is
+/// at work on the others then.
+pub fn spared_by_hand(journal: &Journal) -> Option<Spared> {
+    let under_way = match journal.phase() {
+        Phase::NeedsHuman { plan, .. } => plan.id(),
+        Phase::Restoring { backup, .. } => backup.clone(),
+        _ => return spared(journal),
+    };
+    Some(Spared { under_way: Some(under_way), way_back: journal.may_roll_back().map(|plan| plan.id()) })
+}
+
 /// The keeper.
 pub(super) struct Keeper {
     task: JoinHandle<()>,
@@ -147,7 +158,7 @@ async fn unless(cancelled: &AtomicBool, done: impl Future<Output = io::Result<()
 }
 
 /// Lets everybody else go first, as well as it can be done: this thread, and those that it makes.
-fn give_way() {
+pub fn give_way() {
     let _ = rustix::process::setpriority_process(None, LOWEST);
     let _ = sys::use_idle_disk_only();
 }

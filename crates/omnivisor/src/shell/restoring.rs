@@ -16,7 +16,7 @@ use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
-use crate::effects::backup::{self, Backup, Kind, Only};
+use crate::effects::backup::{self, Backup, Kind, Only, contents};
 use crate::effects::data::Data;
 use crate::effects::essentials;
 use crate::effects::restore::{self, BY_HAND, Restore, Source, UNDO};
@@ -97,10 +97,13 @@ pub async fn put_back(
     let restore = Restore { data: &data, work: &work, is_monotonic: &keeps };
     if let Err(error) = make_ready(&restore, &backup, ordered.only).and_then(|()| restore.can_be_put(ordered.only)) {
         let _ = parts::remove_work(&work);
-        let is_damaged = error.kind() == io::ErrorKind::InvalidData && backup.damaged.is_none();
+        let is_damaged = error.kind() == io::ErrorKind::InvalidData && ordered.only.is_empty();
+        let is_listed = || backup.sealed && contents::tell(&backup, &Only::default(), &mut |_| Ok(())).is_ok();
         let hint = match backup.kind {
-            Kind::Folder if is_damaged => " (what of it is good can be put back by --path)",
-            Kind::TarZst | Kind::TarGz if is_damaged => " (what stands in it before that can be put back by --path)",
+            Kind::Folder if is_damaged && is_listed() => " (what of it is good can be put back by --path)",
+            Kind::TarZst | Kind::TarGz if is_damaged && is_listed() => {
+                " (what stands in it before that can be put back by --path)"
+            }
             _ => "",
         };
         let what = format!("{} cannot be made ready, and nothing was changed{hint}", backup.path.display());
@@ -109,7 +112,7 @@ pub async fn put_back(
     let order = Record::RestoreOrdered {
         backup: backup.id.clone(),
         version: backup.head.as_ref().map(|head| head.from.version.clone()),
-        paths: ordered.only.iter().map(|path| path.display().to_string()).collect(),
+        paths: for_people(ordered.only),
         work: work.clone(),
         at,
     };
@@ -117,6 +120,18 @@ pub async fn put_back(
     finish(dialect, &active, &mut journal, &backup.id, &work)?;
     let before = replayed.may_roll_back().map(|plan| plan.from.clone());
     Ok(PutBack { backup, replaced: work.join("replaced"), active, before })
+}
+
+/// What is put back is listed in its folder; a record has a limit.
+fn for_people(paths: &[PathBuf]) -> Vec<String> {
+    const TOLD: usize = 20;
+    const LONGEST: usize = 200;
+    let mut told: Vec<String> =
+        paths.iter().take(TOLD).map(|path| path.to_string_lossy().chars().take(LONGEST).collect()).collect();
+    if paths.len() > TOLD {
+        told.push(format!("and {} more", paths.len() - TOLD));
+    }
+    told
 }
 
 /// Who may be at work on the home, whether it can be seen or only holds the node's lock.
@@ -234,7 +249,7 @@ fn chosen(dialect: &dyn Dialect, data: &Data, ordered: &Ordered<'_>) -> Result<B
         return Err(StartError::Refused(format!("{} cannot be believed: {why}", found.path.display())));
     }
     if let Some(head) = &found.head
-        && (Path::new(&head.home) != paths.home || !head.is_of(data))
+        && (!found.is_of(&paths.home) || !head.is_of(data))
     {
         return Err(StartError::Refused(format!("{} is one of {}", found.path.display(), head.described())));
     }
@@ -261,5 +276,20 @@ fn sweep(beside: &Path) {
         if is_work && !folder.join("replaced").exists() {
             let _ = parts::remove_work(&folder);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_for_people_has_a_limit() {
+        let paths =
+            |count: usize| (0..count).map(|it| PathBuf::from(format!("{it}/{}", "\u{1b}".repeat(4000)))).collect();
+        let told = |paths: Vec<PathBuf>| for_people(&paths);
+        assert_eq!(told(vec!["data/db".into()]), ["data/db"]);
+        assert_eq!((told(paths(20)).len(), told(paths(21)).pop().unwrap()), (20, "and 1 more".to_owned()));
+        assert!(told(paths(5000)).iter().map(String::len).sum::<usize>() < 5000);
     }
 }

@@ -89,7 +89,7 @@ impl JournalFile {
     /// Makes a journal that begins with `first`. It is there whole, and durable, when this returns, or not at all.
     pub fn create(path: &Path, first: &[Record]) -> io::Result<Self> {
         let mut bytes = journal::MAGIC.to_vec();
-        bytes.extend(journal::encode(first));
+        bytes.extend(holdable(journal::encode(first))?);
         let end = bytes.len();
         bytes.resize(end + ROOM, 0);
         atomic::replace(path, &bytes, 0o600)?;
@@ -119,10 +119,11 @@ impl JournalFile {
         if records.is_empty() {
             return Ok(());
         }
-        let bytes = journal::encode_at(records, now);
+        let bytes = holdable(journal::encode_at(records, now))?;
         if self.end + bytes.len() + ROOM / 2 > self.length {
             // Only what has to fit is needed now; the room ahead is for later, and may be had later.
-            let grown = self.zero(self.length, self.length + ROOM).map(|()| self.length += ROOM);
+            let length = self.length.max(self.end + bytes.len()) + ROOM;
+            let grown = self.zero(self.length, length).map(|()| self.length = length);
             if self.end + bytes.len() > self.length {
                 grown?;
             }
@@ -157,6 +158,14 @@ impl JournalFile {
     }
 }
 
+/// What is longer would not be taken for a record when it is read, but for the torn end of the journal.
+fn holdable(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    match bytes.len() <= journal::LONGEST {
+        true => Ok(bytes),
+        false => Err(io::Error::other(format!("a record of {} bytes is longer than a journal can hold", bytes.len()))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +189,27 @@ mod tests {
             all.extend([record, Record::Resumed]);
         }
         assert!(fs::metadata(&path).unwrap().len() > ROOM as u64);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_record_of_any_length_is_followed_by_others_or_refused() {
+        let path = path("large");
+        let mut all = vec![Record::Held];
+        let mut journal = JournalFile::create(&path, &all).unwrap();
+        for kilobytes in [1, 60, 65, 150, 300, 1000] {
+            let record = Record::Died { reason: "x".repeat(kilobytes << 10) };
+            for record in [record, Record::Resumed] {
+                journal.append(std::slice::from_ref(&record), Timestamp::EPOCH).unwrap();
+                all.push(record);
+            }
+        }
+        let too_long = Record::Died { reason: "x".repeat(journal::LONGEST) };
+        let refused = journal.append(&[too_long], Timestamp::EPOCH).unwrap_err().to_string();
+        assert!(refused.contains("longer than a journal can hold"), "{refused}");
+        journal.append(&[Record::Held], Timestamp::EPOCH).unwrap();
+        all.push(Record::Held);
+        assert_eq!(JournalFile::open(&path).unwrap().1, all);
         fs::remove_file(path).unwrap();
     }
 

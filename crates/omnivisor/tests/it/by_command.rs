@@ -228,6 +228,43 @@ fn what_another_command_has_taken_stays_until_that_one_is_set_again() {
     assert_eq!(scene.list().len(), 1);
 }
 
+/// By what has taken it; and nothing of which nobody knows whose it is.
+#[test]
+fn what_a_command_has_taken_is_removed_by_its_name() {
+    let scene = Scene::new();
+    let world = &scene.world;
+    let supervised = world.run();
+    for _ in 0..2 {
+        let output = world.omnivisor(&["backup", "now"]);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let all = scene.sealed(2);
+    stop(supervised);
+    let [id, last] = [1, 0].map(|at| all[at]["id"].as_str().unwrap());
+    let removed = world.omnivisor(&["backup", "remove", id]);
+    assert!(removed.status.success() && !scene.taken().join(id).exists(), "{}", said(&removed));
+    assert!(scene.calls("remove").contains(&id.to_owned()), "{:?}", scene.calls("remove"));
+    assert!(!scene.names().iter().any(|name| name.contains(id)), "{:?}", scene.names());
+
+    let manifest = format!("{}.mtree", all[0]["path"].as_str().unwrap());
+    let text = fs::read_to_string(&manifest).unwrap();
+    let another = text.replace(&scene.home().display().to_string(), "/elsewhere");
+    for (text, why) in [(another.as_str(), "it is one of /elsewhere"), ("", "nothing says of which home")] {
+        fs::write(&manifest, text).unwrap();
+        let refused = world.omnivisor(&["backup", "remove", last, "--force"]);
+        assert!(!refused.status.success() && said(&refused).contains(why), "{}", said(&refused));
+        assert!(scene.taken().join(last).exists());
+    }
+    // One that somebody has removed already.
+    fs::write(&manifest, text).unwrap();
+    fs::remove_dir_all(scene.taken().join(last)).unwrap();
+    let refused = world.omnivisor(&["backup", "remove", last]);
+    assert!(!refused.status.success() && said(&refused).contains("is not there"), "{}", said(&refused));
+    let removed = world.omnivisor(&["backup", "remove", last, "--force"]);
+    assert!(removed.status.success(), "{}", said(&removed));
+    assert!(scene.list().is_empty() && !scene.names().iter().any(|name| name.contains(last)), "{:?}", scene.names());
+}
+
 #[test]
 fn a_command_that_could_not_take_one_is_known_before_the_stop() {
     let scene = Scene::new();

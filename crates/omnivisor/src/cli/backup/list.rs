@@ -40,7 +40,13 @@ pub(super) fn run(verb: &List) -> Outcome {
         let mut lines = vec![row("BACKUP", "TAKEN", "KIND", "SIZE", "UPGRADE")];
         for it in &all {
             let size = it.bytes.map_or_else(|| "?".to_owned(), output::size);
-            lines.push(row(&it.id, &history::second(&it.taken), it.kind.as_str(), &size, &upgrade(it)));
+            lines.push(row(
+                &it.id,
+                &history::second(&it.taken),
+                it.kind.as_str(),
+                &size,
+                &output::readable(&upgrade(it)),
+            ));
         }
         output::result(&lines.join("\n"));
     }

@@ -5,12 +5,13 @@ use clap::Args;
 
 use super::super::installation::Installation;
 use super::super::{Outcome, Trouble, history, output};
-use super::{Remover, Whose, not_to_be_touched, told, under_way};
+use super::{Remover, Whose, journal, told, under_way};
 use crate::clock;
 use crate::effects::backup::keep::not_removed;
 use crate::effects::data::Data;
 use crate::effects::restore::aside::{self, Aside};
 use crate::exit::Exit;
+use crate::shell::{give_way, spared};
 
 #[derive(Args)]
 pub(in crate::cli) struct Prune {
@@ -29,9 +30,10 @@ pub(super) fn run(verb: &Prune) -> Outcome {
     let paths = installation.dialect.paths();
     // Before it is known that none of them is needed: what comes later is not looked at.
     let replaced = if verb.replaced { aside::all(&paths.beside) } else { Vec::new() };
-    let spared = not_to_be_touched(&installation)?.ok_or_else(under_way)?;
+    let spared = spared(&journal(&installation)?).ok_or_else(under_way)?;
     let gone = installation.keep.expendable(&paths.backups, &paths.home, &spared, clock::now().wall);
     let rest = not_removed(&paths.backups, &paths.home);
+    give_way();
     let remover = Remover::of(&installation)?;
     // One that cannot be removed keeps nobody from the others.
     let mut failed: Vec<anyhow::Error> = Vec::new();
@@ -82,7 +84,7 @@ fn remove_replaced(
     let dialect = &*installation.dialect;
     for aside in replaced {
         let what = told(aside);
-        not_to_be_touched(installation)?.ok_or_else(under_way)?;
+        spared(&journal(installation)?).ok_or_else(under_way)?;
         match Data::now(dialect).and_then(|data| aside.is_needed(&data, &|path| dialect.is_monotonic(path))) {
             Ok(false) => {}
             Ok(true) => {

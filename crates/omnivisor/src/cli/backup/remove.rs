@@ -1,21 +1,26 @@
 //! `omnivisor backup remove`: remove one backup that a person names, also one that is damaged, or that another tool has made.
-
-use std::path::Path;
+//!
+//! Only one of this instance's: whether another one that shares the folder still needs its own is not known here.
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::super::installation::Installation;
 use super::super::{Outcome, Trouble, history, output};
-use super::{Remover, Whose, not_to_be_touched, under_way};
+use super::{Remover, Whose, journal, under_way};
 use crate::effects::backup::{self, Backup, Kind};
+use crate::effects::essentials;
 use crate::exit::Exit;
+use crate::shell::{give_way, spared_by_hand};
+
+/// As often is it looked whether it is gone: a snapshot may become an archive just then.
+const LOOKS: usize = 3;
 
 #[derive(Args)]
 pub(in crate::cli) struct Remove {
-    /// The backup, or the beginning of its name
+    /// The backup, by its whole name
     backup: String,
-    /// Also the only good one, the one that the active release would be taken back with, and one of another home
+    /// Also the last one that is known to be good, the one that the active release would be taken back with, and one that may be good again
     #[arg(long)]
     force: bool,
     /// Only say what would go
@@ -25,32 +30,43 @@ pub(in crate::cli) struct Remove {
     whose: Whose,
 }
 
-pub(super) fn run(verb: &Remove) -> Outcome {
+pub(in crate::cli) fn run(verb: &Remove) -> Outcome {
     let installation = verb.whose.find(false)?;
-    let backups = &installation.dialect.paths().backups;
-    let id = backup::find(backups, &verb.backup)?.id;
-    let (meant, others): (Vec<Backup>, Vec<Backup>) = backup::list(backups).into_iter().partition(|it| it.id == id);
-    if let Some(why) = needed(&installation, &id, &meant, &others)?
+    let (backups, id) = (&installation.dialect.paths().backups, &verb.backup);
+    let look = || backup::list(backups).into_iter().partition(|it| it.id == *id);
+    let (mut meant, others): (Vec<Backup>, Vec<Backup>) = look();
+    if meant.is_empty() {
+        let one = backup::find(backups, id)?;
+        return Err(anyhow!("what is to be removed is named whole: {}", one.id).into());
+    }
+    if let Some(why) = needed(&installation, id, &meant, &others)?
         && !verb.force
     {
-        let error = anyhow!("{id} stays: {why}");
+        let error = anyhow!("{id} stays: {}", output::readable(&why));
         return Err(Trouble::from(error).hint("with --force it is removed all the same"));
     }
+    give_way();
     let remover = Remover::of(&installation)?;
-    // As a folder and as an archive it is one.
-    for backup in &meant {
-        let what = format!("{}, taken {}, {}", backup.id, history::second(&backup.taken), backup.path.display());
-        if verb.dry_run {
-            output::result(&format!("would remove {what}"));
-            continue;
+    for _ in 0..LOOKS {
+        // As a folder and as an archive it is one.
+        for backup in &meant {
+            let what = format!("{}, taken {}, {}", backup.id, history::second(&backup.taken), backup.path.display());
+            if verb.dry_run {
+                output::result(&format!("would remove {what}"));
+                continue;
+            }
+            remover.remove(backup).with_context(|| format!("cannot remove the backup {}", backup.path.display()))?;
+            output::result(&format!("removed {what}"));
         }
-        remover.remove(backup).with_context(|| format!("cannot remove the backup {}", backup.path.display()))?;
-        output::result(&format!("removed {what}"));
+        (meant, _) = look();
+        if meant.is_empty() || verb.dry_run {
+            return Ok(Exit::Success);
+        }
     }
-    Ok(Exit::Success)
+    Err(anyhow!("{id} is there again each time it is removed: {}", meant[0].path.display()).into())
 }
 
-/// Why a person has to say twice that it is to be removed. What an upgrade that is under way needs is an error.
+/// Why a person has to say twice that it is to be removed. What somebody else needs, or an upgrade that is under way, is an error.
 fn needed(
     installation: &Installation,
     id: &str,
@@ -58,21 +74,32 @@ fn needed(
     others: &[Backup],
 ) -> Result<Option<String>, Trouble> {
     let home = &installation.dialect.paths().home;
-    let spared = not_to_be_touched(installation)?.ok_or_else(under_way)?;
-    if spared.under_way.as_deref() == Some(id) {
-        return Err(anyhow!("{id} stays: an upgrade is under way that needs it").into());
+    for backup in meant.iter().filter(|it| !it.is_of(home)) {
+        match (&backup.head, backup.kind) {
+            (Some(head), _) => {
+                let of = output::readable(&head.described());
+                let error =
+                    anyhow!("{id} stays: it is one of {of}, and only the instance of that knows whether it needs it");
+                return Err(Trouble::from(error).hint("`--id`, or `--home`, says which instance is meant"));
+            }
+            (None, Kind::Command) => {
+                return Err(anyhow!("{id} stays: nothing says of which home a command has taken it").into());
+            }
+            (None, _) => {}
+        }
     }
-    if spared.way_back.as_deref() == Some(id) {
-        return Ok(Some("`omnivisor rollback` would take the active release back with it".to_owned()));
+    let spared = spared_by_hand(&journal(installation)?).ok_or_else(under_way)?;
+    let of =
+        |it: &Option<String>| it.as_deref().is_some_and(|it| it == id.strip_prefix(essentials::NAME).unwrap_or(id));
+    if of(&spared.under_way) {
+        return Err(anyhow!("{id} stays: what is under way needs it").into());
     }
-    let of_another = |head: &backup::manifest::Head| (Path::new(&head.home) != home).then(|| head.described());
-    if let Some(of) = meant.iter().filter_map(|it| it.head.as_ref()).find_map(of_another) {
-        return Ok(Some(format!("it is one of {of}")));
+    if of(&spared.way_back) {
+        return Ok(Some("it is what the last upgrade has left to go back to".to_owned()));
     }
-    let is_good = |it: &Backup| {
-        let is_own = it.head.as_ref().is_some_and(|head| Path::new(&head.home) == home);
-        is_own && it.damaged.is_none() && it.differs.is_none() && it.kind != Kind::Essentials
-    };
-    let is_last = meant.iter().any(is_good) && !others.iter().any(is_good);
-    Ok(is_last.then(|| "there is no other good one".to_owned()))
+    if let Some(why) = meant.iter().find_map(|it| it.damaged.as_ref()) {
+        return Ok(Some(format!("it may be good again, where a disk is not mounted or cannot be read: {why}")));
+    }
+    let is_proven = |it: &Backup| it.is_good() && it.sealed && it.is_of(home) && it.kind != Kind::Essentials;
+    Ok((!others.iter().any(is_proven)).then(|| "no other one of this home is known to be good".to_owned()))
 }

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::super::restore::plain;
 use super::super::{Outcome, history, output};
 use super::Whose;
-use crate::effects::backup::entry::What;
+use crate::effects::backup::entry::{Entry, What};
 use crate::effects::backup::manifest::Listed;
 use crate::effects::backup::{self, Kind, Only, contents};
+use crate::effects::data::Data;
 use crate::exit::Exit;
 
 #[derive(Args)]
@@ -34,10 +35,21 @@ pub(super) fn run(verb: &Show) -> Outcome {
     let installation = verb.whose.find(false)?;
     let backup = backup::find(&installation.dialect.paths().backups, &verb.backup)?;
     let only = Only::of(&plain(&verb.paths));
-    // Of what is never put back anyway nothing has to be said.
-    let stays = |path: &Path| backup.kind != Kind::Essentials && installation.dialect.is_monotonic(path);
+    let dialect = &*installation.dialect;
+    // Where that cannot be known, because the node's own files cannot be read, keys are known all the same.
+    let apart: Vec<PathBuf> = Data::now(dialect).map(|data| data.apart_below().collect()).unwrap_or_default();
+    let stays = |entry: &Entry| {
+        backup.kind == Kind::Essentials
+            || apart.iter().any(|apart| entry.path.starts_with(apart))
+            || (entry.what != What::Folder && dialect.is_monotonic(&entry.path))
+    };
     let mut lines = output::Lines::new();
     let mut is_any = false;
+    for (word, why) in [("DAMAGED", &backup.damaged), ("NOT GOOD", &backup.differs)] {
+        if let Some(why) = why.as_ref().filter(|_| !verb.json) {
+            lines.push(&output::readable(&format!("{word}: {why}")))?;
+        }
+    }
     let told = contents::tell(&backup, &only, &mut |listed| {
         if only.leads_to(&listed.entry.path) {
             return Ok(());
@@ -46,7 +58,7 @@ pub(super) fn run(verb: &Show) -> Outcome {
             lines.push(&row("MODE", "OWNER", "SIZE", "MODIFIED", "PATH"))?;
         }
         is_any = true;
-        let stays = stays(&listed.entry.path);
+        let stays = stays(&listed.entry);
         lines.push(&if verb.json { as_json(&listed, stays).to_string() } else { as_row(&listed, stays) })
     });
     match told.and_then(|()| lines.end()) {
@@ -87,7 +99,8 @@ fn as_json(listed: &Listed, stays: bool) -> Value {
     let (kind, bytes, more) = match &entry.what {
         What::Folder => ("folder", None, None),
         What::File { bytes } => ("file", Some(*bytes), None),
-        What::Again { first, bytes } => ("file", Some(*bytes), Some(("same_as", first))),
+        // An archive without a list says nothing but the name.
+        What::Again { first, bytes } => ("file", Some(*bytes).filter(|bytes| *bytes > 0), Some(("same_as", first))),
         What::Link { target } => ("link", None, Some(("target", target))),
         What::Pipe => ("pipe", None, None),
     };
@@ -112,11 +125,6 @@ fn modified((seconds, nanos): (i64, u32)) -> Timestamp {
     Timestamp::from_unix_nanos(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
 }
 
-/// A name may hold what a terminal would obey.
 fn readable(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    match text.chars().any(char::is_control) {
-        true => text.escape_debug().to_string(),
-        false => text.into_owned(),
-    }
+    output::readable(&path.to_string_lossy())
 }

@@ -8,6 +8,7 @@ use super::{Whose, is_to_be_listed};
 use crate::effects::backup::verify::{Verified, verify};
 use crate::effects::backup::{self, Backup, Kind};
 use crate::exit::Exit;
+use crate::shell::give_way;
 
 #[derive(Args)]
 pub(in crate::cli) struct Verify {
@@ -31,6 +32,7 @@ pub(super) fn run(verb: &Verify) -> Outcome {
     if all.is_empty() {
         return Err(anyhow!("there is no backup in {}", backups.display()).into());
     }
+    give_way();
     let mut is_good = true;
     let mut is_listed = true;
     for backup in &all {
@@ -66,7 +68,7 @@ fn verdict(backup: &Backup, verified: &Verified) -> String {
     let Verified { entries, bytes, .. } = verified;
     if !verified.is_good() {
         let mut lines = vec![format!("{}: NOT GOOD: {} of {entries} entries differ", backup.id, verified.different)];
-        lines.extend(verified.differs.iter().map(|it| format!("  {it}")));
+        lines.extend(verified.differs.iter().map(|it| format!("  {}", output::readable(it))));
         if verified.different > verified.differs.len() as u64 {
             lines.push("  …".to_owned());
         }

@@ -124,6 +124,7 @@ pub fn remove_link(link: &Path, home: &Path, by: Remove<'_>) -> io::Result<()> {
     disk::remove(link)?;
     atomic::flush_folder_of(link)?;
     disk::remove(&manifest::beside(link))?;
+    differs::forget(link)?;
     remove_rest(&with_ending(link, REMOVED), by)
 }
 

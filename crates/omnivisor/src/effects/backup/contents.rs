@@ -11,7 +11,9 @@ use super::{Backup, Only, open};
 /// its end, and says no digests. `each` may end it with an error.
 pub fn tell(backup: &Backup, only: &Only, each: &mut dyn FnMut(Listed) -> io::Result<()>) -> io::Result<()> {
     let mut each = |listed: Listed| if only.has(&listed.entry.path) { each(listed) } else { Ok(()) };
-    if backup.sealed {
+    // And not as that of another one says.
+    let is_own = backup.head.as_ref().is_some_and(|head| head.id == backup.id);
+    if backup.sealed && is_own {
         let mut list = Reader::open(&manifest::beside(&backup.path))?;
         while let Some(listed) = list.advance()? {
             each(listed)?;

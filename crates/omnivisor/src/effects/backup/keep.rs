@@ -176,10 +176,7 @@ pub fn not_removed(backups: &Path, home: &Path) -> Vec<PathBuf> {
 
 /// The backups of this home that are good, as far as their manifests say.
 fn own(backups: &Path, home: &Path, spared: &Spared) -> Vec<Backup> {
-    let is_own = |it: &Backup| {
-        let of = it.head.as_ref().map(|head| Path::new(&head.home));
-        it.damaged.is_none() && it.differs.is_none() && of == Some(home) && spared.under_way.as_ref() != Some(&it.id)
-    };
+    let is_own = |it: &Backup| it.is_good() && it.is_of(home) && spared.under_way.as_ref() != Some(&it.id);
     list(backups).into_iter().filter(is_own).collect()
 }
 

@@ -74,6 +74,8 @@ impl<R: Read> Members<R> {
     /// The next member; none when the archive was read to its end, and ends as it should.
     pub fn advance(&mut self) -> io::Result<Option<Member>> {
         let mut before = Before::default();
+        // Of all extended headers of a member together.
+        let mut left = BEFORE;
         loop {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
@@ -82,7 +84,10 @@ impl<R: Read> Members<R> {
             match kind {
                 EntryType::GNULongName => before.path = Some(self.name(size)?),
                 EntryType::GNULongLink => before.target = Some(self.name(size)?),
-                EntryType::XHeader => before.read(&self.whole(size, BEFORE)?, true)?,
+                EntryType::XHeader => {
+                    before.read(&self.whole(size, left)?, true)?;
+                    left -= size;
+                }
                 EntryType::XGlobalHeader => Before::default().read(&self.whole(size, BEFORE)?, false)?,
                 _ => return self.member(&header, before).map(Some),
             }
@@ -158,7 +163,8 @@ impl<R: Read> Members<R> {
             return Err(odd("it is no file, and has contents"));
         }
         self.left = stored;
-        self.filling = stored.next_multiple_of(BLOCK) - stored;
+        self.filling =
+            stored.checked_next_multiple_of(BLOCK).ok_or_else(|| odd("it cannot be as long as it says"))? - stored;
         let modified = before
             .modified
             .map_or_else(|| header.mtime().map(|seconds| (i64::try_from(seconds).unwrap_or_default(), 0)), Ok)?;
@@ -196,7 +202,7 @@ impl<R: Read> Members<R> {
         let mut goes_on = gnu.is_extended();
         while goes_on {
             let mut more = GnuExtSparseHeader::new();
-            self.from.read_exact(more.as_mut_bytes())?;
+            self.from.read_exact(more.as_mut_bytes()).map_err(at_its_end)?;
             more.sparse().iter().try_for_each(&mut add)?;
             goes_on = more.is_extended();
         }
@@ -209,10 +215,7 @@ impl<R: Read> Members<R> {
             return Ok(None);
         }
         let mut header = Header::new_old();
-        self.from.read_exact(header.as_mut_bytes()).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => cut_short(),
-            _ => error,
-        })?;
+        self.from.read_exact(header.as_mut_bytes()).map_err(at_its_end)?;
         if header.as_bytes().iter().all(|byte| *byte == 0) {
             self.end()?;
             return Ok(None);
@@ -265,7 +268,7 @@ impl<R: Read> Members<R> {
             return Err(damaged("what stands before a member is too long"));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
-        self.from.read_exact(&mut bytes)?;
+        self.from.read_exact(&mut bytes).map_err(at_its_end)?;
         self.filling = size.next_multiple_of(BLOCK) - size;
         Ok(bytes)
     }
@@ -364,6 +367,13 @@ fn odd(path: &Path, why: &str) -> io::Error {
 
 pub(super) fn damaged(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the archive is damaged: {why}"))
+}
+
+fn at_its_end(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => cut_short(),
+        _ => error,
+    }
 }
 
 fn cut_short() -> io::Error {

@@ -66,7 +66,8 @@ fn folder(from: &Backup, to: &Path, only: &Only, each: Each<'_>) -> io::Result<(
     let apart: Vec<PathBuf> = apart.iter().map(|path| root.join(path)).collect();
     snapshot::copy_some(&root, to, &apart, only, each)?;
     let manifest = manifest::beside(&from.path);
-    if !manifest::is_sealed(&manifest) {
+    // One that had a list when it was found has to have it still: else somebody is removing it.
+    if !from.sealed && !manifest::is_sealed(&manifest) {
         return Ok(());
     }
     let verified = verify::tree(Walk::of(to), &manifest, only, each)?;

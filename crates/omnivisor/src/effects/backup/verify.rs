@@ -16,6 +16,9 @@ use crate::effects::digest::Hasher;
 /// So many differences are told; the others are counted.
 const TOLD: usize = 20;
 
+/// Of two times.
+const TIME: &str = "was modified at another time";
+
 /// What was seen.
 #[derive(Debug, Default)]
 pub struct Verified {
@@ -67,7 +70,7 @@ pub fn size(backup: &Backup, only: &Only) -> io::Result<Option<u64>> {
     }
     contents::tell(backup, only, &mut |listed| match listed.entry.what {
         What::File { bytes: more } | What::Again { bytes: more, .. } => {
-            bytes += more;
+            bytes = u64::saturating_add(bytes, more);
             Ok(())
         }
         _ => Ok(()),
@@ -243,7 +246,7 @@ pub(super) fn compare(
             (Some(wanted), Some(there)) if wanted.entry.path == there.entry.path => {
                 // What else is in a folder on the way may have changed its time.
                 let differences = difference(&wanted, &there, is_archive);
-                for how in differences.into_iter().filter(|_| !only.leads_to(&wanted.entry.path)) {
+                for how in differences.into_iter().filter(|how| *how != TIME || !only.leads_to(&wanted.entry.path)) {
                     differs(&wanted.entry.path, how)?;
                 }
                 one = next_expected()?;
@@ -281,7 +284,7 @@ fn difference(wanted: &Listed, there: &Listed, is_archive: bool) -> Vec<&'static
         (wanted.digest != there.digest && one.what == other.what, "has other contents"),
         (one.mode != other.mode, "has another mode"),
         ((one.uid, one.gid) != (other.uid, other.gid), "has another owner"),
-        (one.modified != other.modified, "was modified at another time"),
+        (one.modified != other.modified, TIME),
         (wanted.attributes != there.attributes, "has other extended attributes"),
     ];
     checks.into_iter().filter(|(differs, _)| *differs).map(|(_, how)| how).collect()

@@ -131,6 +131,24 @@ fn an_archive_that_is_cut_or_odd_is_refused_whole() {
     refused(&place, &backup, "too long");
     raw(header(EntryType::GNULongName, b"x", b"", 1 << 40).as_bytes());
     refused(&place, &backup, "too long");
+    let mut many = Vec::new();
+    for number in 0..3 {
+        let record = |length: usize| format!("{length} SCHILY.xattr.user.{number}={}\n", "x".repeat(2 << 20));
+        let length = (2 << 20) + 100;
+        let record =
+            (length - 100..length).map(record).find(|it| it.len().to_string() == it.split(' ').next().unwrap());
+        let record = record.unwrap();
+        many.extend_from_slice(header(EntryType::XHeader, b"x", b"", record.len() as u64).as_bytes());
+        many.extend_from_slice(record.as_bytes());
+        many.resize(many.len().next_multiple_of(512), 0);
+    }
+    raw(&[&many[..], &block, &[0; 1024]].concat());
+    refused(&place, &backup, "too long");
+    let mut endless = header(EntryType::XHeader, b"x", b"", 29).as_bytes().to_vec();
+    endless.extend_from_slice(b"29 size=18446744073709551615\n");
+    endless.resize(1024, 0);
+    raw(&[&endless[..], &block, &[0; 1024]].concat());
+    refused(&place, &backup, "cannot be as long as it says");
     raw(&[&block[..], &[0; 1024]].concat());
     unpack(&backup, &place.path("unpacked"), &mut |_| Ok(())).unwrap();
     assert_eq!(fs::read(place.path("unpacked/a")).unwrap(), b"abc");

@@ -73,12 +73,14 @@ fn what_is_in_a_backup_is_shown_and_what_of_it_never_goes_back() {
             assert_eq!(all[path]["never_put_back"], path == "data/id.pem", "{path}");
         }
         assert_eq!((&all["data/db/1"]["bytes"], &all["data/db"]["kind"]), (&3.into(), &"folder".into()));
+        assert_eq!(all["data/db/1"]["sha256"].is_string(), is_listed);
         assert!(!all.contains_key("data/db/3"), "it came later");
         let some = scene.shown(&[&scene.id, "--path", "./data/db/", "--path", "config/x.toml"]);
         let paths: Vec<_> = some.keys().map(String::as_str).collect();
         assert_eq!(paths, ["config/x.toml", "data/db", "data/db/1", "data/db/2"]);
     }
     let text = scene.done(&["show", &scene.id]);
+    assert!(text.starts_with("DAMAGED: it has no manifest"), "{text}");
     let row = |path: &str| text.lines().find(|line| line.contains(path)).unwrap_or_else(|| panic!("{path}: {text}"));
     assert!(row("data/db/").ends_with("  data/db/") && row("id.pem").ends_with("data/id.pem (never put back)"));
     assert!(row("data/db/1").contains("3 B") && row("MODIFIED").starts_with("MODE"), "{text}");
@@ -120,8 +122,11 @@ fn a_name_is_no_command_to_a_terminal() {
 fn a_backup_is_removed_by_its_name_unless_it_is_needed() {
     let scene = Scene::new();
     assert!(scene.refused(&["remove", "nix"]).contains("there is no backup"));
+    for part in ["", &scene.id[..8]] {
+        assert!(scene.refused(&["remove", part, "--force"]).contains(&format!("is named whole: {}", scene.id)));
+    }
     let refused = scene.refused(&["remove", &scene.id]);
-    assert!(refused.contains("`omnivisor rollback` would") && refused.contains("--force"), "{refused}");
+    assert!(refused.contains("what the last upgrade has left") && refused.contains("--force"), "{refused}");
 
     // The peer's, which nothing else removes.
     let archive = scene.with_peers_archive();
@@ -130,31 +135,38 @@ fn a_backup_is_removed_by_its_name_unless_it_is_needed() {
     assert!(scene.done(&["remove", PEERS]).contains("removed backup-2024"));
     assert!(!archive.exists());
 
-    // Two by hand: one may go, and not the other one.
-    let before: Vec<Value> = scene.listed();
+    // Two by hand: one that nobody has read yet is no reason to let the other one go.
+    let newest = |scene: &Scene| scene.listed()[0].clone();
     scene.done(&["now"]);
-    let is_new = |it: &Value| !before.iter().any(|old| old["id"] == it["id"]);
-    let first = scene.listed().into_iter().find(is_new).unwrap();
-    let path = first["path"].as_str().unwrap();
-    let id = first["id"].as_str().unwrap();
+    let first = newest(&scene);
+    let (path, id) = (first["path"].as_str().unwrap(), first["id"].as_str().unwrap());
     scene.done(&["remove", &scene.id, "--force"]);
-    assert!(scene.refused(&["remove", id]).contains("there is no other good one"));
+    let last_one = "no other one of this home is known to be good";
+    assert!(scene.refused(&["remove", id]).contains(last_one));
     scene.done(&["now"]);
+    let manifest = format!("{}.mtree", newest(&scene)["path"].as_str().unwrap());
+    let text = fs::read_to_string(&manifest).unwrap();
+    let head: String = text.split_inclusive('\n').take(2).collect();
+    fs::write(&manifest, head).unwrap();
+    assert!(scene.refused(&["remove", id]).contains(last_one));
+    fs::write(&manifest, text).unwrap();
     scene.done(&["remove", id]);
     assert!(!Path::new(path).exists() && !Path::new(&format!("{path}.mtree")).exists());
-    assert_eq!(scene.listed().len(), 1);
+    let last = newest(&scene);
+    let (path, id) = (last["path"].as_str().unwrap(), last["id"].as_str().unwrap());
+    assert!(scene.refused(&["remove", id]).contains(last_one));
     assert_eq!(scene.found(), some(CHANGED), "the data itself is not touched");
 
-    // What is damaged is no good one; what is of another home is another's.
-    let last = scene.listed().remove(0);
-    let (path, id) = (last["path"].as_str().unwrap(), last["id"].as_str().unwrap());
+    // What is damaged may be good again; what is of another home is another's.
     let manifest = format!("{path}.mtree");
     let text = fs::read_to_string(&manifest).unwrap();
     let home = scene.home().display().to_string();
-    fs::write(&manifest, text.replace(&home, "/elsewhere")).unwrap();
-    assert!(scene.refused(&["remove", id]).contains("it is one of /elsewhere"));
+    fs::write(&manifest, text.replace(&home, "/else\\u001bwhere")).unwrap();
+    let refused = scene.refused(&["remove", id, "--force"]);
+    assert!(refused.contains("it is one of /else\\u{1b}where"), "{refused}");
     fs::write(&manifest, "nothing").unwrap();
-    scene.done(&["remove", id]);
+    assert!(scene.refused(&["remove", id]).contains("it may be good again"));
+    scene.done(&["remove", id, "--force"]);
     assert!(scene.listed().is_empty() && !Path::new(path).exists());
 }
 
@@ -171,7 +183,7 @@ fn beside_a_supervisor_what_a_rollback_needs_stays() {
     });
     // Beside a supervisor that runs, too.
     assert!(scene.done(&["remove", &id]).contains("removed"));
-    assert!(scene.refused(&["remove", &scene.id]).contains("rollback"));
+    assert!(scene.refused(&["remove", &scene.id]).contains("the last upgrade"));
     let rolled_back = scene.world.omnivisor(&["rollback"]);
     assert!(rolled_back.status.success(), "{}", said(&rolled_back));
     scene.world.wait_for("1.0.0");

@@ -39,10 +39,10 @@ impl Scene {
         let supervised = world.run();
         world.publish("2024.2", &Behaviour::new("2.0.0"));
         world.wait_for_commit("2.0.0");
-        let id = wait_until("a backup is listed", SOON, || {
+        let id = wait_until("a backup is listed, and its list written", SOON, || {
             let output = world.omnivisor(&["backup", "list", "--json"]);
             let list: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-            list[0]["id"].as_str().map(str::to_owned)
+            list[0]["id"].as_str().filter(|_| list[0]["sealed"] == true).map(str::to_owned)
         });
         stop(supervised);
         for (path, text) in [("data/db/2", "new"), ("data/db/3", "new"), ("config/x.toml", "new"), ("data/id.pem", "2")]

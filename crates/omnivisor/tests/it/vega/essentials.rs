@@ -343,4 +343,15 @@ fn old_ones_are_removed_and_count_as_no_backups() {
     assert_eq!(prune("1"), (1, 1));
     assert!(folder.is_dir(), "the newest stays");
     assert!(!folder.with_file_name("essentials-1-000001.mtree").exists());
+
+    let remove = |arguments: &[&str]| {
+        world.omnivisor(
+            &[&["backup", "remove", folder.file_name().unwrap().to_str().unwrap(), "--home", &home(&world)], arguments]
+                .concat(),
+        )
+    };
+    let refused = said(&remove(&[]));
+    assert!(refused.contains("what the last upgrade has left") && folder.is_dir(), "{refused}");
+    let removed = said(&remove(&["--force"]));
+    assert!(!folder.exists(), "{removed}");
 }
