@@ -97,7 +97,7 @@ impl JournalFile {
         Ok(Self { path: path.to_owned(), file, end, length: bytes.len(), made: end })
     }
 
-    /// Opens a journal; a torn tail is cut.
+    /// Opens a journal; a torn tail is cut. What it says is durable when it returns, whoever has written it.
     pub fn open(path: &Path) -> Result<(Self, Vec<Record>), OpenError> {
         let unopenable = |source| unopenable(path, source);
         // A journal is a file of ours: what stands there as a link was put there by somebody else.
@@ -105,6 +105,8 @@ impl JournalFile {
         let bytes = fs::read(path).map_err(unopenable)?;
         let decoded =
             journal::decode(&bytes).map_err(|source| OpenError::Undecodable { path: path.to_owned(), source })?;
+        // Whoever wrote to it, or wrote it anew, may have been killed before that was durable: what is read here is acted upon.
+        file.flush_data().and_then(|()| atomic::flush_folder_of(path)).map_err(unopenable)?;
         let made = MADE.min(decoded.end);
         let journal = Self { path: path.to_owned(), file, end: decoded.end, length: bytes.len(), made };
         if decoded.torn {
