@@ -219,9 +219,11 @@ impl Layout for Nym {
     }
 
     fn is_monotonic(&self, path: &Path) -> bool {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        MONOTONIC_ENDINGS.iter().any(|ending| name.ends_with(ending))
-            || MONOTONIC_PARTS.iter().any(|part| name.contains(part))
+        // A store of tickets may be a folder, whatever is in it is called.
+        path.iter().map(|name| name.to_string_lossy().to_lowercase()).any(|name| {
+            MONOTONIC_ENDINGS.iter().any(|ending| name.ends_with(ending))
+                || MONOTONIC_PARTS.iter().any(|part| name.contains(part))
+        })
     }
 
     fn mirror(&self, state: &Mirrored, read: Read<'_>) -> Result<Vec<MirrorFile>, DialectError> {

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use super::installation::{Installation, Which};
@@ -38,6 +41,9 @@ pub(super) enum Own {
         /// The env file that the instance is run with, if there is one
         #[arg(short, long)]
         config_env_file: Option<PathBuf>,
+        /// Wait until the node and its supervisor have ended
+        #[arg(long)]
+        wait: bool,
     },
     /// Do no automatic upgrades until `resume`, also after a restart
     Hold(Which),
@@ -71,7 +77,7 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::GuardReplacement(verb) => return reexec::guard(verb),
         Own::Reexec(verb) => (&verb.which, verb.command()?),
         Own::Status { which, .. } => (which, Command::Status),
-        Own::Stop { which, config_env_file } => {
+        Own::Stop { which, config_env_file, .. } => {
             if let Some(file) = config_env_file {
                 env_file::apply(file)?;
             }
@@ -86,6 +92,9 @@ pub(super) fn run(own: &Own) -> Outcome {
         Err(Missing { error, several: false }) => return Err(Trouble::from(error).hint(instead(which))),
         found => found.map_err(|missing| missing.error)?,
     };
+    // Before it is asked, or another process may have its number by then.
+    let supervisor =
+        Pid::from_raw(instance.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     let answer = control::ask(&instance.socket, command)
         .with_context(|| format!("the supervisor of {} (process {}) gives no answer", instance.id, instance.pid))?;
     let value = answer.map_err(|error| anyhow!("{}: {error}", instance.id))?;
@@ -101,7 +110,14 @@ pub(super) fn run(own: &Own) -> Outcome {
         | Own::CheckReplacement(_)
         | Own::GuardReplacement(_) => {}
         Own::Reexec(_) => return reexec::followed(&instance, &value),
-        Own::Stop { .. } => output::result(&format!("{} is stopping", instance.id)),
+        Own::Stop { wait: false, .. } => output::result(&format!("{} is stopping", instance.id)),
+        Own::Stop { .. } => {
+            if let Some(supervisor) = supervisor {
+                let end = retry_on_intr(|| poll(&mut [PollFd::new(&supervisor, PollFlags::IN)], None));
+                end.with_context(|| format!("cannot wait for the supervisor (process {})", instance.pid))?;
+            }
+            output::result(&format!("{} has ended", instance.id));
+        }
         Own::Hold(_) => {
             let halts = value["height"].as_u64().map(|height| {
                 let name = value["name"].as_str().unwrap_or_default();
@@ -254,6 +270,8 @@ fn describe(status: &Value) -> String {
     lines.push(format!("upgrade     {upgrade}"));
     if status.pointer("/backup/state").is_some_and(|state| state == "taking") {
         lines.push(format!("backup      {} is being taken", text("/backup/id")));
+    } else if status.pointer("/backup/state").is_some_and(|state| state == "failed") {
+        lines.push(format!("backup      {} was NOT TAKEN: {}", text("/backup/id"), text("/backup/why")));
     }
     if status["rollback"].is_object() {
         let how = match status["rollback"]["state"] == "failed" {

@@ -83,6 +83,7 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
         "home": paths.home,
         "roots": data.roots.iter().map(|root| &root.path).collect::<Vec<_>>(),
         "backups": paths.backups,
+        "linksOut": data.links_out().with_context(|| format!("cannot look at {}", data.described()))?,
         "entries": cost.entries,
         "bytes": cost.data,
         "needs": here["needs"],
@@ -160,6 +161,11 @@ fn described(snapshot: &Value) -> Vec<String> {
         ),
         format!("goes to     {}", text("backups")),
     ];
+    for link in snapshot["linksOut"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        lines.push(format!(
+            "NOT IN IT   {link} leads out of the home: what is there is not copied, and does not go back"
+        ));
+    }
     for (index, room) in snapshot["rooms"].as_array().into_iter().flatten().enumerate() {
         let (needs, mut free, reserve) = (size(&room["needs"]), size(&room["free"]), size(&room["reserve"]));
         if index > 0 {

@@ -21,7 +21,7 @@ pub(super) struct Restore {
     /// Only this path below the node's home (of several homes: with the name of one, as in core/state); may be said several times
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Believe a folder that has no manifest
+    /// Believe a folder that has no manifest of its own, with which nothing can be compared
     #[arg(long)]
     unverified: bool,
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub(super) struct Restore {
 }
 
 pub(super) fn run(restore: &Restore) -> Outcome {
-    const STOP: &str = "`omnivisor stop` stops the node";
+    const STOP: &str = "`omnivisor stop --wait` stops the node, and waits until it has ended";
     match own::find(&restore.which) {
         Ok(instance) => {
             let error = anyhow::anyhow!("{} runs (supervisor: process {})", instance.id, instance.pid);
@@ -47,8 +47,7 @@ pub(super) fn run(restore: &Restore) -> Outcome {
     let ordered = Ordered { id: &restore.id, only: &paths, unverified: restore.unverified };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot begin to work")?;
     let done = runtime.block_on(put_back(&*dialect, shared, allow, &ordered)).map_err(|error| match error {
-        StartError::AlreadyRunning(_) => Trouble::new(Exit::AlreadyRunning, error).hint(STOP),
-        StartError::Refused(_) => Trouble::from(error).hint("`omnivisor backup list` shows what there is"),
+        StartError::AlreadyRunning(_) | StartError::NodeRuns(_) => Trouble::new(Exit::AlreadyRunning, error).hint(STOP),
         error => error.into(),
     })?;
     let head = &done.backup.head;
@@ -57,7 +56,7 @@ pub(super) fn run(restore: &Restore) -> Outcome {
     let mut lines = vec![
         match only.is_empty() {
             true => format!("{} is put back{of}", done.backup.id),
-            false => format!("of {}{of}, this is put back: {}", done.backup.id, only.join(", ")),
+            false => format!("of {}{of}, this is put back: {}", done.backup.id, output::readable(&only.join(", "))),
         },
         format!("what it replaced is kept in {}", done.replaced.display()),
         format!("keys and whatever else must never go back are as they were; `{run}` starts {}", done.active.release),

@@ -84,7 +84,7 @@ pub struct Backup {
     pub path: PathBuf,
     /// What its manifest says of it.
     pub head: Option<Head>,
-    /// When it was taken; where nothing says it, when its file was last modified.
+    /// When it was taken: by its manifest, of Nymvisor's by its name; where nothing says it, when its file was last modified.
     pub taken: Timestamp,
     /// How many bytes it takes; of a folder, those of its files, once they have been counted.
     pub bytes: Option<u64>,
@@ -270,7 +270,10 @@ fn look(path: &Path) -> Option<Backup> {
             backup.head = Some(head);
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match kind {
-            Kind::TarGz => backup.kind = Kind::Nymvisor,
+            Kind::TarGz => {
+                backup.kind = Kind::Nymvisor;
+                backup.taken = archive::taken(stem).unwrap_or(backup.taken); // a copy of the file is no newer
+            }
             _ => backup.damaged = Some("it has no manifest: nothing says that it is whole".to_owned()),
         },
         Err(error) => backup.damaged = Some(error.to_string()),

@@ -71,8 +71,8 @@ impl Data {
             if let Some(mounted) = mounted.iter().find(|it| *it != path && it.starts_with(path)) {
                 return Err(not_so(mounted, "is mounted in a home, and a restore could not move it"));
             }
-            if let Some(link) = link_out(path, &roots)? {
-                return Err(not_so(&link, "leads out of its home, and what is there would stay when that goes back"));
+            if let Some(link) = links_out(path, &roots)?.first() {
+                return Err(not_so(link, "leads out of its home, and what is there would stay when that goes back"));
             }
         }
         Ok(Self { home, roots, apart, parts })
@@ -176,6 +176,12 @@ impl Data {
         several.map(|root| (root.name.to_owned(), root.path.display().to_string())).collect()
     }
 
+    /// The links that lead out of it, where it begins: what is there is in no copy of it.
+    pub fn links_out(&self) -> io::Result<Vec<PathBuf>> {
+        let of = |root: &Root| links_out(&root.path, &self.roots);
+        Ok(self.roots.iter().map(of).collect::<io::Result<Vec<_>>>()?.concat())
+    }
+
     /// For people.
     pub fn described(&self) -> String {
         self.roots.iter().map(|root| root.path.display().to_string()).collect::<Vec<_>>().join(", ")
@@ -201,9 +207,11 @@ fn there(path: &Path) -> &Path {
     path.ancestors().find(|folder| folder.is_dir()).unwrap_or(path)
 }
 
-/// A link to a folder that is in none of these, among what is in a home or in a folder there: so do operators move a database to another
+/// The links to folders that are in none of these, among what is in a home or in a folder there: so do operators move a database to another
 /// disk.
-fn link_out(home: &Path, roots: &[Root]) -> io::Result<Option<PathBuf>> {
+fn links_out(home: &Path, roots: &[Root]) -> io::Result<Vec<PathBuf>> {
+    let roots: Vec<PathBuf> = roots.iter().filter_map(|root| real(&root.path).ok()).collect();
+    let mut links = Vec::new();
     let mut folders = vec![(home.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
@@ -217,13 +225,13 @@ fn link_out(home: &Path, roots: &[Root]) -> io::Result<Option<PathBuf>> {
                 folders.push((path, depth + 1));
             } else if kind.is_symlink()
                 && path.is_dir()
-                && real(&path).is_ok_and(|target| !roots.iter().any(|root| target.starts_with(&root.path)))
+                && real(&path).is_ok_and(|target| !roots.iter().any(|root| target.starts_with(root)))
             {
-                return Ok(Some(path));
+                links.push(path);
             }
         }
     }
-    Ok(None)
+    Ok(links)
 }
 
 /// Whether nobody else may move the folder of ours in a home, or what is in it: what is copied there would be written elsewhere.

@@ -141,11 +141,23 @@ impl Restore<'_> {
 
     /// Whether it could be put in place, as far as it is known beforehand, and holds something of each of `only`.
     pub fn can_be_put(&self, only: &[PathBuf]) -> io::Result<()> {
-        let is_missing = |path: &&PathBuf| fs::symlink_metadata(self.work.join(COPY).join(path)).is_err();
-        match only.iter().find(is_missing) {
-            Some(path) => Err(io::Error::new(ErrorKind::NotFound, format!("{} is not in it", path.display()))),
-            None => self.scope().map(drop),
+        // A link on the way, to another disk perhaps, leads to what is neither copied nor moved.
+        let is_other = |there: &Path| fs::symlink_metadata(there).is_ok_and(|it| !it.is_dir());
+        let above = |path: &Path| -> Vec<PathBuf> {
+            let above = path.ancestors().skip(1).filter(|it| !self.data.is_root(it));
+            above.map(Path::to_owned).collect()
+        };
+        for path in only {
+            let copy = self.work.join(COPY);
+            if above(path).iter().any(|it| is_other(&copy.join(it))) || fs::symlink_metadata(copy.join(path)).is_err() {
+                return Err(io::Error::new(ErrorKind::NotFound, format!("{} is not in it", path.display())));
+            }
+            if let Some(other) = above(path).iter().map(|it| self.live(it)).find(|it| is_other(it)) {
+                let why = format!("{} is no folder, and may be a link to elsewhere", other.display());
+                return Err(io::Error::other(format!("{} cannot be put there: {why}", path.display())));
+            }
         }
+        self.scope().map(drop)
     }
 
     /// Puts in place what is ready, by renames. No node runs. Durable when it returns.

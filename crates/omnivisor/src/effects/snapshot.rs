@@ -198,7 +198,8 @@ impl Snapshot<'_> {
     /// What is in it, and what is not.
     fn told(&self, head: &Head, passed: &Passed) -> Head {
         let apart = self.data.apart_below().map(|path| format!("{}: it stands apart", path.display()));
-        let left_out = passed.left_out.iter().map(|path| format!("{}: a socket or a device", path.display()));
+        let left_out =
+            passed.left_out.iter().map(|path| format!("{}: a socket or a device", manifest::shortened(path)));
         Head { not_included: head.not_included.iter().cloned().chain(apart).chain(left_out).collect(), ..head.clone() }
     }
 

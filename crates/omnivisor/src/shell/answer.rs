@@ -1,6 +1,7 @@
 //! Answer what an operator asks through the control socket. What was asked for is on disk before it is answered.
 
 use omnivisor_core::agent::{Event, Standing};
+use omnivisor_core::journal::Phase;
 use omnivisor_core::schedule::Trigger;
 
 use super::Shell;
@@ -92,6 +93,16 @@ impl Shell {
                         ));
                     }
                     _ => {}
+                }
+                // What was asked for then would be asked of the release before.
+                let phase = self.agent.journal().phase();
+                if let Phase::Switching { plan, .. } | Phase::Probing { plan, .. } | Phase::Undoing { plan, .. } = phase
+                    && plan.to.release != release
+                {
+                    return Err(format!(
+                        "an upgrade to {} is at work: say it again when that is over",
+                        plan.to.release
+                    ));
                 }
                 let height = announced.trigger.height().filter(|_| !announced.trigger.is_ready());
                 let ends = self.ends_after_switch || announced.trigger == (Trigger::OnCommand { ends: true });

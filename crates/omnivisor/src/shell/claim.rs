@@ -27,6 +27,9 @@ pub enum StartError {
     /// Somebody does already.
     #[error("this instance is supervised already, by {0}")]
     AlreadyRunning(String),
+    /// Its node runs.
+    #[error("the node runs ({0}): `omnivisor stop` ends it")]
+    NodeRuns(String),
     /// The peer does.
     #[error("the node (process {node}) is run by {name} (process {peer}): stop that first")]
     Peer {

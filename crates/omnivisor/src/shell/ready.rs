@@ -18,6 +18,7 @@ use omnivisor_core::plan::UpgradePlan;
 use serde_json::json;
 
 use super::act::restore_folder;
+use super::restoring::note_damage;
 use super::rollback::{has_room, may_roll_back};
 use super::{Channel, Shell};
 use crate::checkpoint;
@@ -107,6 +108,9 @@ impl Shell {
             let room = if is_counted(&from) { Ok(()) } else { has_room(&*dialect, &release, &from, Some(limits)) };
             let done =
                 room.map_err(io::Error::other).and_then(|()| make(&*dialect, (&release, &id), &from, &cancelled));
+            if let Err(error) = &done {
+                note_damage(&from, error);
+            }
             checkpoint::reach("rollback-copied");
             let _ = made.send((id, done));
         });

@@ -16,7 +16,7 @@ use super::adopt::{Known, known};
 use super::claim::{StartError, claim, state};
 use super::present::Present;
 use crate::clock;
-use crate::effects::backup::{self, Backup, Kind, Only, contents};
+use crate::effects::backup::{self, Backup, Kind, Only, contents, differs};
 use crate::effects::data::Data;
 use crate::effects::essentials;
 use crate::effects::restore::{self, BY_HAND, Restore, Source, UNDO};
@@ -58,7 +58,7 @@ pub async fn put_back(
     let present = Present::find(dialect, shared, &mut Inherited::default())?;
     present.refuse_peer()?;
     if let Some(who) = occupied(&present) {
-        return Err(StartError::Refused(format!("the node runs ({who}): `omnivisor stop` ends it")));
+        return Err(StartError::NodeRuns(who));
     }
     let folder = &dialect.paths().state;
     let records = match known(folder) {
@@ -106,6 +106,7 @@ pub async fn put_back(
             }
             _ => "",
         };
+        note_damage(&backup, &error);
         let what = format!("{} cannot be made ready, and nothing was changed{hint}", backup.path.display());
         return Err(StartError::State { what, source: error });
     }
@@ -120,6 +121,13 @@ pub async fn put_back(
     finish(dialect, &active, &mut journal, &backup.id, &work)?;
     let before = replayed.may_roll_back().map(|plan| plan.from.clone());
     Ok(PutBack { backup, replaced: work.join("replaced"), active, before })
+}
+
+/// That it is not good is known from then on, where that can be noted.
+pub(super) fn note_damage(backup: &Backup, error: &io::Error) {
+    if let Err(error) = differs::note_error(backup, error) {
+        tracing::warn!(path = %backup.path.display(), %error, "that a backup is not good cannot be noted");
+    }
 }
 
 /// What is put back is listed in its folder; a record has a limit.
@@ -247,6 +255,9 @@ fn chosen(dialect: &dyn Dialect, data: &Data, ordered: &Ordered<'_>) -> Result<B
         && !ordered.unverified
     {
         return Err(StartError::Refused(format!("{} cannot be believed: {why}", found.path.display())));
+    }
+    if found.damaged.is_some() && fs::read_dir(&found.path).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Err(StartError::Refused(format!("there is nothing in {}", found.path.display())));
     }
     if let Some(head) = &found.head
         && (!found.is_of(&paths.home) || !head.is_of(data))

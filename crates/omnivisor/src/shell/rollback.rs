@@ -61,7 +61,7 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
     if let Some(other) = found.head.as_ref().filter(|head| !head.is_of(&data)) {
         return Err(format!("the snapshot {} is one of {}; {hint}", found.path.display(), other.described()));
     }
-    if let Some(why) = &found.damaged {
+    if let Some(why) = found.damaged.as_ref().or(found.differs.as_ref()) {
         return Err(format!("the snapshot {} cannot be believed: {why}; {hint}", found.path.display()));
     }
     Ok(plan.clone())

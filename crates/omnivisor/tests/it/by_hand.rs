@@ -2,5 +2,7 @@
 
 mod backup_now;
 mod backups;
+mod damage;
+mod links;
 mod restore;
 mod rollback;

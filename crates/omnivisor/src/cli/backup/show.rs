@@ -41,14 +41,18 @@ pub(super) fn run(verb: &Show) -> Outcome {
     let stays = |entry: &Entry| {
         backup.kind == Kind::Essentials
             || apart.iter().any(|apart| entry.path.starts_with(apart))
-            || (entry.what != What::Folder && dialect.is_monotonic(&entry.path))
+            || dialect.is_monotonic(&entry.path)
     };
     let mut lines = output::Lines::new();
     let mut is_any = false;
+    let mut unseen = plain(&verb.paths);
     for (word, why) in [("DAMAGED", &backup.damaged), ("NOT GOOD", &backup.differs)] {
         if let Some(why) = why.as_ref().filter(|_| !verb.json) {
             lines.push(&output::readable(&format!("{word}: {why}")))?;
         }
+    }
+    for what in backup.head.iter().flat_map(|head| &head.not_included).filter(|_| !verb.json) {
+        lines.push(&output::readable(&format!("not in it: {what}")))?;
     }
     let told = contents::tell(&backup, &only, &mut |listed| {
         if only.leads_to(&listed.entry.path) {
@@ -58,6 +62,7 @@ pub(super) fn run(verb: &Show) -> Outcome {
             lines.push(&row("MODE", "OWNER", "SIZE", "MODIFIED", "PATH"))?;
         }
         is_any = true;
+        unseen.retain(|path| !listed.entry.path.starts_with(path));
         let stays = stays(&listed.entry);
         lines.push(&if verb.json { as_json(&listed, stays).to_string() } else { as_row(&listed, stays) })
     });
@@ -66,9 +71,9 @@ pub(super) fn run(verb: &Show) -> Outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Success),
         told => told.with_context(|| format!("what is in {} cannot be told", backup.path.display()))?,
     }
-    match is_any || only.is_all() {
-        true => Ok(Exit::Success),
-        false => Err(anyhow!("nothing of that is in {}", backup.path.display()).into()),
+    match unseen.first() {
+        None => Ok(Exit::Success),
+        Some(path) => Err(anyhow!("{} is not in {}", readable(path), backup.path.display()).into()),
     }
 }
 

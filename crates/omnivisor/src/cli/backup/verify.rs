@@ -1,5 +1,7 @@
 //! `omnivisor backup verify`: read a backup, and compare it with the list of what was in it.
 
+use std::io;
+
 use anyhow::anyhow;
 use clap::Args;
 
@@ -47,13 +49,13 @@ pub(super) fn run(verb: &Verify) -> Outcome {
         match verify(backup, &mut |_| Ok(())) {
             Ok(verified) => {
                 is_good &= verified.is_good();
-                // Where that cannot be written, it is known to whoever reads this.
-                let _ = backup::differs::note(backup, &verified);
                 output::result(&verdict(backup, &verified));
+                noted(backup::differs::note(backup, &verified));
             }
             Err(error) => {
                 is_good = false;
-                output::result(&format!("{}: NOT GOOD: {error}", backup.id));
+                output::result(&output::readable(&format!("{}: NOT GOOD: {error}", backup.id)));
+                noted(backup::differs::note_error(backup, &error));
             }
         }
     }
@@ -64,10 +66,17 @@ pub(super) fn run(verb: &Verify) -> Outcome {
     })
 }
 
+fn noted(noted: io::Result<()>) {
+    if let Err(error) = noted {
+        output::result(&format!("  which cannot be noted beside it, so that nobody else knows: {error}"));
+    }
+}
+
 fn verdict(backup: &Backup, verified: &Verified) -> String {
     let Verified { entries, bytes, .. } = verified;
     if !verified.is_good() {
-        let mut lines = vec![format!("{}: NOT GOOD: {} of {entries} entries differ", backup.id, verified.different)];
+        let mut lines =
+            vec![format!("{}: NOT GOOD: {} differences in {entries} entries", backup.id, verified.different)];
         lines.extend(verified.differs.iter().map(|it| format!("  {}", output::readable(it))));
         if verified.different > verified.differs.len() as u64 {
             lines.push("  …".to_owned());

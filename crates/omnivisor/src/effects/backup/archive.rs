@@ -8,6 +8,8 @@ use std::fmt;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
+use omnivisor_core::time::Timestamp;
+
 use super::manifest::{self, Head};
 use super::{Backup, Kind, differs, pack, verify};
 use crate::checkpoint;
@@ -246,14 +248,23 @@ fn has_room(folder: &Path, needed: u64) -> io::Result<()> {
 
 /// `backup-YYYY-MM-DD-HHMMSSmmm-preupgrade`, as Nymvisor calls it: when it was taken, in UTC.
 fn name(head: &Head) -> String {
-    let utc = head.taken().map_or(omnivisor_core::time::Timestamp::EPOCH, |at| {
-        omnivisor_core::time::Timestamp::from_unix_nanos(at.unix_nanos())
-    });
+    let utc = head.taken().map_or(Timestamp::EPOCH, |at| Timestamp::from_unix_nanos(at.unix_nanos()));
     let text = utc.to_string();
     let text = text.trim_end_matches('Z');
     let (second, fraction) = text.split_once('.').unwrap_or((text, ""));
     let (day, time) = second.split_once('T').unwrap_or((second, ""));
     format!("backup-{day}-{}{:0<3.3}-preupgrade", time.replace(':', ""), fraction)
+}
+
+/// When an archive was taken that is called so.
+pub(super) fn taken(name: &str) -> Option<Timestamp> {
+    let text = name.strip_prefix("backup-")?.strip_suffix("-preupgrade")?;
+    let (day, time) = (text.get(..10)?, text.get(10..)?.strip_prefix('-')?);
+    if time.len() != 9 || !time.bytes().all(|it| it.is_ascii_digit()) {
+        return None;
+    }
+    let (hours, minutes, seconds, millis) = (&time[..2], &time[2..4], &time[4..6], &time[6..]);
+    Timestamp::parse(&format!("{day}T{hours}:{minutes}:{seconds}.{millis}Z")).ok()
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
@@ -265,6 +276,17 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn when_an_archive_was_taken_is_read_off_its_name() {
+        let taken = |name: &str| taken(name).map(|at| at.to_string());
+        let name = "backup-2026-11-22-052356989-preupgrade";
+        assert_eq!(taken(name).as_deref(), Some("2026-11-22T05:23:56.989Z"));
+        for name in ["backup-2026-11-22-05235698-preupgrade", "backup-2026-13-22-052356989-preupgrade", "backup-é", ""]
+        {
+            assert_eq!(taken(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn an_archive_is_called_as_nymvisor_would_call_it() {

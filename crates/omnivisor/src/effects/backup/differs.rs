@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::Backup;
 use super::verify::Verified;
 use crate::store::{atomic, disk};
@@ -20,6 +22,16 @@ pub fn note(backup: &Backup, verified: &Verified) -> io::Result<()> {
         Some(first) => atomic::replace(&path, first.as_bytes(), MODE),
         None if path.exists() => disk::remove(&path),
         None => Ok(()),
+    }
+}
+
+/// The same of one that cannot be read to its end, if that is due to what is in it, or its disk. What else goes wrong says nothing of it.
+pub fn note_error(backup: &Backup, error: &io::Error) -> io::Result<()> {
+    let is_broken =
+        error.kind() == io::ErrorKind::InvalidData || error.raw_os_error() == Some(Errno::IO.raw_os_error());
+    match is_broken && backup.damaged.is_none() {
+        true => atomic::replace(&beside(&backup.path), error.to_string().as_bytes(), MODE),
+        false => Ok(()),
     }
 }
 

@@ -17,6 +17,16 @@ pub(super) const MAGIC: &str = "#mtree";
 /// What the line of the head begins with; its version is in it.
 pub(super) const HEAD: &str = "# omnivisor-snapshot/1 ";
 
+/// A path for people, with a limit: all that is said in a manifest is one line of it.
+pub fn shortened(path: &Path) -> String {
+    const LONGEST: usize = 500;
+    let text = path.to_string_lossy();
+    match text.chars().count() > LONGEST {
+        true => format!("{}…", text.chars().take(LONGEST).collect::<String>()),
+        false => text.into_owned(),
+    }
+}
+
 /// A release, as a manifest names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfRelease {

@@ -16,7 +16,7 @@ use omnivisor_core::release::Algorithm;
 
 use super::entry::{Entry, What};
 use super::head::{HEAD, MAGIC};
-pub use super::head::{Head, OfRelease};
+pub use super::head::{Head, OfRelease, shortened};
 use crate::effects::digest::Hasher;
 
 /// Before an entry that is one more name of a file: the first one.

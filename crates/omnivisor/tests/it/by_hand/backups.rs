@@ -84,7 +84,7 @@ fn what_is_in_a_backup_is_shown_and_what_of_it_never_goes_back() {
     let row = |path: &str| text.lines().find(|line| line.contains(path)).unwrap_or_else(|| panic!("{path}: {text}"));
     assert!(row("data/db/").ends_with("  data/db/") && row("id.pem").ends_with("data/id.pem (never put back)"));
     assert!(row("data/db/1").contains("3 B") && row("MODIFIED").starts_with("MODE"), "{text}");
-    assert!(scene.refused(&["show", &scene.id, "--path", "nix"]).contains("nothing of that is in"));
+    assert!(scene.refused(&["show", &scene.id, "--path", "nix"]).contains("nix is not in"));
     assert!(scene.refused(&["show", "nix"]).contains("there is no backup"));
 
     scene.with_peers_archive();

@@ -19,7 +19,7 @@ pub(super) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
 }
 
-fn stop(mut supervised: Supervised) {
+pub(super) fn stop(mut supervised: Supervised) {
     supervised.signal(15);
     supervised.wait(SOON);
 }
@@ -57,7 +57,7 @@ impl Scene {
         self.world.installation.daemon_home()
     }
 
-    fn read(&self, path: &str) -> Option<String> {
+    pub(super) fn read(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.home().join(path)).ok()
     }
 
@@ -157,8 +157,17 @@ fn a_node_that_runs_with_or_without_its_supervisor_keeps_its_data() {
     supervised.signal(9);
     supervised.wait(SOON);
     let refused = scene.restore(&[]);
-    assert!(!refused.status.success() && said(&refused).contains("the node runs"), "{}", said(&refused));
+    assert_eq!(refused.status.code(), Some(12), "{}", said(&refused));
+    assert!(said(&refused).contains("the node runs"), "{}", said(&refused));
     assert_eq!(scene.found(), some(CHANGED));
+    assert!(scene.world.omnivisor(&["stop"]).status.success(), "a node without a supervisor is waited for");
+
+    let _supervised = scene.world.run();
+    let stopped = scene.world.omnivisor(&["stop", "--wait"]);
+    assert!(stopped.status.success() && said(&stopped).contains("has ended"), "{}", said(&stopped));
+    let restored = scene.restore(&[]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    assert_eq!(scene.found(), some(BACK));
 }
 
 /// It is said where there is none, or several, or one that nothing can be believed of.
@@ -174,7 +183,16 @@ fn what_is_no_backup_is_not_put_back() {
         fs::remove_file(format!("{}.mtree", path.display())).unwrap();
         let refused = scene.restore(&[]);
         assert!(!refused.status.success() && said(&refused).contains("no manifest"), "{}", said(&refused));
+        fs::rename(&path, path.with_extension("away")).unwrap();
+        fs::create_dir(&path).unwrap();
+        let refused = scene.restore(&["--unverified"]);
+        assert!(!refused.status.success() && said(&refused).contains("there is nothing in"), "{}", said(&refused));
         assert_eq!(scene.found(), some(CHANGED));
+        fs::remove_dir(&path).unwrap();
+        fs::rename(path.with_extension("away"), &path).unwrap();
+        let believed = scene.restore(&["--unverified"]);
+        assert!(believed.status.success(), "{}", said(&believed));
+        assert_eq!(scene.found(), some(BACK));
     }
 }
 
