@@ -8,6 +8,7 @@ mod adopt;
 mod ahead;
 mod answer;
 mod back_up;
+mod by_hand;
 mod claim;
 mod end;
 mod give_up;

@@ -11,9 +11,8 @@ use omnivisor_core::release::Installed;
 use omnivisor_core::time::Timestamp;
 use serde_json::json;
 
-use super::adopt::{Known, known};
-use super::claim::{StartError, claim, state};
-use super::present::Present;
+use super::by_hand::ByHand;
+use super::claim::{StartError, state};
 use super::{Shell, restoring};
 use crate::clock;
 use crate::control;
@@ -22,7 +21,6 @@ use crate::effects::backup::seal::seal;
 use crate::effects::data::Data;
 use crate::effects::snapshot::{self, Cost, Limits, Method, Snapshot, pace};
 use crate::effects::writers;
-use crate::store::lock::Inherited;
 use crate::store::{disk, small};
 
 /// What the name of the folder below the backups begins with, where those of an upgrade are in one that is called as the release. It
@@ -209,21 +207,14 @@ pub async fn back_up_now(
     limits: Limits,
     method: &Method,
 ) -> Result<String, StartError> {
-    let _locks = claim(dialect, allow_network_file_system, &mut Inherited::default()).await?;
-    let present = Present::find(dialect, shared, &mut Inherited::default())?;
-    present.refuse_peer()?;
-    if let Some(who) = restoring::occupied(&present) {
+    let instance = ByHand::take(dialect, shared, allow_network_file_system).await?;
+    if let Some(who) = restoring::occupied(&instance.present) {
         return Err(StartError::Refused(format!(
             "its node runs without a supervisor ({who}): start that, or stop the node"
         )));
     }
     sweep(dialect);
-    let records = match known(&dialect.paths().state) {
-        Known::Believed(records) => records,
-        Known::Nothing => return Err(StartError::NothingToRun("this instance was never run here".to_owned())),
-        Known::Degraded(why) => return Err(StartError::NothingToRun(why)),
-    };
-    let journal = Journal::replay(&records).unwrap_or_default();
+    let journal = Journal::replay(&instance.records).unwrap_or_default();
     let Some(of) = journal.runs() else {
         return Err(StartError::Refused("an upgrade is under way: start, and wait until it is over".to_owned()));
     };

@@ -12,8 +12,8 @@ use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::release::Installed;
 
 use super::JOURNAL;
-use super::adopt::{Known, known};
-use super::claim::{StartError, claim, state};
+use super::by_hand::ByHand;
+use super::claim::{StartError, state};
 use super::present::Present;
 use crate::clock;
 use crate::effects::backup::{self, Backup, Kind, Only, contents, differs};
@@ -22,7 +22,6 @@ use crate::effects::essentials;
 use crate::effects::restore::{self, BY_HAND, Restore, Source, UNDO};
 use crate::effects::{parts, space};
 use crate::store::journal_file::JournalFile;
-use crate::store::lock::Inherited;
 
 /// What is to be put back.
 pub struct Ordered<'a> {
@@ -54,19 +53,12 @@ pub async fn put_back(
     allow_network_file_system: bool,
     ordered: &Ordered<'_>,
 ) -> Result<PutBack, StartError> {
-    let _locks = claim(dialect, allow_network_file_system, &mut Inherited::default()).await?;
-    let present = Present::find(dialect, shared, &mut Inherited::default())?;
-    present.refuse_peer()?;
-    if let Some(who) = occupied(&present) {
+    let instance = ByHand::take(dialect, shared, allow_network_file_system).await?;
+    if let Some(who) = occupied(&instance.present) {
         return Err(StartError::NodeRuns(who));
     }
     let folder = &dialect.paths().state;
-    let records = match known(folder) {
-        Known::Believed(records) => records,
-        Known::Nothing => return Err(StartError::NothingToRun("this instance was never run here".to_owned())),
-        Known::Degraded(why) => return Err(StartError::NothingToRun(why)),
-    };
-    let replayed = Journal::replay(&records).unwrap_or_default();
+    let replayed = Journal::replay(&instance.records).unwrap_or_default();
     let (Phase::Idle | Phase::Preparing { .. } | Phase::Staged { .. } | Phase::Restoring { .. }, Some(active)) =
         (replayed.phase(), replayed.active().cloned())
     else {

@@ -7,9 +7,8 @@ use omnivisor_core::journal::{Journal, Phase, Record};
 use omnivisor_core::plan::UpgradePlan;
 
 use super::act;
-use super::adopt::{Known, known};
-use super::claim::{StartError, claim, state};
-use super::present::Present;
+use super::by_hand::ByHand;
+use super::claim::{StartError, state};
 use crate::clock;
 use crate::effects::backup::{self, Backup, Kind, Only};
 use crate::effects::data::Data;
@@ -17,7 +16,6 @@ use crate::effects::snapshot::{self, Limits};
 use crate::effects::{parts, space};
 use crate::store::disk;
 use crate::store::journal_file::JournalFile;
-use crate::store::lock::Inherited;
 use crate::store::small;
 
 /// The upgrade that would be taken back; or why none can be. Whether there is [room](has_room) is another question.
@@ -110,15 +108,9 @@ pub async fn order_rollback(
     allow_network_file_system: bool,
     keep_data: bool,
 ) -> Result<UpgradePlan, StartError> {
-    let _locks = claim(dialect, allow_network_file_system, &mut Inherited::default()).await?;
-    Present::find(dialect, shared, &mut Inherited::default())?.refuse_peer()?;
+    let instance = ByHand::take(dialect, shared, allow_network_file_system).await?;
     let folder = &dialect.paths().state;
-    let records = match known(folder) {
-        Known::Believed(records) => records,
-        Known::Nothing => return Err(StartError::NothingToRun("this instance was never run here".to_owned())),
-        Known::Degraded(why) => return Err(StartError::NothingToRun(why)),
-    };
-    let journal = Journal::replay(&records).unwrap_or_default();
+    let journal = Journal::replay(&instance.records).unwrap_or_default();
     let plan = may_roll_back(dialect, &journal, keep_data).map_err(StartError::Refused)?;
     if let Some(from) = (!keep_data).then(|| to_be_copied(dialect, &plan)).flatten() {
         has_room(dialect, &plan.from.folder, &from, None).map_err(StartError::Refused)?;

@@ -84,14 +84,8 @@ impl Scene {
 
     /// A supervisor with 2.0.0, which has migrated the data and is being probed.
     fn on_trial(&self) -> Supervised {
-        let world = &self.world;
-        let mut command = world.run_command();
-        command.env("OMNIVISOR_PROBE_WINDOW", "10m");
-        let supervised = world.sandbox.spawn(command);
-        world.wait_for("1.0.0");
-        world.publish("2024.2", &Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
-        world.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
-        world.wait_for("2.0.0");
+        let supervised = self.world.on_trial(&Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
+        self.world.wait_for("2.0.0");
         supervised
     }
 
@@ -103,6 +97,18 @@ impl Scene {
             }
             self.world.status().filter(|status| until(status))
         });
+    }
+
+    /// Two backups by hand; nothing runs then.
+    fn with_two(&self) -> Vec<Value> {
+        let supervised = self.world.run();
+        for _ in 0..2 {
+            let output = self.world.omnivisor(&["backup", "now"]);
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        let all = self.sealed(2);
+        stop(supervised);
+        all
     }
 
     fn sealed(&self, count: usize) -> Vec<Value> {
@@ -199,13 +205,7 @@ fn it_is_listed_verified_put_back_and_removed_like_any_other() {
 fn what_another_command_has_taken_stays_until_that_one_is_set_again() {
     let scene = Scene::new();
     let world = &scene.world;
-    let supervised = world.run();
-    for _ in 0..2 {
-        let output = world.omnivisor(&["backup", "now"]);
-        assert!(output.status.success(), "{}", said(&output));
-    }
-    let id = scene.sealed(2)[1]["id"].as_str().unwrap().to_owned();
-    stop(supervised);
+    let id = scene.with_two()[1]["id"].as_str().unwrap().to_owned();
     let (taken, config) = (scene.taken().join(&id), world.installation.config().with_file_name("omnivisor.toml"));
     let another = commands::install_another(&scene.place());
     fs::write(&config, commands::settings(&another, &scene.taken(), "[backup]\nkeep = 1\n")).unwrap();
@@ -233,13 +233,7 @@ fn what_another_command_has_taken_stays_until_that_one_is_set_again() {
 fn what_a_command_has_taken_is_removed_by_its_name() {
     let scene = Scene::new();
     let world = &scene.world;
-    let supervised = world.run();
-    for _ in 0..2 {
-        let output = world.omnivisor(&["backup", "now"]);
-        assert!(output.status.success(), "{}", said(&output));
-    }
-    let all = scene.sealed(2);
-    stop(supervised);
+    let all = scene.with_two();
     let [id, last] = [1, 0].map(|at| all[at]["id"].as_str().unwrap());
     let removed = world.omnivisor(&["backup", "remove", id]);
     assert!(removed.status.success() && !scene.taken().join(id).exists(), "{}", said(&removed));

@@ -66,6 +66,17 @@ impl World {
         Self { upstream, installation, sandbox }
     }
 
+    /// A supervisor of 1.0.0 that has switched to this one, and looks for a long time whether it is well.
+    pub fn on_trial(&self, release: &Behaviour) -> Supervised {
+        let mut command = self.run_command();
+        command.env("OMNIVISOR_PROBE_WINDOW", "10m");
+        let supervised = self.sandbox.spawn(command);
+        self.wait_for("1.0.0");
+        self.publish("2024.2", release);
+        self.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
+        supervised
+    }
+
     /// `nymvisor <arguments>`, not started yet.
     pub fn nymvisor(&self, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.omnivisor(omnivisor_exe(), "nymvisor");

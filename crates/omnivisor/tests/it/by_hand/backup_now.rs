@@ -76,12 +76,7 @@ fn backups_are_found_by_the_env_file_that_the_instance_is_run_with() {
 #[test]
 fn no_backup_is_taken_of_a_node_that_is_on_trial() {
     let world = World::new();
-    let mut command = world.run_command();
-    command.env("OMNIVISOR_PROBE_WINDOW", "10m");
-    let _supervised = world.sandbox.spawn(command);
-    world.wait_for("1.0.0");
-    world.publish("2024.2", &Behaviour::new("2.0.0"));
-    world.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
+    let _supervised = world.on_trial(&Behaviour::new("2.0.0"));
     let pid = world.wait_for("2.0.0");
     let refused = world.omnivisor(&["backup", "now"]);
     assert!(!refused.status.success() && said(&refused).contains("an upgrade is under way"), "{}", said(&refused));

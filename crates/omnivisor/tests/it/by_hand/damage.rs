@@ -87,12 +87,7 @@ fn a_rollback_goes_back_to_no_data_that_is_known_to_be_damaged() {
 #[test]
 fn another_upgrade_is_not_ordered_while_one_is_at_work() {
     let world = World::new();
-    let mut command = world.run_command();
-    command.env("OMNIVISOR_PROBE_WINDOW", "10m");
-    let _supervised = world.sandbox.spawn(command);
-    world.wait_for("1.0.0");
-    world.publish("2024.2", &Behaviour::new("2.0.0"));
-    world.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
+    let _supervised = world.on_trial(&Behaviour::new("2.0.0"));
     world.publish_for("2024.3", &Behaviour::new("3.0.0"), &crate::world::timestamp(SOON * 100));
     let refused = wait_until("it is announced", SOON, || {
         let output = world.omnivisor(&["upgrade", "2024.3"]);

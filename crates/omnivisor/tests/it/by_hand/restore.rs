@@ -170,6 +170,23 @@ fn a_node_that_runs_with_or_without_its_supervisor_keeps_its_data() {
     assert_eq!(scene.found(), some(BACK));
 }
 
+/// What root makes there its supervisor could not read.
+#[test]
+fn root_does_no_work_by_hand_on_what_another_user_runs() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: it is about root");
+    }
+    let scene = Scene::new();
+    let state = scene.world.installation.instance_dir().join("data/omnivisor");
+    std::os::unix::fs::chown(&state, Some(12345), None).unwrap();
+    for arguments in [&["restore", &scene.id][..], &["backup", "now"], &["rollback"]] {
+        let refused = scene.world.omnivisor(arguments);
+        assert!(!refused.status.success(), "{arguments:?}");
+        assert!(said(&refused).contains("say it as that user (`sudo -u '#12345' …`)"), "{}", said(&refused));
+    }
+    assert_eq!(scene.found(), some(CHANGED));
+}
+
 /// It is said where there is none, or several, or one that nothing can be believed of.
 #[test]
 fn what_is_no_backup_is_not_put_back() {

@@ -112,12 +112,7 @@ fn a_rollback_that_is_ordered_while_nothing_runs_is_done_by_the_next_start() {
 #[test]
 fn an_upgrade_that_is_being_probed_is_taken_back_by_hand() {
     let world = World::new();
-    let mut command = world.run_command();
-    command.env("OMNIVISOR_PROBE_WINDOW", "10m");
-    let _supervised = world.sandbox.spawn(command);
-    world.wait_for("1.0.0");
-    world.publish("2024.2", &Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
-    world.wait_for_status("it is probed", |status| status["upgrade"]["phase"] == "probing");
+    let _supervised = world.on_trial(&Behaviour { migrates: true, ..Behaviour::new("2.0.0") });
     wait_until("the data is migrated", SOON, || {
         let state = fs::read_to_string(world.installation.daemon_home().join("data/state.json")).ok()?;
         state.contains("2.0.0").then_some(())
