@@ -59,7 +59,7 @@ pub(super) fn trouble(error: &anyhow::Error, hint: Option<&str>) {
 pub(super) fn readable(text: &str) -> String {
     let is_odd = |it: char| {
         it.is_control()
-            || matches!(it, '\\' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(it, '\\' | '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let mut readable = String::with_capacity(text.len());
     for it in text.chars() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
@@ -93,8 +93,7 @@ pub(super) fn run(own: &Own) -> Outcome {
         found => found.map_err(|missing| missing.error)?,
     };
     // Before it is asked, or another process may have its number by then.
-    let supervisor =
-        Pid::from_raw(instance.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let supervisor = Pid::from_raw(instance.pid.cast_signed()).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
     let answer = control::ask(&instance.socket, command)
         .with_context(|| format!("the supervisor of {} (process {}) gives no answer", instance.id, instance.pid))?;
     let value = answer.map_err(|error| anyhow!("{}: {error}", instance.id))?;
@@ -112,9 +111,21 @@ pub(super) fn run(own: &Own) -> Outcome {
         Own::Reexec(_) => return reexec::followed(&instance, &value),
         Own::Stop { wait: false, .. } => output::result(&format!("{} is stopping", instance.id)),
         Own::Stop { .. } => {
-            if let Some(supervisor) = supervisor {
-                let end = retry_on_intr(|| poll(&mut [PollFd::new(&supervisor, PollFlags::IN)], None));
-                end.with_context(|| format!("cannot wait for the supervisor (process {})", instance.pid))?;
+            let end = match supervisor {
+                Some(Ok(supervisor)) => {
+                    retry_on_intr(|| poll(&mut [PollFd::new(&supervisor, PollFlags::IN)], None)).map(drop)
+                }
+                None | Some(Err(Errno::SRCH)) => Ok(()), // it has ended already
+                Some(Err(error)) => Err(error),
+            };
+            end.with_context(|| {
+                format!("{} is stopping, and cannot be waited for (process {})", instance.id, instance.pid)
+            })?;
+            let left = Installation::find(which, None, false).ok();
+            if let Some(Left::Node(pid)) = left.and_then(|it| look_for_orphan(&*it.dialect, it.shared)) {
+                let error =
+                    anyhow!("the supervisor of {} has ended, and its node (process {pid}) runs on", instance.id);
+                return Err(Trouble::from(error).hint("`omnivisor stop` ends it"));
             }
             output::result(&format!("{} has ended", instance.id));
         }

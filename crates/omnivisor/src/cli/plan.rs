@@ -69,6 +69,7 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
     };
     let cost = cost.with_context(|| format!("cannot look at {}", data.described()))?;
     let place = cost.place(paths);
+    let links_out = data.links_out().with_context(|| format!("cannot look at {}", data.described()))?;
     let needed = cost.needed(&data, place, limits);
     let rooms: Vec<Value> = needed.into_iter().map(room).collect();
     let here = rooms.first().cloned().unwrap_or_default();
@@ -83,7 +84,7 @@ fn snapshot(installation: &Installation) -> anyhow::Result<Value> {
         "home": paths.home,
         "roots": data.roots.iter().map(|root| &root.path).collect::<Vec<_>>(),
         "backups": paths.backups,
-        "linksOut": data.links_out().with_context(|| format!("cannot look at {}", data.described()))?,
+        "linksOut": links_out.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
         "entries": cost.entries,
         "bytes": cost.data,
         "needs": here["needs"],
@@ -163,7 +164,8 @@ fn described(snapshot: &Value) -> Vec<String> {
     ];
     for link in snapshot["linksOut"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         lines.push(format!(
-            "NOT IN IT   {link} leads out of the home: what is there is not copied, and does not go back"
+            "NOT IN IT   {} leads out of the home: what is there is not copied, and does not go back",
+            output::readable(link)
         ));
     }
     for (index, room) in snapshot["rooms"].as_array().into_iter().flatten().enumerate() {

@@ -21,7 +21,7 @@ pub(super) struct Restore {
     /// Only this path below the node's home (of several homes: with the name of one, as in core/state); may be said several times
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Believe a folder that has no manifest of its own, with which nothing can be compared
+    /// Believe a folder that has no manifest, with which nothing can be compared
     #[arg(long)]
     unverified: bool,
     #[command(flatten)]

@@ -208,7 +208,7 @@ pub fn find(backups: &Path, id: &str) -> Result<Backup, FindError> {
     if found.iter().any(|it| it.id == id) {
         found.retain(|it| it.id == id);
     }
-    found.sort_by_key(|it| (it.damaged.is_some(), it.kind != Kind::Folder));
+    found.sort_by_key(|it| (!it.is_good(), it.damaged.is_some(), it.kind != Kind::Folder));
     if found.iter().any(|it| it.id != found[0].id) {
         let all = found.iter().map(|it| it.id.as_str()).collect::<Vec<_>>().join(", ");
         return Err(FindError::Several { id: id.to_owned(), all });

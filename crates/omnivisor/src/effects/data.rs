@@ -71,7 +71,7 @@ impl Data {
             if let Some(mounted) = mounted.iter().find(|it| *it != path && it.starts_with(path)) {
                 return Err(not_so(mounted, "is mounted in a home, and a restore could not move it"));
             }
-            if let Some(link) = links_out(path, &roots)?.first() {
+            if let Some(link) = links_out(path, &roots, &apart)?.first() {
                 return Err(not_so(link, "leads out of its home, and what is there would stay when that goes back"));
             }
         }
@@ -178,7 +178,7 @@ impl Data {
 
     /// The links that lead out of it, where it begins: what is there is in no copy of it.
     pub fn links_out(&self) -> io::Result<Vec<PathBuf>> {
-        let of = |root: &Root| links_out(&root.path, &self.roots);
+        let of = |root: &Root| links_out(&root.path, &self.roots, &self.apart);
         Ok(self.roots.iter().map(of).collect::<io::Result<Vec<_>>>()?.concat())
     }
 
@@ -209,7 +209,7 @@ fn there(path: &Path) -> &Path {
 
 /// The links to folders that are in none of these, among what is in a home or in a folder there: so do operators move a database to another
 /// disk.
-fn links_out(home: &Path, roots: &[Root]) -> io::Result<Vec<PathBuf>> {
+fn links_out(home: &Path, roots: &[Root], apart: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let roots: Vec<PathBuf> = roots.iter().filter_map(|root| real(&root.path).ok()).collect();
     let mut links = Vec::new();
     let mut folders = vec![(home.to_owned(), 0)];
@@ -221,6 +221,9 @@ fn links_out(home: &Path, roots: &[Root]) -> io::Result<Vec<PathBuf>> {
         for entry in entries {
             let entry = entry.map_err(|error| unseen(&folder, &error))?;
             let (path, kind) = (entry.path(), entry.file_type()?);
+            if apart.contains(&path) {
+                continue;
+            }
             if kind.is_dir() && depth < LINKS {
                 folders.push((path, depth + 1));
             } else if kind.is_symlink()

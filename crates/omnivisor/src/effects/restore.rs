@@ -201,8 +201,8 @@ impl Restore<'_> {
         match missing {
             None => Ok(scope),
             Some(path) => Err(io::Error::other(format!(
-                "{} must never go back to an earlier state, and is missing: a person has to decide, and copies it there by hand \
-                 if none that is newer was ever in use",
+                "{} must never go back to an earlier state, and is missing, or behind a link: a person has to decide, and copies it there \
+                 by hand if none that is newer was ever in use",
                 path.display()
             ))),
         }
@@ -235,11 +235,13 @@ impl Restore<'_> {
                         continue;
                     }
                     // A home may be a link, to its part.
-                    if entry.file_type()?.is_dir() || self.data.is_root(&path) {
+                    let is_root = self.data.is_root(&path);
+                    let is_folder = is_root || entry.file_type()?.is_dir();
+                    // A store that is a folder stays as a whole: what is not in it any more is its newer state.
+                    if is_folder && (is_root || !(self.is_monotonic)(&path)) {
                         folders.push(path);
                     } else if (self.is_monotonic)(&path) {
-                        let there = fs::symlink_metadata(self.live(&path)).is_ok();
-                        if !there && !is_side_file(&path) && scope.has(&path) {
+                        if !self.is_there(&path, is_folder) && !is_side_file(&path) && scope.has(&path) {
                             missing = missing.or_else(|| Some(self.live(&path)));
                         }
                         scope.kept.insert(path);
@@ -248,6 +250,13 @@ impl Restore<'_> {
             }
         }
         Ok((scope, missing))
+    }
+
+    /// Whether something is in the home itself, and not behind a link.
+    fn is_there(&self, path: &Path, is_folder: bool) -> bool {
+        let kind = |path: &Path| fs::symlink_metadata(self.live(path)).map(|it| it.is_dir());
+        let mut above = path.ancestors().skip(1).filter(|it| !self.data.is_root(it));
+        above.all(|it| kind(it).unwrap_or_default()) && kind(path).is_ok_and(|found| found == is_folder)
     }
 
     /// Moves away what is replaced; durable before anything takes its place, so that it is never the one thing that is lost.

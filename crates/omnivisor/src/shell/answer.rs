@@ -96,7 +96,7 @@ impl Shell {
                 }
                 // What was asked for then would be asked of the release before.
                 let phase = self.agent.journal().phase();
-                if let Phase::Switching { plan, .. } | Phase::Probing { plan, .. } | Phase::Undoing { plan, .. } = phase
+                if let Phase::Switching { plan, .. } | Phase::Probing { plan, .. } = phase
                     && plan.to.release != release
                 {
                     return Err(format!(

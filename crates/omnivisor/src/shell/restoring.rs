@@ -115,9 +115,14 @@ pub async fn put_back(
     Ok(PutBack { backup, replaced: work.join("replaced"), active, before })
 }
 
-/// That it is not good is known from then on, where that can be noted.
+/// That an archive is not good is known from then on, where that can be noted. Of a folder it is the copy that is compared, and what is wrong
+/// with that may be due to where it is.
 pub(super) fn note_damage(backup: &Backup, error: &io::Error) {
-    if let Err(error) = differs::note_error(backup, error) {
+    let is_archive = matches!(backup.kind, Kind::TarZst | Kind::TarGz | Kind::Nymvisor);
+    if error.kind() == io::ErrorKind::InvalidData
+        && is_archive
+        && let Err(error) = differs::note_error(backup, error)
+    {
         tracing::warn!(path = %backup.path.display(), %error, "that a backup is not good cannot be noted");
     }
 }
@@ -198,6 +203,8 @@ fn finish(
     backup: &str,
     work: &Path,
 ) -> Result<Record, StartError> {
+    // Half of it without an order to finish it would be taken for a whole.
+    journal.settle().map_err(state("the journal cannot be flushed, and nothing is moved before it is".to_owned()))?;
     let keeps = |path: &Path| dialect.is_monotonic(path);
     let put = |data: &Data| Restore { data, work, is_monotonic: &keeps }.put_in_place();
     Data::of(dialect, &active.folder).and_then(|data| put(&data)).map_err(|source| StartError::State {

@@ -59,7 +59,15 @@ pub(super) fn may_roll_back(dialect: &dyn Dialect, journal: &Journal, keep_data:
     if let Some(other) = found.head.as_ref().filter(|head| !head.is_of(&data)) {
         return Err(format!("the snapshot {} is one of {}; {hint}", found.path.display(), other.described()));
     }
-    if let Some(why) = found.damaged.as_ref().or(found.differs.as_ref()) {
+    if let Some(why) = &found.differs {
+        return Err(format!(
+            "the snapshot {path} is not good: {why}; `omnivisor backup verify {id}` looks again, `omnivisor restore {id} --path …` puts \
+             back what of it is good; {hint}",
+            path = found.path.display(),
+            id = found.id
+        ));
+    }
+    if let Some(why) = &found.damaged {
         return Err(format!("the snapshot {} cannot be believed: {why}; {hint}", found.path.display()));
     }
     Ok(plan.clone())

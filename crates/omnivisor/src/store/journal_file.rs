@@ -83,6 +83,8 @@ pub struct JournalFile {
     length: usize,
     /// Its end when it was made: it is long when it has grown by [`LONG`] since.
     made: usize,
+    /// Whether what it said when it was opened is durable, under its name.
+    is_settled: bool,
 }
 
 impl JournalFile {
@@ -94,10 +96,10 @@ impl JournalFile {
         bytes.resize(end + ROOM, 0);
         atomic::replace(path, &bytes, 0o600)?;
         let file = Written::open(path)?;
-        Ok(Self { path: path.to_owned(), file, end, length: bytes.len(), made: end })
+        Ok(Self { path: path.to_owned(), file, end, length: bytes.len(), made: end, is_settled: true })
     }
 
-    /// Opens a journal; a torn tail is cut. What it says is durable when it returns, whoever has written it.
+    /// Opens a journal; a torn tail is cut. What it says is [settled](Self::settle), if that can be done.
     pub fn open(path: &Path) -> Result<(Self, Vec<Record>), OpenError> {
         let unopenable = |source| unopenable(path, source);
         // A journal is a file of ours: what stands there as a link was put there by somebody else.
@@ -105,10 +107,12 @@ impl JournalFile {
         let bytes = fs::read(path).map_err(unopenable)?;
         let decoded =
             journal::decode(&bytes).map_err(|source| OpenError::Undecodable { path: path.to_owned(), source })?;
-        // Whoever wrote to it, or wrote it anew, may have been killed before that was durable: what is read here is acted upon.
-        file.flush_data().and_then(|()| atomic::flush_folder_of(path)).map_err(unopenable)?;
         let made = MADE.min(decoded.end);
-        let journal = Self { path: path.to_owned(), file, end: decoded.end, length: bytes.len(), made };
+        let (end, length) = (decoded.end, bytes.len());
+        let mut journal = Self { path: path.to_owned(), file, end, length, made, is_settled: false };
+        if let Err(error) = journal.settle() {
+            tracing::warn!(path = %path.display(), %error, "the journal cannot be flushed: until it can, nothing is recorded");
+        }
         if decoded.torn {
             tracing::warn!(path = %path.display(), "the last record of the journal was torn by a crash and is cut");
             journal.zero(decoded.end, bytes.len()).and_then(|()| journal.file.flush_data()).map_err(unopenable)?;
@@ -116,11 +120,22 @@ impl JournalFile {
         Ok((journal, decoded.records))
     }
 
+    /// Makes durable what it says, whoever has written it: a supervisor may have been killed between writing to it, or writing it anew, and
+    /// the flush of that, and what was read is acted upon.
+    pub fn settle(&mut self) -> io::Result<()> {
+        if !self.is_settled {
+            self.file.flush_data().and_then(|()| atomic::flush_folder_of(&self.path))?;
+            self.is_settled = true;
+        }
+        Ok(())
+    }
+
     /// Appends all of `records`, which are written now; they are durable when it returns. After an error none of them is there.
     pub fn append(&mut self, records: &[Record], now: Timestamp) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
         }
+        self.settle()?;
         let bytes = holdable(journal::encode_at(records, now))?;
         if self.end + bytes.len() + ROOM / 2 > self.length {
             // Only what has to fit is needed now; the room ahead is for later, and may be had later.

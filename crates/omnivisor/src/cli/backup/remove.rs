@@ -2,6 +2,10 @@
 //!
 //! Only one of this instance's: whether another one that shares the folder still needs its own is not known here.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use anyhow::{Context, anyhow};
 use clap::Args;
 
@@ -66,6 +70,12 @@ pub(in crate::cli) fn run(verb: &Remove) -> Outcome {
     Err(anyhow!("{id} is there again each time it is removed: {}", meant[0].path.display()).into())
 }
 
+/// However it is written.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    id(one).is_some_and(|one| id(other) == Some(one))
+}
+
 /// Why a person has to say twice that it is to be removed. What somebody else needs, or an upgrade that is under way, is an error.
 fn needed(
     installation: &Installation,
@@ -76,6 +86,11 @@ fn needed(
     let home = &installation.dialect.paths().home;
     for backup in meant.iter().filter(|it| !it.is_of(home)) {
         match (&backup.head, backup.kind) {
+            // Nobody else can remove it.
+            (Some(head), _) if fs::symlink_metadata(&head.home).is_err() && backup.kind != Kind::Command => {
+                return Ok(Some(format!("it is one of {}, which is not there", head.described())));
+            }
+            (Some(head), _) if is_same(Path::new(&head.home), home) => {}
             (Some(head), _) => {
                 let of = output::readable(&head.described());
                 let error =

@@ -4,8 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-
 use super::Backup;
 use super::verify::Verified;
 use crate::store::{atomic, disk};
@@ -20,15 +18,17 @@ pub fn note(backup: &Backup, verified: &Verified) -> io::Result<()> {
     let path = beside(&backup.path);
     match verified.differs.first() {
         Some(first) => atomic::replace(&path, first.as_bytes(), MODE),
-        None if path.exists() => disk::remove(&path),
+        // Durably, too: what is good must not be refused after a power cut.
+        None if path.exists() => disk::remove(&path).and_then(|()| atomic::flush_folder_of(&path)),
         None => Ok(()),
     }
 }
 
-/// The same of one that cannot be read to its end, if that is due to what is in it, or its disk. What else goes wrong says nothing of it.
+/// The same of one that could not be read to its end, by this error of reading it: it is damaged, or its disk is. Who may not read it knows
+/// nothing of it.
 pub fn note_error(backup: &Backup, error: &io::Error) -> io::Result<()> {
-    let is_broken =
-        error.kind() == io::ErrorKind::InvalidData || error.raw_os_error() == Some(Errno::IO.raw_os_error());
+    use io::ErrorKind::{Interrupted, NotFound, OutOfMemory, PermissionDenied};
+    let is_broken = !matches!(error.kind(), Interrupted | NotFound | OutOfMemory | PermissionDenied);
     match is_broken && backup.damaged.is_none() {
         true => atomic::replace(&beside(&backup.path), error.to_string().as_bytes(), MODE),
         false => Ok(()),

@@ -73,6 +73,12 @@ impl<R: Read> Members<R> {
 
     /// The next member; none when the archive was read to its end, and ends as it should.
     pub fn advance(&mut self) -> io::Result<Option<Member>> {
+        // What a header says that is no number, or too large a one.
+        let is_nonsense = |error: &io::Error| error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none();
+        self.next().map_err(|error| if is_nonsense(&error) { damaged(&error.to_string()) } else { error })
+    }
+
+    fn next(&mut self) -> io::Result<Option<Member>> {
         let mut before = Before::default();
         // Of all extended headers of a member together.
         let mut left = BEFORE;

@@ -17,6 +17,9 @@ const MODE: u32 = 0o600;
 /// So many links that lead out of the home are named.
 const TOLD: usize = 10;
 
+/// A head that is longer says less of them: a line that is too long is none.
+const LONGEST: usize = 32 << 10;
+
 /// Reads all of the snapshot and completes its manifest. Durable when it returns. `each` is told of every so many bytes that were
 /// read, and may end it. On an error the manifest is what it was.
 pub fn seal(snapshot: &Path, each: &mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<Head> {
@@ -37,7 +40,11 @@ pub fn seal(snapshot: &Path, each: &mut dyn FnMut(u64) -> io::Result<()>) -> io:
         each(0)?;
     }
     (head.entries, head.bytes) = (Some(entries), Some(bytes));
+    let said = head.not_included.len();
     head.not_included.extend(out);
+    while head.not_included.len() > said && head.line().len() > LONGEST {
+        head.not_included.pop();
+    }
     let unfinished = atomic::unfinished(&path)?;
     let sealed = write(snapshot, &unfinished, &head, each).and_then(|()| disk::rename(&unfinished, &path));
     if let Err(error) = sealed {

@@ -161,9 +161,14 @@ fn a_backup_is_removed_by_its_name_unless_it_is_needed() {
     let manifest = format!("{path}.mtree");
     let text = fs::read_to_string(&manifest).unwrap();
     let home = scene.home().display().to_string();
-    fs::write(&manifest, text.replace(&home, "/else\\u001bwhere")).unwrap();
+    let elsewhere = scene.world.sandbox.home().display().to_string();
+    fs::write(&manifest, text.replace(&home, &elsewhere)).unwrap();
     let refused = scene.refused(&["remove", id, "--force"]);
-    assert!(refused.contains("it is one of /else\\u{1b}where"), "{refused}");
+    assert!(refused.contains(&format!("it is one of {elsewhere}")), "{refused}");
+    fs::write(&manifest, text.replace(&home, "/else\\u001bwhere")).unwrap();
+    let refused = scene.refused(&["remove", id]);
+    assert!(refused.contains("it is one of /else\\u{1b}where, which is not there"), "{refused}");
+    assert!(scene.done(&["remove", id, "--force", "--dry-run"]).contains("would remove"));
     fs::write(&manifest, "nothing").unwrap();
     assert!(scene.refused(&["remove", id]).contains("it may be good again"));
     scene.done(&["remove", id, "--force"]);

@@ -54,7 +54,16 @@ fn nothing_is_put_back_through_a_link() {
     for words in ["nothing was changed", "data is no folder, and may be a link to elsewhere"] {
         assert!(said(&refused).contains(words), "{words} in {}", said(&refused));
     }
+    // All of it would put the folder in the link's place, with keys as they were then.
+    for arguments in [&[][..], &["--path", "data"]] {
+        let refused = scene.restore(arguments);
+        assert!(!refused.status.success(), "{}", said(&refused));
+        for words in ["nothing was changed", "data/id.pem must never go back", "or behind a link"] {
+            assert!(said(&refused).contains(words), "{words} in {}", said(&refused));
+        }
+    }
     assert_eq!(fs::read_to_string(elsewhere.join("db/2")).unwrap(), "new");
+    assert_eq!(fs::read_to_string(elsewhere.join("id.pem")).unwrap(), "2");
     let _supervised = scene.world.run();
     scene.world.wait_for("2.0.0");
 }
@@ -66,19 +75,23 @@ fn what_is_in_a_folder_that_is_called_as_a_key_stays() {
     let store = scene.home().join("data/ecash_store/deep");
     fs::create_dir_all(&store).unwrap();
     fs::write(store.join("spent"), "old").unwrap();
+    fs::write(store.join("merged"), "old").unwrap();
     let taken = scene.world.omnivisor(&["backup", "now"]);
     assert!(taken.status.success(), "{}", said(&taken));
     fs::write(store.join("spent"), "new").unwrap();
     fs::write(store.join("more"), "new").unwrap();
+    fs::remove_file(store.join("merged")).unwrap();
+    fs::create_dir(store.join("empty")).unwrap();
     fs::write(scene.home().join("data/db/2"), "newer").unwrap();
     let all: Value = serde_json::from_slice(&scene.world.omnivisor(&["backup", "list", "--json"]).stdout).unwrap();
     let id = all[0]["id"].as_str().unwrap();
     let shown = said(&scene.world.omnivisor(&["backup", "show", id, "--path", "data/ecash_store"]));
-    assert_eq!(shown.matches("(never put back)").count(), 3, "{shown}");
+    assert_eq!(shown.matches("(never put back)").count(), 4, "{shown}");
     let refused = scene.world.omnivisor(&["restore", id, "--path", "data/ecash_store/deep"]);
     assert!(!refused.status.success() && said(&refused).contains("must never go back"), "{}", said(&refused));
     let restored = scene.world.omnivisor(&["restore", id]);
     assert!(restored.status.success(), "{}", said(&restored));
+    assert!(!store.join("merged").exists() && store.join("empty").exists(), "all of it is as it was left");
     let read = |name: &str| fs::read_to_string(store.join(name)).unwrap();
     assert_eq!([read("spent"), read("more"), scene.read("data/db/2").unwrap()], ["new", "new", "new"]);
 }
