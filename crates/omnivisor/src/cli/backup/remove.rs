@@ -70,6 +70,11 @@ pub(in crate::cli) fn run(verb: &Remove) -> Outcome {
     Err(anyhow!("{id} is there again each time it is removed: {}", meant[0].path.display()).into())
 }
 
+/// Who may not look knows nothing of it.
+fn is_gone(home: &Path) -> bool {
+    home.try_exists().is_ok_and(|is_there| !is_there)
+}
+
 /// However it is written.
 fn is_same(one: &Path, other: &Path) -> bool {
     let id = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
@@ -87,7 +92,7 @@ fn needed(
     for backup in meant.iter().filter(|it| !it.is_of(home)) {
         match (&backup.head, backup.kind) {
             // Nobody else can remove it.
-            (Some(head), _) if fs::symlink_metadata(&head.home).is_err() && backup.kind != Kind::Command => {
+            (Some(head), _) if is_gone(Path::new(&head.home)) && backup.kind != Kind::Command => {
                 return Ok(Some(format!("it is one of {}, which is not there", head.described())));
             }
             (Some(head), _) if is_same(Path::new(&head.home), home) => {}
