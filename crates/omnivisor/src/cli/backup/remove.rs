@@ -89,11 +89,12 @@ fn needed(
     others: &[Backup],
 ) -> Result<Option<String>, Trouble> {
     let home = &installation.dialect.paths().home;
+    let mut of_a_home_that_is_gone = None;
     for backup in meant.iter().filter(|it| !it.is_of(home)) {
         match (&backup.head, backup.kind) {
             // Nobody else can remove it.
             (Some(head), _) if is_gone(Path::new(&head.home)) && backup.kind != Kind::Command => {
-                return Ok(Some(format!("it is one of {}, which is not there", head.described())));
+                of_a_home_that_is_gone = Some(head.described());
             }
             (Some(head), _) if is_same(Path::new(&head.home), home) => {}
             (Some(head), _) => {
@@ -113,6 +114,9 @@ fn needed(
         |it: &Option<String>| it.as_deref().is_some_and(|it| it == id.strip_prefix(essentials::NAME).unwrap_or(id));
     if of(&spared.under_way) {
         return Err(anyhow!("{id} stays: what is under way needs it").into());
+    }
+    if let Some(gone) = of_a_home_that_is_gone {
+        return Ok(Some(format!("it is one of {gone}, which is not there")));
     }
     if of(&spared.way_back) {
         return Ok(Some("it is what the last upgrade has left to go back to".to_owned()));
