@@ -128,9 +128,9 @@ fn an_archive_that_is_cut_or_odd_is_refused_whole() {
     refused(&place, &backup, "not what it was when it was written");
     // What would need any amount of memory.
     raw(header(EntryType::XHeader, b"x", b"", 1 << 40).as_bytes());
-    refused(&place, &backup, "too long");
+    refused(&place, &backup, "what stands before a member is too long");
     raw(header(EntryType::GNULongName, b"x", b"", 1 << 40).as_bytes());
-    refused(&place, &backup, "too long");
+    refused(&place, &backup, "what stands before a member is too long");
     let mut many = Vec::new();
     for number in 0..3 {
         let record = |length: usize| format!("{length} SCHILY.xattr.user.{number}={}\n", "x".repeat(2 << 20));
@@ -143,7 +143,7 @@ fn an_archive_that_is_cut_or_odd_is_refused_whole() {
         many.resize(many.len().next_multiple_of(512), 0);
     }
     raw(&[&many[..], &block, &[0; 1024]].concat());
-    refused(&place, &backup, "too long");
+    refused(&place, &backup, "what stands before a member is too long");
     let mut endless = header(EntryType::XHeader, b"x", b"", 29).as_bytes().to_vec();
     endless.extend_from_slice(b"29 size=18446744073709551615\n");
     endless.resize(1024, 0);
